@@ -1,0 +1,1 @@
+//! Ansible-compatible inventories, patterns and `ssh_config`.

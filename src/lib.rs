@@ -1,0 +1,42 @@
+//! fleetdrop puts one build artifact on many servers, verified, and makes it live at one moment.
+//!
+//! This file is the map of the house; it holds no logic.
+//!
+//! | room | owns | runs on |
+//! |---|---|---|
+//! | [`model`] | the words as types: ids, manifest, host states, the rollout state machine, run events. Pure | both |
+//! | [`wire`] | the messages between controller and agent, their framing and limits | both |
+//! | [`swarm`] | the engine that moves pieces: pure policy, peers, storage, metainfo | both |
+//! | [`artifact`] | hashing an artifact, unpacking an archive safely | both |
+//! | [`agent`] | one job on one host: preflight, cache, releases, activation journal, lease | host |
+//! | [`tracker`] | announce and scrape for one run | controller |
+//! | [`inventory`] | Ansible's YAML inventories, patterns, `ssh_config` | controller |
+//! | [`ssh`] | connections to hosts: trust, authentication, jump hosts, exec, upload | controller |
+//! | [`controller`] | a run: the dispatcher, a task a host, agent push, seed, the demo's local fleet | controller |
+//! | [`report`] | run events to a terminal, plain text or JSON | controller |
+//! | [`cli`] | the commands: arguments, errors with hints, exit codes | controller |
+//!
+//! Who may use whom (left may use right): `bin -> cli -> {controller, report}`; `bin -> agent`;
+//! `controller -> {ssh, inventory, tracker, swarm, artifact, wire, model}`;
+//! `agent -> {swarm, artifact, wire, model}`; `swarm -> model`; `report -> model`.
+//! Never: `controller <-> agent` (they meet only in `wire`), `report -> controller`, `swarm -> wire`, anything `-> cli`.
+//! Only `cli` and `report` print; only `cli` and the binaries choose an exit code.
+
+#[cfg(feature = "agent")]
+pub mod agent;
+pub mod artifact;
+#[cfg(feature = "controller")]
+pub mod cli;
+#[cfg(feature = "controller")]
+pub mod controller;
+#[cfg(feature = "controller")]
+pub mod inventory;
+pub mod model;
+#[cfg(feature = "controller")]
+pub mod report;
+#[cfg(feature = "controller")]
+pub mod ssh;
+pub mod swarm;
+#[cfg(feature = "controller")]
+pub mod tracker;
+pub mod wire;

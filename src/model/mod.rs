@@ -1,0 +1,17 @@
+//! The field's words as types, and the decisions about a rollout. Pure: no tokio, no file, no socket, no clock.
+//!
+//! Everything here is plain data or a state machine that takes events and a time and returns actions, so that property
+//! tests and simulations run the very code that ships.
+
+mod events;
+mod ids;
+mod manifest;
+mod plan;
+pub mod rollout;
+mod state;
+
+pub use events::{ByteCounts, EVENT_VERSION, Envelope, HostResult, Phase, PhaseTime, RunEvent, RunSummary, Verdict};
+pub use ids::{AppName, Digest, HostId, HostName, IdError, ReleaseId, RunId};
+pub use manifest::{ArchiveKind, Manifest};
+pub use plan::{BudgetParseError, FailureBudget};
+pub use state::{FailureKind, HostFailure, HostState};

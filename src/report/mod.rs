@@ -1,0 +1,1 @@
+//! Run events, for people and machines.

@@ -1,0 +1,154 @@
+//! The engine's interface: what a caller configures, what it can ask, what it learns.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use tokio::sync::watch;
+
+use super::Metainfo;
+use crate::model::ByteCounts;
+
+/// What this side of the swarm is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// The controller's seed: has the whole file from the start, pushes each piece once before it repeats one. Checks each piece
+    /// against its hash when it reads it and fails with [`EngineError::SourceChanged`] if it differs.
+    Seed {
+        /// The artifact. Opened read-only.
+        file: PathBuf,
+    },
+    /// A host: downloads into `file`, uploads what it has. Resumes from what is in `file` if that is there (each piece is
+    /// hash-checked first). A complete file makes it a further seed.
+    Host {
+        /// The partial download. Created and preallocated if missing.
+        file: PathBuf,
+    },
+}
+
+/// How an engine is started.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// The torrent.
+    pub metainfo: Arc<Metainfo>,
+    /// Seed or host.
+    pub role: Role,
+    /// Where to listen; port 0 for any.
+    pub listen: SocketAddr,
+    /// First peers to connect to.
+    pub peers: Vec<SocketAddr>,
+    /// Peers that are the controller: their bytes count as `from_controller`.
+    pub controller_peers: Vec<SocketAddr>,
+    /// The tracker's announce URL; none means no announces.
+    pub tracker: Option<String>,
+}
+
+/// What an engine tells while it runs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TransferStats {
+    /// Verified bytes by source, and bytes sent.
+    pub bytes: ByteCounts,
+    /// Verified pieces.
+    pub pieces_done: u32,
+    /// Received bytes a second over the last seconds.
+    pub rate: u64,
+    /// Connected peers.
+    pub peers: u32,
+    /// True once every piece is verified and on disk.
+    pub complete: bool,
+}
+
+/// Says why an engine could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A file or socket failed.
+    #[error("{what}")]
+    Io {
+        /// What was tried, with path or address.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The artifact on the controller is no longer what was hashed.
+    #[error("{path} changed while it was being sent (piece {piece})")]
+    SourceChanged {
+        /// The artifact.
+        path: PathBuf,
+        /// The first piece that differs.
+        piece: u32,
+    },
+    /// The engine itself failed.
+    #[error("the swarm engine failed: {0}")]
+    Engine(String),
+}
+
+/// Something that can run a torrent: `fleet` (ours) or `librqbit` (cargo feature `engine-librqbit`).
+pub trait Engine {
+    /// Opens storage and sockets and starts moving pieces. Returns once it listens.
+    fn start(&self, config: EngineConfig) -> impl Future<Output = Result<EngineHandle, EngineError>> + Send;
+}
+
+/// A running engine. Dropping it stops the engine; [`EngineHandle::stop`] also waits until it has stopped.
+#[derive(Debug)]
+pub struct EngineHandle {
+    /// Where it listens.
+    pub local_addr: SocketAddr,
+    stats: watch::Receiver<TransferStats>,
+    control: tokio::sync::mpsc::Sender<Control>,
+    task: tokio::task::JoinHandle<Result<(), EngineError>>,
+}
+
+/// What a handle asks of its engine's task.
+#[derive(Debug)]
+pub(super) enum Control {
+    AddPeers(Vec<SocketAddr>),
+    Stop,
+}
+
+impl EngineHandle {
+    pub(super) fn new(
+        local_addr: SocketAddr,
+        stats: watch::Receiver<TransferStats>,
+        control: tokio::sync::mpsc::Sender<Control>,
+        task: tokio::task::JoinHandle<Result<(), EngineError>>,
+    ) -> Self {
+        Self { local_addr, stats, control, task }
+    }
+
+    /// Adds peers to connect to. Ignored by an engine that has ended.
+    pub async fn add_peers(&self, peers: Vec<SocketAddr>) {
+        // A closed channel means the engine has ended: `wait_complete` and `stop` tell why.
+        let _ = self.control.send(Control::AddPeers(peers)).await;
+    }
+
+    /// Returns the latest statistics; the receiver can be watched for changes (at most about ten a second).
+    pub fn stats(&self) -> watch::Receiver<TransferStats> {
+        self.stats.clone()
+    }
+
+    /// Waits until every piece is verified, written and synced to disk. The engine goes on uploading.
+    pub async fn wait_complete(&mut self) -> Result<(), EngineError> {
+        if self.stats.wait_for(|stats| stats.complete).await.is_ok() {
+            return Ok(());
+        }
+        match (&mut self.task).await {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(())) => Err(EngineError::Engine("it stopped before the download was complete".into())),
+            Err(error) => Err(EngineError::Engine(error.to_string())),
+        }
+    }
+
+    /// Waits until the engine ends by itself, which it does only on an error.
+    pub async fn failed(&mut self) -> EngineError {
+        match (&mut self.task).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(())) => EngineError::Engine("it stopped".into()),
+            Err(error) => EngineError::Engine(error.to_string()),
+        }
+    }
+
+    /// Stops the engine and waits until its tasks have ended and its sockets are closed.
+    pub async fn stop(self) {
+        let _ = self.control.send(Control::Stop).await;
+        let _ = self.task.await;
+    }
+}

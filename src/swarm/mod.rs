@@ -1,0 +1,15 @@
+//! The engine that moves pieces between the controller's seed, the hosts and the origins.
+//!
+//! Owns: torrent metainfo, the piece policy (pure, in [`policy`]), peer connections, piece storage, the announce client, byte counts.
+//! Promises: a piece is hash-checked before it is served, counted or written as complete; a peer that sends a bad piece is
+//! dropped and banned; every queue and buffer is bounded; stopping an engine ends all its tasks and closes its sockets.
+//! Never: trusts a peer or a tracker for the artifact's digest (the caller checks SHA-256 afterwards), uses DHT, local
+//! discovery or peer exchange, knows the controller's wire protocol.
+
+pub mod policy;
+
+mod engine;
+mod metainfo;
+
+pub use engine::{Engine, EngineConfig, EngineError, EngineHandle, Role, TransferStats};
+pub use metainfo::{Metainfo, MetainfoError, PieceHash, choose_piece_length};

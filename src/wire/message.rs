@@ -1,0 +1,253 @@
+//! The message types. A new optional field needs a default; anything else needs a new [`WIRE_VERSION`].
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{AppName, ByteCounts, Digest, HostFailure, HostState, Manifest, ReleaseId, RunId};
+
+/// The protocol's version. Both sides must have the same; the controller pushes the agent that matches it.
+pub const WIRE_VERSION: u32 = 1;
+
+/// The agent's first message.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AgentHello {
+    /// The agent's [`WIRE_VERSION`].
+    pub wire_version: u32,
+    /// The agent's package version.
+    pub version: String,
+    /// Its process id on the host.
+    pub pid: u32,
+}
+
+/// A peer to connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PeerAddr(pub SocketAddr);
+
+/// What the controller wants from this agent. One agent process does one job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "job", rename_all = "snake_case")]
+pub enum Job {
+    /// Fetch, verify, stage, then activate when told.
+    Deploy(Box<DeployJob>),
+    /// Find an earlier release and activate it when told. No transfer.
+    Rollback(RollbackJob),
+    /// Report what is there and exit. Changes nothing.
+    Status {
+        /// The application's root; `~/` at the start means the agent's home directory.
+        deploy_to: String,
+    },
+}
+
+/// Everything an agent needs for a deploy.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeployJob {
+    /// The run, for the lock and the logs.
+    pub run: RunId,
+    /// What is deployed. The digest is the hard gate: it comes over this channel, never from tracker or peers.
+    pub manifest: Manifest,
+    /// The id of the new release.
+    pub release: ReleaseId,
+    /// The application's root; `~/` at the start means the agent's home directory.
+    pub deploy_to: String,
+    /// The agent's cache directory; none means the default (`/var/cache/fleetdrop` for root, else `~/.cache/fleetdrop`).
+    #[serde(default)]
+    pub cache: Option<String>,
+    /// Upper bound of the cache in bytes; the blob of this run is kept even if it is larger.
+    pub cache_limit: u64,
+    /// How many releases stay on the host, the current and the previous included; at least 2.
+    pub keep_releases: u32,
+    /// The torrent's bencoded info dictionary in base64.
+    pub info_base64: String,
+    /// Where this host is reached by the others: the address to bind and to announce. None: all interfaces, announced as seen
+    /// by the tracker.
+    #[serde(default)]
+    pub advertise: Option<std::net::IpAddr>,
+    /// The tracker's announce URL with the run's key.
+    pub tracker: Option<String>,
+    /// The controller's seed.
+    pub seed: Option<PeerAddr>,
+    /// The addresses that count as the controller when bytes are counted.
+    #[serde(default)]
+    pub controller_peers: Vec<PeerAddr>,
+    /// Seconds without a word from the controller after which the agent stops by itself.
+    pub lease_seconds: u32,
+    /// Seconds between activation and confirmation after which the host reverts.
+    pub confirm_seconds: u32,
+}
+
+/// A switch back to a release that is already on the host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RollbackJob {
+    /// The run, for the lock and the logs.
+    pub run: RunId,
+    /// The application's root; `~/` at the start means the agent's home directory.
+    pub deploy_to: String,
+    /// The release to go to; none means the one before the current.
+    pub to: Option<ReleaseId>,
+    /// Seconds without a word from the controller after which the agent stops by itself.
+    pub lease_seconds: u32,
+    /// Seconds between activation and confirmation after which the host reverts.
+    pub confirm_seconds: u32,
+}
+
+/// Why the controller stops an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopReason {
+    /// The run is over and this host is done: stop uploading, release the lock, exit.
+    Finished,
+    /// The operator interrupted the run. Partial data stays for the next run.
+    Interrupted,
+    /// Too many hosts dropped out. Partial data stays for the next run.
+    BudgetExceeded,
+    /// The run can't go on.
+    Aborted,
+}
+
+/// Controller to agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ToAgent {
+    /// The job. Sent once, right after the hello.
+    Job(Job),
+    /// Preflight is accepted: fetch and stage. Answer: states, progress, then [`FromAgent::Staged`].
+    Start {
+        /// First peers to connect to, chosen by the controller.
+        peers: Vec<PeerAddr>,
+    },
+    /// More peers to connect to.
+    Peers {
+        /// Addresses.
+        peers: Vec<PeerAddr>,
+    },
+    /// Renews the lease. Sent at least every third of the lease.
+    Ping,
+    /// Switch now. Answer: [`FromAgent::Activated`] or [`FromAgent::Failed`].
+    Activate,
+    /// The switch is seen and stays. Answer: [`FromAgent::Confirmed`]. The agent goes on uploading until stopped.
+    Confirm,
+    /// Stop; an activated host that is not confirmed reverts first. The agent exits after it.
+    Stop {
+        /// Why.
+        reason: StopReason,
+    },
+}
+
+/// Agent to controller.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum FromAgent {
+    /// First message.
+    Hello(AgentHello),
+    /// Preflight passed. The agent holds the lock and, in a deploy that needs a transfer, listens for peers.
+    Prepared {
+        /// The port it listens on for peers, if it does. With [`DeployJob::advertise`] unset the controller combines it with
+        /// the address it knows.
+        #[serde(default)]
+        port: Option<u16>,
+        /// Bytes of the artifact that are already there (cache or partial download).
+        have: u64,
+        /// The release that is live now.
+        #[serde(default)]
+        current: Option<ReleaseId>,
+    },
+    /// The current release already is what the job wants; nothing was changed and the agent exits after [`ToAgent::Stop`].
+    AlreadyActive {
+        /// The live release.
+        current: ReleaseId,
+        /// The one before it.
+        #[serde(default)]
+        previous: Option<ReleaseId>,
+    },
+    /// Entered a working state (downloading, backfilling, verifying, extracting).
+    State {
+        /// Which.
+        state: HostState,
+    },
+    /// How the transfer stands; at most about one a second.
+    Progress(TransferProgress),
+    /// A complete, verified release lies beside the current one.
+    Staged {
+        /// Its id.
+        release: ReleaseId,
+        /// What the transfer came to.
+        bytes: ByteCounts,
+    },
+    /// `current` points at the new release.
+    Activated {
+        /// The release that is live now.
+        release: ReleaseId,
+        /// The one that was live before.
+        #[serde(default)]
+        previous: Option<ReleaseId>,
+    },
+    /// The confirmation is journalled.
+    Confirmed,
+    /// Went back to the previous release by itself.
+    Reverted {
+        /// The release that is live again; none after a first deploy.
+        #[serde(default)]
+        current: Option<ReleaseId>,
+        /// Why.
+        reason: String,
+    },
+    /// The job failed; the old release is live and the agent exits.
+    Failed(HostFailure),
+    /// Answer to [`Job::Status`].
+    Status(HostStatus),
+    /// Something worth telling that stops nothing.
+    Warning {
+        /// What.
+        message: String,
+        /// What to do about it.
+        #[serde(default)]
+        hint: Option<String>,
+    },
+}
+
+/// How a transfer stands.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct TransferProgress {
+    /// Verified bytes by source.
+    pub bytes: ByteCounts,
+    /// Received bytes a second over the last seconds.
+    pub rate: u64,
+    /// Connected peers.
+    pub peers: u32,
+}
+
+/// What is on a host for one application.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// The application's root as the agent resolved it.
+    pub deploy_to: String,
+    /// The live release.
+    #[serde(default)]
+    pub current: Option<ReleaseId>,
+    /// The release a rollback would go to.
+    #[serde(default)]
+    pub previous: Option<ReleaseId>,
+    /// All complete releases, newest first.
+    #[serde(default)]
+    pub releases: Vec<ReleaseInfo>,
+    /// The run that holds the lock, if one does.
+    #[serde(default)]
+    pub locked_by: Option<RunId>,
+}
+
+/// One release on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseInfo {
+    /// Its id and directory name.
+    pub id: ReleaseId,
+    /// The application it was deployed as, if its record is readable.
+    #[serde(default)]
+    pub app: Option<AppName>,
+    /// The artifact's digest, if its record is readable.
+    #[serde(default)]
+    pub digest: Option<Digest>,
+    /// When it was activated last, RFC 3339 in UTC.
+    #[serde(default)]
+    pub activated_at: Option<String>,
+}
