@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use tokio::sync::watch;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 use super::Metainfo;
 use crate::model::ByteCounts;
@@ -93,11 +96,19 @@ pub struct EngineHandle {
     /// Where it listens.
     pub local_addr: SocketAddr,
     stats: watch::Receiver<TransferStats>,
-    control: tokio::sync::mpsc::Sender<Control>,
-    task: tokio::task::JoinHandle<Result<(), EngineError>>,
+    control: mpsc::Sender<Control>,
+    end: End,
 }
 
-/// What a handle asks of its engine's task.
+/// How an engine's task ended; a finished task can't be asked twice.
+#[derive(Debug)]
+enum End {
+    Running(JoinHandle<Result<(), EngineError>>),
+    /// The error as it was told the first time.
+    Ended(String),
+}
+
+/// What a handle asks of its engine's task. The end of the channel means stop.
 #[derive(Debug)]
 pub(super) enum Control {
     AddPeers(Vec<SocketAddr>),
@@ -105,13 +116,14 @@ pub(super) enum Control {
 }
 
 impl EngineHandle {
+    /// Wraps an engine's task, which must end on [`Control::Stop`] and when `control` closes.
     pub(super) fn new(
         local_addr: SocketAddr,
         stats: watch::Receiver<TransferStats>,
-        control: tokio::sync::mpsc::Sender<Control>,
-        task: tokio::task::JoinHandle<Result<(), EngineError>>,
+        control: mpsc::Sender<Control>,
+        task: JoinHandle<Result<(), EngineError>>,
     ) -> Self {
-        Self { local_addr, stats, control, task }
+        Self { local_addr, stats, control, end: End::Running(task) }
     }
 
     /// Adds peers to connect to. Ignored by an engine that has ended.
@@ -125,30 +137,43 @@ impl EngineHandle {
         self.stats.clone()
     }
 
-    /// Waits until every piece is verified, written and synced to disk. The engine goes on uploading.
+    /// Waits until every piece is verified, written and synced to disk. The engine goes on uploading. Cancel safe.
+    ///
+    /// # Errors
+    /// What ended the engine before that.
     pub async fn wait_complete(&mut self) -> Result<(), EngineError> {
         if self.stats.wait_for(|stats| stats.complete).await.is_ok() {
             return Ok(());
         }
-        match (&mut self.task).await {
-            Ok(Err(error)) => Err(error),
-            Ok(Ok(())) => Err(EngineError::Engine("it stopped before the download was complete".into())),
-            Err(error) => Err(EngineError::Engine(error.to_string())),
-        }
+        Err(self.ended().await)
     }
 
-    /// Waits until the engine ends by itself, which it does only on an error.
+    /// Waits until the engine ends by itself, which it does only on an error. Cancel safe.
     pub async fn failed(&mut self) -> EngineError {
-        match (&mut self.task).await {
-            Ok(Err(error)) => error,
-            Ok(Ok(())) => EngineError::Engine("it stopped".into()),
-            Err(error) => EngineError::Engine(error.to_string()),
-        }
+        self.ended().await
     }
 
     /// Stops the engine and waits until its tasks have ended and its sockets are closed.
     pub async fn stop(self) {
         let _ = self.control.send(Control::Stop).await;
-        let _ = self.task.await;
+        if let End::Running(task) = self.end
+            && let Ok(Err(error)) = task.await
+        {
+            tracing::debug!(%error, "the swarm engine had failed before it was stopped");
+        }
+    }
+
+    /// Waits for the task's end; told again, an error is only text.
+    async fn ended(&mut self) -> EngineError {
+        let error = match &mut self.end {
+            End::Ended(text) => return EngineError::Engine(text.clone()),
+            End::Running(task) => match task.await {
+                Ok(Err(error)) => error,
+                Ok(Ok(())) => EngineError::Engine("it stopped".into()),
+                Err(error) => EngineError::Engine(error.to_string()),
+            },
+        };
+        self.end = End::Ended(error.to_string());
+        error
     }
 }

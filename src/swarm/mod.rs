@@ -8,8 +8,9 @@
 
 pub mod policy;
 
+mod bencode;
 mod engine;
 mod metainfo;
 
 pub use engine::{Engine, EngineConfig, EngineError, EngineHandle, Role, TransferStats};
-pub use metainfo::{Metainfo, MetainfoError, PieceHash, choose_piece_length};
+pub use metainfo::{MAX_PIECE_LENGTH, MAX_PIECES, MIN_PIECE_LENGTH, Metainfo, MetainfoError, PieceHash, choose_piece_length};
