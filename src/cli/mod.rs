@@ -1,1 +1,98 @@
-//! The commands.
+//! The command line: arguments, what a command prints, and the exit code.
+//!
+//! Owns everything a person types and every exit code ([`exit`]); with [`crate::report`] it is the only part that prints. One file
+//! a command: its `Args` and its `run`, which gets [`Output`] and returns an exit code or a [`CommandError`]. Nothing in
+//! the house depends on this module.
+
+pub mod connection;
+pub mod demo;
+pub mod deploy;
+pub mod error;
+pub mod exit;
+pub mod inventory;
+pub mod output;
+pub mod rollback;
+pub mod status;
+pub mod value;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+
+pub use self::{
+    error::{CommandError, ErrorKind, ResultExt},
+    output::{Output, OutputArgs},
+};
+
+/// How long background work may take to end once a command is done.
+const SHUTDOWN: Duration = Duration::from_secs(2);
+
+/// Puts one build artifact on many servers, verified, and makes it live at one moment.
+#[derive(Debug, Parser)]
+#[command(name = "fleetdrop", version, max_term_width = 100, after_help = exit::HELP)]
+pub struct Cli {
+    /// How to print.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Put an artifact on every host, verify it everywhere, then make it live at one moment
+    Deploy(Box<deploy::DeployArgs>),
+    /// Switch every host back to an earlier release, without any transfer
+    Rollback(rollback::RollbackArgs),
+    /// Show each host's current and previous release
+    Status(status::StatusArgs),
+    /// Show the hosts an inventory and a pattern stand for
+    Inventory(inventory::InventoryArgs),
+    /// Deploy to a fleet of SSH servers inside this process: two versions, a rollback, and what status says
+    Demo(demo::DemoArgs),
+}
+
+/// Runs the command line of this process and returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let output = Output::detect(&cli.output);
+    output.start_log();
+    let code = run(cli.command, &output).unwrap_or_else(|error| {
+        error.print(&output);
+        error.exit_code()
+    });
+    ExitCode::from(code)
+}
+
+/// Shows help, version or what is wrong with the arguments. Clap's own exit code for the latter is 2, which here means failed hosts.
+fn refuse(error: &clap::Error) -> ExitCode {
+    // Nothing is left to do if the reader is gone.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { exit::BAD_INPUT } else { exit::SUCCESS })
+}
+
+fn run(command: Command, output: &Output) -> Result<u8, CommandError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .or_internal("cannot start the threads of this process")?;
+    let result = runtime.block_on(async {
+        match command {
+            Command::Deploy(args) => deploy::run(*args, output).await,
+            Command::Rollback(args) => rollback::run(args, output).await,
+            Command::Status(args) => status::run(args, output).await,
+            Command::Inventory(args) => inventory::run(args, output).await,
+            Command::Demo(args) => demo::run(args, output).await,
+        }
+    });
+    runtime.shutdown_timeout(SHUTDOWN);
+    result
+}
+
+#[cfg(test)]
+mod tests;

@@ -188,6 +188,9 @@ pub enum RunEvent {
         /// The new release's id; none in a rollback to "the previous one".
         #[serde(default, skip_serializing_if = "Option::is_none")]
         release: Option<ReleaseId>,
+        /// How many hosts may drop out before the run stops.
+        #[serde(default)]
+        max_failures: u32,
         /// The fleet, in inventory order.
         hosts: Vec<HostName>,
     },

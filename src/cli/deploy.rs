@@ -1,0 +1,119 @@
+//! `fleetdrop deploy`.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::Args;
+
+use super::{CommandError, Output, connection::ConnectionArgs, value};
+use crate::model::{AppName, ArchiveKind, FailureBudget};
+
+/// What to deploy, and how.
+#[derive(Debug, Clone, Args)]
+pub struct DeployArgs {
+    /// The artifact: tar, tar.zst, tar.gz, tar.xz, tar.bz2 or zip; any other file becomes a release with that one file in it
+    #[arg(value_name = "ARTIFACT")]
+    pub artifact: PathBuf,
+
+    /// Which hosts, and how to reach them.
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+
+    /// The application's name [default: the artifact's name without its archive suffix]
+    #[arg(long, value_name = "NAME")]
+    pub app: Option<AppName>,
+
+    /// The application's root on the hosts [default: `fleetdrop_deploy_to` in the inventory, then /srv/APP for root and
+    /// ~/fleetdrop/APP otherwise]
+    #[arg(long, value_name = "DIR")]
+    pub deploy_to: Option<String>,
+
+    /// How many hosts may drop out: a number or a percentage of the fleet. One more before anything is live, and nothing goes live
+    #[arg(long, value_name = "N|P%", default_value_t = FailureBudget::NONE, allow_hyphen_values = true)]
+    pub max_failures: FailureBudget,
+
+    /// How many releases stay on each host, the current and the previous included
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=1000))]
+    pub keep_releases: u32,
+
+    /// Cache directory on the hosts [default: /var/cache/fleetdrop for root and ~/.cache/fleetdrop otherwise]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<String>,
+
+    /// How large the cache of artifacts may grow on each host
+    #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = value::size)]
+    pub cache_limit: u64,
+
+    /// This machine's address as the hosts see it [default: what each host's SSH connection shows]
+    #[arg(long, value_name = "IP")]
+    pub advertise: Option<IpAddr>,
+
+    /// How long a host goes on without a word from here before it stops by itself
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = value::host_patience)]
+    pub lease: Duration,
+
+    /// How long a host that has switched waits for the confirmation from here before it goes back
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = value::host_patience)]
+    pub confirm_timeout: Duration,
+
+    /// Hash the artifact again, even if it looks the same as when it was hashed last
+    #[arg(long)]
+    pub rehash: bool,
+}
+
+impl DeployArgs {
+    /// Returns the application's name: the option's, or the artifact's name without its archive suffix.
+    pub fn app_name(&self) -> Result<AppName, CommandError> {
+        if let Some(app) = &self.app {
+            return Ok(app.clone());
+        }
+        let hint = "name the application with `--app NAME`";
+        let Some(name) = self.artifact.file_name() else {
+            return Err(CommandError::input(format!("`{}` does not name a file", self.artifact.display())));
+        };
+        let Some(name) = name.to_str() else {
+            let name = name.to_string_lossy();
+            return Err(CommandError::input(format!("`{name}` makes no application name: not UTF-8")).hint(hint));
+        };
+        let (_, stem) = ArchiveKind::of_file_name(name);
+        AppName::new(stem).map_err(|error| CommandError::input(error).hint(hint))
+    }
+}
+
+/// Deploys and returns the exit code.
+pub async fn run(args: DeployArgs, _output: &Output) -> Result<u8, CommandError> {
+    let app = args.app_name()?;
+    Err(CommandError::internal(format!("deploying {app} is not wired up yet")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        deploy: DeployArgs,
+    }
+
+    fn app(artifact: &str, more: &[&str]) -> Result<String, CommandError> {
+        let line = ["x", "-i", "f", artifact].into_iter().chain(more.iter().copied());
+        Line::try_parse_from(line).unwrap().deploy.app_name().map(|app| app.to_string())
+    }
+
+    #[test]
+    fn the_application_is_named_by_the_option_or_by_the_artifact() {
+        assert_eq!(app("out/shop-1.2.tar.zst", &[]).unwrap(), "shop-1.2");
+        assert_eq!(app("shop.tar.zst", &["--app", "store"]).unwrap(), "store");
+        assert_eq!(app("model.bin", &[]).unwrap(), "model.bin");
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_a_directory_asks_for_the_option() {
+        for bad in ["..", "/", "my app.zip", ".hidden.zip"] {
+            let error = app(bad, &[]).unwrap_err();
+            assert_eq!(error.exit_code(), super::super::exit::BAD_INPUT, "{bad}");
+        }
+    }
+}
