@@ -1,1 +1,3 @@
 //! A run, seen from the controller.
+
+pub mod local_fleet;
