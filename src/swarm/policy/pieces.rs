@@ -1,0 +1,127 @@
+//! A set of piece indices, and its form on the wire (BEP 3's bitfield).
+
+/// A fixed-size set of pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PieceSet {
+    words: Vec<u64>,
+    len: u32,
+    count: u32,
+}
+
+impl PieceSet {
+    /// Returns an empty set for pieces below `len`.
+    pub fn new(len: u32) -> Self {
+        Self { words: vec![0; len.div_ceil(64) as usize], len, count: 0 }
+    }
+
+    /// Returns the set of all pieces below `len`.
+    pub fn full(len: u32) -> Self {
+        let mut set = Self::new(len);
+        for piece in 0..len {
+            set.insert(piece);
+        }
+        set
+    }
+
+    /// Reads a bitfield; none if its length is wrong or a spare bit is set.
+    pub fn from_wire(bytes: &[u8], len: u32) -> Option<Self> {
+        if bytes.len() != len.div_ceil(8) as usize {
+            return None;
+        }
+        let mut set = Self::new(len);
+        for (index, byte) in bytes.iter().enumerate() {
+            for bit in 0..8 {
+                let set_bit = byte & (0x80 >> bit) != 0;
+                if set_bit && !set.insert(index as u32 * 8 + bit) {
+                    return None;
+                }
+            }
+        }
+        Some(set)
+    }
+
+    /// Returns the bitfield.
+    pub fn to_wire(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len.div_ceil(8) as usize];
+        for piece in self.iter() {
+            bytes[piece as usize / 8] |= 0x80 >> (piece % 8);
+        }
+        bytes
+    }
+
+    /// Returns whether the piece is in.
+    pub fn contains(&self, piece: u32) -> bool {
+        self.words.get(piece as usize / 64).is_some_and(|word| word >> (piece % 64) & 1 == 1)
+    }
+
+    /// Adds a piece; false if it was in or is out of range.
+    pub fn insert(&mut self, piece: u32) -> bool {
+        if piece >= self.len || self.contains(piece) {
+            return false;
+        }
+        self.words[piece as usize / 64] |= 1 << (piece % 64);
+        self.count += 1;
+        true
+    }
+
+    /// Returns how many pieces are in.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Returns how many pieces there can be.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Returns whether no piece is in.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Returns whether every piece is in.
+    pub fn is_full(&self) -> bool {
+        self.count == self.len
+    }
+
+    /// Returns the pieces in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.words.iter().enumerate().flat_map(|(index, word)| {
+            let mut word = *word;
+            std::iter::from_fn(move || {
+                (word != 0).then(|| {
+                    let bit = word.trailing_zeros();
+                    word &= word - 1;
+                    index as u32 * 64 + bit
+                })
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn hostile_bitfields_are_refused() {
+        assert!(PieceSet::from_wire(&[0xff, 0x80], 9).is_some_and(|set| set.is_full()));
+        assert!(PieceSet::from_wire(&[0xff, 0xc0], 9).is_none(), "a spare bit was accepted");
+        assert!(PieceSet::from_wire(&[0xff], 9).is_none());
+        assert!(PieceSet::from_wire(&[0xff, 0, 0], 9).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn wire_round_trip(len in 1u32..300, pieces in prop::collection::vec(0u32..300, 0..100)) {
+            let mut set = PieceSet::new(len);
+            for piece in pieces {
+                set.insert(piece);
+            }
+            prop_assert_eq!(PieceSet::from_wire(&set.to_wire(), len), Some(set.clone()));
+            prop_assert_eq!(set.iter().count() as u32, set.count());
+        }
+    }
+}
