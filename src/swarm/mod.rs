@@ -8,9 +8,11 @@
 
 pub mod policy;
 
+mod announce;
 mod bencode;
 mod engine;
 mod metainfo;
 
+pub use announce::{AnnounceConfig, AnnounceError, AnnounceProgress, Announcer};
 pub use engine::{Engine, EngineConfig, EngineError, EngineHandle, Role, TransferStats};
 pub use metainfo::{MAX_PIECE_LENGTH, MAX_PIECES, MIN_PIECE_LENGTH, Metainfo, MetainfoError, PieceHash, choose_piece_length};

@@ -5,23 +5,33 @@ use std::{
     time::Duration,
 };
 
-use fleetdrop::tracker::{Tracker, TrackerConfig, TrackerCounts, TrackerKey};
+use fleetdrop::{
+    swarm::{AnnounceConfig, AnnounceProgress, Announcer},
+    tracker::{Tracker, TrackerConfig, TrackerCounts, TrackerKey},
+};
 use librqbit_core::hash_id::Id20;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
+    sync::{mpsc, watch},
 };
+use tokio_util::sync::CancellationToken;
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const KEY: &str = "07070707070707070707070707070707";
 const HASH: &str = "%00%01%02%03%04%05%06%07%08%09%0a%0b%0c%0d%0e%0f%f0%f1%f2%ff";
 
-async fn start(listen: IpAddr, max_peers: usize) -> Tracker {
+/// What [`HASH`] encodes.
+fn info_hash() -> Id20 {
     let mut hash: [u8; 20] = std::array::from_fn(|at| at as u8);
     hash[16..].copy_from_slice(&[0xf0, 0xf1, 0xf2, 0xff]);
+    Id20::new(hash)
+}
+
+async fn start(listen: IpAddr, max_peers: usize) -> Tracker {
     Tracker::start(TrackerConfig {
         listen: SocketAddr::new(listen, 0),
-        info_hash: Id20::new(hash),
+        info_hash: info_hash(),
         key: TrackerKey::from_bytes([7; 16]),
         interval: Duration::from_secs(30),
         max_peers,
@@ -243,4 +253,45 @@ async fn a_stopped_tracker_is_gone() {
     };
     let error = Tracker::start(config).await.unwrap_err();
     assert!(error.to_string().contains(&taken.local_addr().unwrap().to_string()), "{error}");
+}
+
+/// Starts the engine's announce client against `tracker`.
+fn announcer(
+    tracker: &Tracker,
+    id: u8,
+    left: u64,
+) -> (tokio::task::JoinHandle<()>, watch::Sender<AnnounceProgress>, CancellationToken, mpsc::Receiver<Vec<SocketAddr>>) {
+    let config = AnnounceConfig {
+        url: tracker.announce_url(LOCALHOST),
+        info_hash: info_hash(),
+        peer_id: Id20::new([id; 20]),
+        port: 1000 + u16::from(id),
+        advertise: None,
+    };
+    let (progress, progress_rx) = watch::channel(AnnounceProgress { left, ..AnnounceProgress::default() });
+    let (stop, (peers, peers_rx)) = (CancellationToken::new(), mpsc::channel(4));
+    let task = tokio::spawn(Announcer::new(config).unwrap().run(progress_rx, stop.clone(), peers));
+    (task, progress, stop, peers_rx)
+}
+
+#[tokio::test]
+async fn our_own_client_and_tracker_understand_each_other() {
+    let tracker = start(LOCALHOST, 10).await;
+    tracker.add_seed("127.0.0.1:999".parse().unwrap());
+    let (one, one_progress, one_stop, mut one_peers) = announcer(&tracker, 0xfe, 7);
+    assert_eq!(one_peers.recv().await.unwrap(), ["127.0.0.1:999".parse().unwrap()]);
+    let (two, _two_progress, two_stop, mut two_peers) = announcer(&tracker, 0x26, 7);
+    let mut found = two_peers.recv().await.unwrap();
+    found.sort();
+    assert_eq!(found, ["127.0.0.1:999".parse().unwrap(), "127.0.0.1:1254".parse().unwrap()]);
+    one_progress.send_replace(AnnounceProgress { left: 0, ..AnnounceProgress::default() });
+    // The answer to `completed` brings who is left.
+    assert_eq!(one_peers.recv().await.unwrap(), ["127.0.0.1:1038".parse().unwrap()]);
+    assert_eq!(tracker.counts(), TrackerCounts { complete: 2, incomplete: 1, downloaded: 1 });
+    one_stop.cancel();
+    two_stop.cancel();
+    one.await.unwrap();
+    two.await.unwrap();
+    assert_eq!(tracker.counts(), TrackerCounts { complete: 1, incomplete: 0, downloaded: 1 });
+    tracker.stop().await;
 }
