@@ -1,3 +1,5 @@
-//! The integration tests, in one binary.
+//! The integration tests, in one binary. `sshd` and `operator` are the two sides of most of them: hosts, and somebody at a command
+//! line.
 
+mod sshd;
 mod tracker;

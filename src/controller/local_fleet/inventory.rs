@@ -13,11 +13,9 @@ pub(super) fn render(fleet: &LocalFleet) -> Result<String, LocalFleetError> {
     let _ = write!(text, "{GROUP}:\n  hosts:\n");
     for host in fleet.hosts() {
         let deploy_to = quoted(&host.deploy_to())?;
-        let cache = quoted(&host.dir().join("cache"))?;
         let _ = write!(
             text,
-            "    {}:\n      ansible_host: {}\n      ansible_port: {}\n      fleetdrop_deploy_to: {deploy_to}\n      \
-             fleetdrop_cache: {cache}\n",
+            "    {}:\n      ansible_host: {}\n      ansible_port: {}\n      fleetdrop_deploy_to: {deploy_to}\n",
             host.name(),
             host.address().ip(),
             host.address().port(),

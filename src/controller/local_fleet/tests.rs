@@ -36,7 +36,8 @@ async fn fleet(hosts: usize) -> (TempDir, LocalFleet) {
 async fn connect(fleet: &LocalFleet, host: usize) -> Result<Client, russh::Error> {
     let address = fleet.hosts()[host].address();
     let handler = TrustKnownHosts(fleet.known_hosts(), address.port());
-    client::connect(Arc::new(client::Config::default()), address, handler).await
+    let config = client::Config { nodelay: true, ..client::Config::default() };
+    client::connect(Arc::new(config), address, handler).await
 }
 
 async fn authenticate(client: &mut Client, key: PrivateKey, user: &str) -> AuthResult {

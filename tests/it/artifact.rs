@@ -1,0 +1,125 @@
+//! Artifacts for the tests: small applications that say their version, and archives no host should unpack.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+/// Writes `shop-VERSION.tar.zst` with a version file, a script, a directory, a symlink and `size` bytes that don't compress.
+pub(crate) fn shop(dir: &Path, version: &str, size: usize) -> PathBuf {
+    let path = dir.join(format!("shop-{version}.tar.zst"));
+    let encoder = zstd::Encoder::new(File::create(&path).unwrap(), 1).unwrap().auto_finish();
+    let mut tar = tar::Builder::new(encoder);
+    file(&mut tar, "VERSION", 0o644, version.as_bytes());
+    file(&mut tar, "bin/start", 0o755, format!("#!/bin/sh\necho {version}\n").as_bytes());
+    file(&mut tar, "share/data.bin", 0o644, &noise(size, version));
+    let mut link = tar::Header::new_gnu();
+    link.set_entry_type(tar::EntryType::Symlink);
+    link.set_size(0);
+    link.set_mode(0o777);
+    tar.append_link(&mut link, "start", "bin/start").unwrap();
+    tar.into_inner().unwrap().flush().unwrap();
+    path
+}
+
+/// Returns bytes that don't compress and that depend on `seed` alone.
+pub(crate) fn noise(size: usize, seed: &str) -> Vec<u8> {
+    let seed = seed.bytes().fold(7_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let mut bytes = vec![0; size];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    bytes
+}
+
+fn file(tar: &mut tar::Builder<impl Write>, name: &str, mode: u32, content: &[u8]) {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(mode);
+    tar.append_data(&mut header, name, content).unwrap();
+}
+
+/// One entry of a raw tar archive.
+struct Entry<'a> {
+    name: &'a str,
+    kind: tar::EntryType,
+    link: &'a str,
+    content: &'a [u8],
+}
+
+/// Writes a tar archive exactly so: the `tar` crate's own writer refuses most of what is wanted here.
+fn raw(path: &Path, entries: &[Entry<'_>]) {
+    let mut bytes = Vec::new();
+    for entry in entries {
+        let mut header = tar::Header::new_gnu();
+        header.as_gnu_mut().unwrap().name[..entry.name.len()].copy_from_slice(entry.name.as_bytes());
+        header.as_gnu_mut().unwrap().linkname[..entry.link.len()].copy_from_slice(entry.link.as_bytes());
+        header.set_entry_type(entry.kind);
+        header.set_mode(0o644);
+        header.set_size(entry.content.len() as u64);
+        if entry.kind == tar::EntryType::Char {
+            header.set_device_major(1).unwrap();
+            header.set_device_minor(3).unwrap();
+        }
+        header.set_cksum();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.extend_from_slice(entry.content);
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+    }
+    bytes.resize(bytes.len() + 1024, 0);
+    fs::write(path, bytes).unwrap();
+}
+
+/// Writes every archive that a host has to refuse, and returns each with what it tries.
+pub(crate) fn hostile(dir: &Path) -> Vec<(&'static str, PathBuf)> {
+    use tar::EntryType::{Char, Link, Regular, Symlink};
+    let plain = |name| Entry { name, kind: Regular, link: "", content: b"x" };
+    let attempts: [(&'static str, Vec<Entry<'_>>); 7] = [
+        ("dotdot", vec![plain("VERSION"), plain("../../../pwned")]),
+        ("absolute", vec![plain("VERSION"), plain("/tmp/fleetdrop-pwned")]),
+        ("symlink-out", vec![plain("VERSION"), Entry { name: "out", kind: Symlink, link: "../../..", content: b"" }]),
+        (
+            "through-symlink",
+            vec![Entry { name: "d", kind: Symlink, link: "/tmp", content: b"" }, plain("d/fleetdrop-pwned")],
+        ),
+        ("hardlink-out", vec![plain("VERSION"), Entry { name: "h", kind: Link, link: "../../../../etc/passwd", content: b"" }]),
+        ("device", vec![plain("VERSION"), Entry { name: "null", kind: Char, link: "", content: b"" }]),
+        ("duplicate", vec![plain("VERSION"), plain("VERSION")]),
+    ];
+    let mut archives: Vec<_> = attempts
+        .into_iter()
+        .map(|(what, entries)| {
+            let path = dir.join(format!("{what}.tar"));
+            raw(&path, &entries);
+            (what, path)
+        })
+        .collect();
+    archives.push(("bomb", bomb(dir)));
+    archives.push(("truncated", truncated(dir)));
+    archives
+}
+
+/// Ten gigabytes of zeros in about a megabyte: one compressed frame again and again.
+fn bomb(dir: &Path) -> PathBuf {
+    const FRAME: usize = 64 << 20;
+    const FRAMES: usize = 160;
+    let mut header = tar::Header::new_gnu();
+    header.set_path("zeros").unwrap();
+    header.set_mode(0o644);
+    header.set_size((FRAME * FRAMES) as u64);
+    header.set_cksum();
+    let mut bytes = zstd::encode_all(&header.as_bytes()[..], 1).unwrap();
+    bytes.extend_from_slice(&zstd::encode_all(&*vec![0; FRAME], 1).unwrap().repeat(FRAMES));
+    let path = dir.join("bomb.tar.zst");
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// A good archive without its end.
+fn truncated(dir: &Path) -> PathBuf {
+    let whole = shop(dir, "whole", 300_000);
+    let bytes = fs::read(&whole).unwrap();
+    let path = dir.join("truncated.tar.zst");
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    fs::remove_file(whole).unwrap();
+    path
+}

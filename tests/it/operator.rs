@@ -1,0 +1,317 @@
+//! Somebody at a command line: runs the `fleetdrop` binary in a home of its own and reads what it says.
+//!
+//! Nothing of the real user's leaks in: the environment is cleared, HOME and the XDG directories are temporary, there is no
+//! ssh-agent, and ssh_config is an empty file.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use fleetdrop::model::{Envelope, HostFailure, HostResult, HostState, RunEvent, RunSummary};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// No run of these tests takes nearly that long.
+const TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Where the agent and its caches go on every host: below its own home.
+pub(crate) const CACHE: &str = "~/.cache/fleetdrop";
+
+/// A controller's machine.
+pub(crate) struct Operator {
+    dir: TempDir,
+}
+
+impl Operator {
+    pub(crate) fn new() -> Self {
+        let dir = TempDir::with_prefix("fleetdrop-operator-").unwrap();
+        for below in ["home", "tmp", "agents", "work"] {
+            fs::create_dir(dir.path().join(below)).unwrap();
+        }
+        fs::write(dir.path().join("ssh_config"), "").unwrap();
+        let agent = dir.path().join("agents").join(format!("fleetdrop-agent-{}", std::env::consts::ARCH));
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_fleetdrop-agent"), agent).unwrap();
+        Self { dir }
+    }
+
+    /// Returns the directory the commands run in.
+    pub(crate) fn work(&self) -> PathBuf {
+        self.dir.path().join("work")
+    }
+
+    pub(crate) fn agents(&self) -> PathBuf {
+        self.dir.path().join("agents")
+    }
+
+    pub(crate) fn ssh_config(&self) -> PathBuf {
+        self.dir.path().join("ssh_config")
+    }
+
+    /// Returns a command with exactly these arguments.
+    fn command(&self, arguments: &[OsString]) -> Command {
+        let home = self.dir.path().join("home");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fleetdrop"));
+        command.args(arguments).current_dir(self.work()).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
+        command.env("HOME", &home).env("TMPDIR", self.dir.path().join("tmp")).env("RUST_BACKTRACE", "1");
+        for (variable, below) in [("CACHE", ".cache"), ("CONFIG", ".config"), ("DATA", ".local/share"), ("STATE", ".local/state")] {
+            command.env(format!("XDG_{variable}_HOME"), home.join(below));
+        }
+        command
+    }
+
+    /// Starts a command with exactly these arguments.
+    pub(crate) fn start(&self, arguments: &[OsString]) -> Running {
+        Running::start(self.command(arguments))
+    }
+
+    /// Runs a command with exactly these arguments to its end.
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Finished {
+        let arguments: Vec<OsString> = arguments.iter().map(Into::into).collect();
+        self.start(&arguments).finish()
+    }
+
+    /// Begins a command that talks to a fleet and reports in JSON.
+    pub(crate) fn fleet_command(&self, name: &str, fleet: &Fleet) -> Invocation<'_> {
+        let mut arguments: Vec<OsString> = vec![name.into(), "--output".into(), "json".into()];
+        for (option, value) in [
+            ("--hosts", &fleet.inventory),
+            ("--known-hosts", &fleet.known_hosts),
+            ("--ssh-config", &self.ssh_config()),
+            ("--agent-dir", &self.agents()),
+        ] {
+            arguments.extend([option.into(), value.into()]);
+        }
+        Invocation { operator: self, arguments }.with(["--cache", CACHE])
+    }
+
+    pub(crate) fn deploy(&self, fleet: &Fleet, artifact: &Path) -> Invocation<'_> {
+        self.fleet_command("deploy", fleet).with([artifact.as_os_str()]).with(["--app", "shop"])
+    }
+
+    pub(crate) fn rollback(&self, fleet: &Fleet) -> Invocation<'_> {
+        self.fleet_command("rollback", fleet).with(["--app", "shop"])
+    }
+
+    pub(crate) fn status(&self, fleet: &Fleet) -> Finished {
+        self.fleet_command("status", fleet).with(["--app", "shop"]).run()
+    }
+}
+
+/// What a command line has to know of a fleet.
+#[derive(Debug, Clone)]
+pub(crate) struct Fleet {
+    pub(crate) inventory: PathBuf,
+    pub(crate) known_hosts: PathBuf,
+}
+
+/// A command line that is being put together.
+pub(crate) struct Invocation<'a> {
+    operator: &'a Operator,
+    arguments: Vec<OsString>,
+}
+
+impl Invocation<'_> {
+    pub(crate) fn with<S: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    pub(crate) fn start(self) -> Running {
+        self.operator.start(&self.arguments)
+    }
+
+    pub(crate) fn run(self) -> Finished {
+        self.start().finish()
+    }
+}
+
+/// A command that runs. Dropping it kills it.
+pub(crate) struct Running {
+    child: Child,
+    line: String,
+    lines: Receiver<String>,
+    stderr: Option<JoinHandle<String>>,
+    stdout: String,
+    events: Vec<Envelope>,
+    deadline: Instant,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let line = format!("{command:?}");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start fleetdrop");
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut stderr = child.stderr.take().unwrap();
+        let (sender, lines) = channel();
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).all(|line| sender.send(line).is_ok()));
+        let stderr = std::thread::spawn(move || {
+            let mut text = Vec::new();
+            stderr.read_to_end(&mut text).unwrap();
+            String::from_utf8_lossy(&text).into_owned()
+        });
+        let deadline = Instant::now() + TIMEOUT;
+        Self { child, line, lines, stderr: Some(stderr), stdout: String::new(), events: Vec::new(), deadline }
+    }
+
+    /// Returns the process id.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Sends the process a signal, as a person at a keyboard does.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the process still runs");
+    }
+
+    /// Takes the next line of stdout; None at its end.
+    fn next_line(&mut self) -> Option<String> {
+        match self.lines.recv_timeout(self.deadline.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                self.stdout += &line;
+                self.stdout.push('\n');
+                self.events.extend(serde_json::from_str::<Envelope>(&line).ok());
+                Some(line)
+            }
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => {
+                let _ = self.child.kill();
+                let stderr = self.take_stderr();
+                panic!("{} did not end in time\nstdout:\n{}\nstderr:\n{stderr}", self.line, self.stdout);
+            }
+        }
+    }
+
+    fn take_stderr(&mut self) -> String {
+        self.stderr.take().map(|thread| thread.join().unwrap()).unwrap_or_default()
+    }
+
+    /// Waits for an event that `wanted` likes, from the start of the run on.
+    #[track_caller]
+    pub(crate) fn wait_for<T>(&mut self, what: &str, wanted: impl Fn(&RunEvent) -> Option<T>) -> T {
+        let mut looked_at = 0;
+        loop {
+            while let Some(envelope) = self.events.get(looked_at) {
+                if let Some(found) = wanted(&envelope.event) {
+                    return found;
+                }
+                looked_at += 1;
+            }
+            if self.next_line().is_none() {
+                let _ = self.child.wait();
+                let stderr = self.take_stderr();
+                panic!("the run ended before {what}\n{}\nstdout:\n{}\nstderr:\n{stderr}", self.line, self.stdout);
+            }
+        }
+    }
+
+    /// Waits until the host enters the state.
+    #[track_caller]
+    pub(crate) fn wait_for_state(&mut self, host: &str, state: HostState) {
+        self.wait_for(&format!("{host} was {state}"), |event| match event {
+            RunEvent::HostState { host: who, state: entered, .. } if who.as_str() == host && *entered == state => Some(()),
+            _ => None,
+        });
+    }
+
+    /// Waits for the command to end.
+    #[track_caller]
+    pub(crate) fn finish(mut self) -> Finished {
+        while self.next_line().is_some() {}
+        let status = self.child.wait().unwrap();
+        Finished {
+            line: self.line.clone(),
+            code: status.code(),
+            stdout: std::mem::take(&mut self.stdout),
+            stderr: self.take_stderr(),
+            events: std::mem::take(&mut self.events),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A command that has ended, with all it said.
+pub(crate) struct Finished {
+    line: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) events: Vec<Envelope>,
+}
+
+impl std::fmt::Debug for Finished {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} -> {:?}\nstdout:\n{}\nstderr:\n{}", self.line, self.code, self.stdout, self.stderr)
+    }
+}
+
+impl Finished {
+    /// Checks the exit code and returns itself.
+    #[track_caller]
+    pub(crate) fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        self
+    }
+
+    /// Checks that everything in `wanted` is somewhere on stderr.
+    #[track_caller]
+    pub(crate) fn expect_stderr(self, wanted: &[&str]) -> Self {
+        for text in wanted {
+            assert!(self.stderr.contains(text), "{text:?} is not on stderr\n{self:?}");
+        }
+        self
+    }
+
+    /// Returns the run's last event.
+    #[track_caller]
+    pub(crate) fn summary(&self) -> &RunSummary {
+        match self.events.last().map(|envelope| &envelope.event) {
+            Some(RunEvent::RunFinished(summary)) => summary,
+            last => panic!("the last event is {last:?}\n{self:?}"),
+        }
+    }
+
+    /// Returns what became of a host.
+    #[track_caller]
+    pub(crate) fn host(&self, name: &str) -> &HostResult {
+        let found = self.summary().hosts.iter().find(|result| result.host.as_str() == name);
+        found.unwrap_or_else(|| panic!("no host {name}\n{self:?}"))
+    }
+
+    /// Returns why a host dropped out.
+    #[track_caller]
+    pub(crate) fn failure(&self, name: &str) -> &HostFailure {
+        self.host(name).failure.as_ref().unwrap_or_else(|| panic!("{name} did not fail\n{self:?}"))
+    }
+
+    /// Checks how every host ended, in inventory order.
+    #[track_caller]
+    pub(crate) fn expect_states(self, states: &[HostState]) -> Self {
+        let ended: Vec<HostState> = self.summary().hosts.iter().map(|result| result.state).collect();
+        assert_eq!(ended, states, "{self:?}");
+        self
+    }
+
+    /// Returns how many hosts had the agent pushed, and other things only the log on stderr tells.
+    pub(crate) fn stderr_count(&self, text: &str) -> usize {
+        self.stderr.matches(text).count()
+    }
+}

@@ -1,0 +1,455 @@
+//! Real OpenSSH servers on loopback: several `sshd` processes, each with an address, a host key, an `authorized_keys` and a home
+//! directory of its own.
+//!
+//! All of them log in the user that runs the tests, whose home `SetEnv HOME=` replaces. That variable also marks every process a
+//! client starts on a host, so [`SshdHost::processes`] finds them even when their sshd is gone. Dropping a fleet kills what it
+//! started, by process id, and nothing else.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, ErrorKind},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const SSHD: &str = "/usr/sbin/sshd";
+const READY: Duration = Duration::from_secs(20);
+/// How long a process that was told to end may take.
+const GONE: Duration = Duration::from_secs(20);
+
+/// A fleet of sshd processes.
+pub(crate) struct SshdFleet {
+    dir: TempDir,
+    hosts: Vec<SshdHost>,
+}
+
+/// One sshd.
+pub(crate) struct SshdHost {
+    name: String,
+    address: SocketAddrV4,
+    dir: PathBuf,
+    /// `PATH` of commands on the host, if not sshd's default.
+    search_path: Option<String>,
+    /// Hosts that share an application directory would fight for its lock, so each has its own.
+    deploy_to: PathBuf,
+    listener: Option<Child>,
+}
+
+/// A process that runs on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostProcess {
+    pub(crate) pid: Pid,
+    pub(crate) command: String,
+}
+
+impl SshdFleet {
+    /// Starts that many hosts, `host-01` and so on.
+    pub(crate) fn start(hosts: usize) -> Self {
+        assert!(Path::new(SSHD).exists(), "this test needs {SSHD}: apt-get install openssh-server");
+        if rustix::process::geteuid().is_root() {
+            // Its privilege separation directory, which only the init script makes.
+            fs::create_dir_all("/run/sshd").expect("make /run/sshd");
+        }
+        let dir = TempDir::with_prefix("fleetdrop-sshd-").unwrap();
+        keygen(&dir.path().join("id_ed25519"));
+        let mut fleet = Self { dir, hosts: Vec::new() };
+        for _ in 0..hosts {
+            fleet.add_without_inventory(None);
+        }
+        fleet.write_files();
+        fleet
+    }
+
+    /// Starts one more host, whose commands have that `PATH`.
+    pub(crate) fn add_with_path(&mut self, search_path: &str) {
+        self.add_without_inventory(Some(search_path.to_owned()));
+        self.write_files();
+    }
+
+    fn add_without_inventory(&mut self, search_path: Option<String>) {
+        let name = format!("host-{:02}", self.hosts.len() + 1);
+        let dir = self.dir.path().join(&name);
+        fs::create_dir_all(dir.join("home")).unwrap();
+        fs::set_permissions(dir.join("home"), fs::Permissions::from_mode(0o700)).unwrap();
+        fs::copy(self.dir.path().join("id_ed25519.pub"), dir.join("authorized_keys")).unwrap();
+        keygen(&dir.join("host_key"));
+        let deploy_to = dir.join("app");
+        let address = SocketAddrV4::new(next_address(), 0);
+        let mut host = SshdHost { name, address, dir, search_path, deploy_to, listener: None };
+        host.start_on_a_free_port();
+        self.hosts.push(host);
+    }
+
+    /// Writes inventory and known hosts as the fleet is now.
+    fn write_files(&self) {
+        fs::write(self.known_hosts(), self.hosts.iter().map(SshdHost::known_hosts_line).collect::<String>()).unwrap();
+        fs::write(self.inventory(), self.inventory_of(|_| true)).unwrap();
+    }
+
+    /// Returns an inventory of the hosts that `wanted` picks.
+    pub(crate) fn inventory_of(&self, wanted: impl Fn(&SshdHost) -> bool) -> String {
+        let mut text = String::from("fleet:\n  hosts:\n");
+        for host in self.hosts.iter().filter(|host| wanted(host)) {
+            text += &format!(
+                "    {}:\n      ansible_host: {}\n      ansible_port: {}\n      fleetdrop_deploy_to: {}\n",
+                host.name,
+                host.address.ip(),
+                host.address.port(),
+                host.deploy_to.display(),
+            );
+        }
+        let key = self.dir.path().join("id_ed25519");
+        text + &format!("  vars:\n    ansible_user: {}\n    ansible_ssh_private_key_file: {}\n", user(), key.display())
+    }
+
+    pub(crate) fn inventory(&self) -> PathBuf {
+        self.dir.path().join("inventory.yaml")
+    }
+
+    pub(crate) fn known_hosts(&self) -> PathBuf {
+        self.dir.path().join("known_hosts")
+    }
+
+    pub(crate) fn hosts(&self) -> &[SshdHost] {
+        &self.hosts
+    }
+
+    pub(crate) fn host_mut(&mut self, index: usize) -> &mut SshdHost {
+        &mut self.hosts[index]
+    }
+
+    /// Gives a host another application directory.
+    pub(crate) fn set_deploy_to(&mut self, index: usize, deploy_to: &Path) {
+        self.hosts[index].deploy_to = deploy_to.to_owned();
+        self.write_files();
+    }
+
+    /// Waits until nothing runs on any host.
+    #[track_caller]
+    pub(crate) fn assert_nothing_left(&self) {
+        let deadline = Instant::now() + GONE;
+        loop {
+            let left: Vec<HostProcess> = self.hosts.iter().flat_map(SshdHost::processes).collect();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "processes are left on the hosts: {left:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for SshdFleet {
+    fn drop(&mut self) {
+        for host in &mut self.hosts {
+            if std::thread::panicking() {
+                eprintln!("--- sshd of {}:\n{}", host.name, host.log());
+            }
+            host.stop();
+        }
+    }
+}
+
+impl SshdHost {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn address(&self) -> SocketAddrV4 {
+        self.address
+    }
+
+    /// Returns what commands on the host see as `HOME`.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.dir.join("home")
+    }
+
+    pub(crate) fn deploy_to(&self) -> &Path {
+        &self.deploy_to
+    }
+
+    /// Returns what sshd wrote to its log.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("sshd.log")).unwrap_or_default()
+    }
+
+    fn known_hosts_line(&self) -> String {
+        let key = fs::read_to_string(self.dir.join("host_key.pub")).unwrap();
+        format!("[{}]:{} {key}", self.address.ip(), self.address.port())
+    }
+
+    /// The mark of this host's processes, in their environment.
+    fn mark(&self) -> String {
+        format!("HOME={}", self.home().display())
+    }
+
+    /// Starts sshd on a port that was free a moment ago; another process may take it in between, so it tries again.
+    fn start_on_a_free_port(&mut self) {
+        for _ in 0..10 {
+            let probe = TcpListener::bind((*self.address.ip(), 0)).expect("a free loopback port");
+            self.address.set_port(probe.local_addr().unwrap().port());
+            drop(probe);
+            if self.start() {
+                return;
+            }
+        }
+        panic!("{}: no free port in ten attempts:\n{}", self.name, self.log());
+    }
+
+    /// Starts sshd on its port. False if the port is taken.
+    fn start(&mut self) -> bool {
+        let mut config = format!(
+            "ListenAddress {}:{}\nHostKey {dir}/host_key\nAuthorizedKeysFile {dir}/authorized_keys\nPidFile {dir}/sshd.pid\n\
+             StrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
+             KbdInteractiveAuthentication no\nPrintMotd no\nLogLevel VERBOSE\nSetEnv {}",
+            self.address.ip(),
+            self.address.port(),
+            self.mark(),
+            dir = self.dir.display(),
+        );
+        if let Some(path) = &self.search_path {
+            config += &format!(" PATH={path}");
+        }
+        fs::write(self.dir.join("sshd_config"), config + "\n").unwrap();
+        let child = Command::new(SSHD)
+            .args(["-D", "-f"])
+            .arg(self.dir.join("sshd_config"))
+            .arg("-E")
+            .arg(self.dir.join("sshd.log"))
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("start sshd");
+        let child = self.listener.insert(child);
+        let deadline = Instant::now() + READY;
+        loop {
+            if says_ssh(self.address.into()) {
+                return true;
+            }
+            if let Some(status) = child.try_wait().unwrap() {
+                let log = fs::read_to_string(self.dir.join("sshd.log")).unwrap_or_default();
+                assert!(log.contains("Address already in use"), "{}: sshd ended with {status}:\n{log}", self.name);
+                return false;
+            }
+            assert!(Instant::now() < deadline, "{}: sshd does not answer", self.name);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Makes the host go down: its sshd, every session and everything that runs there. Its port refuses from then on.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut listener) = self.listener.take() {
+            let sessions = self.sessions_of(&listener);
+            listener.kill().unwrap();
+            listener.wait().unwrap();
+            kill_all(sessions);
+        }
+        kill_all(self.processes().into_iter().map(|process| process.pid));
+    }
+
+    /// Cuts every connection to the host, as a broken link does; what runs there sees the end of its input and goes on.
+    pub(crate) fn cut_connections(&self) {
+        let listener = self.listener.as_ref().expect("the host is up");
+        kill_all(self.sessions_of(listener));
+    }
+
+    /// Restarts the host's sshd with another host key on the same port.
+    pub(crate) fn replace_host_key(&mut self) {
+        self.stop();
+        keygen(&self.dir.join("host_key"));
+        assert!(self.start(), "{}: its port was taken meanwhile", self.name);
+    }
+
+    /// Takes the client's key out of the host's `authorized_keys`.
+    pub(crate) fn forget_client_key(&self) {
+        fs::write(self.dir.join("authorized_keys"), "").unwrap();
+    }
+
+    /// Returns the ids of the sshd processes that serve the listener's connections.
+    fn sessions_of(&self, listener: &Child) -> Vec<Pid> {
+        let mut found = Vec::new();
+        let mut parents = vec![listener.id()];
+        while let Some(parent) = parents.pop() {
+            for (pid, parent_of, name) in all_processes() {
+                if parent_of == parent && name.starts_with("sshd") {
+                    found.extend(Pid::from_raw(pid as i32));
+                    parents.push(pid);
+                }
+            }
+        }
+        found
+    }
+
+    /// Returns what runs on the host now: every process that a client's command started, and its children.
+    pub(crate) fn processes(&self) -> Vec<HostProcess> {
+        let mark = self.mark();
+        let mut found = Vec::new();
+        for (pid, _, _) in all_processes() {
+            // A process that is gone or another user's has nothing to read.
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            if environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let command = String::from_utf8_lossy(&line).replace('\0', " ");
+                found.extend(Pid::from_raw(pid as i32).map(|pid| HostProcess { pid, command }));
+            }
+        }
+        found
+    }
+
+    /// Returns the process of the agent that runs on the host.
+    #[track_caller]
+    pub(crate) fn agent(&self) -> Pid {
+        let processes = self.processes();
+        let agents: Vec<_> = processes.iter().filter(|process| process.command.contains("/fleetdrop-agent ")).collect();
+        assert_eq!(agents.len(), 1, "{}: one agent was expected: {processes:?}", self.name);
+        agents[0].pid
+    }
+}
+
+/// Returns every process as its id, its parent's id and its name.
+fn all_processes() -> Vec<(u32, u32, String)> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter_map(|entry| {
+            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+            // The name is in parentheses and may have any character, those too.
+            let (head, tail) = stat.rsplit_once(") ")?;
+            let parent = tail.split(' ').nth(1)?.parse().ok()?;
+            Some((pid, parent, head.split_once('(')?.1.to_owned()))
+        })
+        .collect()
+}
+
+/// Kills the processes and waits until none of them runs.
+pub(crate) fn kill_all(pids: impl IntoIterator<Item = Pid>) {
+    let pids: Vec<Pid> = pids.into_iter().collect();
+    for pid in &pids {
+        // It may have ended by itself.
+        let _ = kill_process(*pid, Signal::KILL);
+    }
+    let deadline = Instant::now() + GONE;
+    for pid in pids {
+        while is_running(pid) {
+            assert!(Instant::now() < deadline, "process {pid:?} survived SIGKILL");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// True unless the process is gone or a zombie.
+fn is_running(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, tail)| !tail.starts_with(['Z', 'X']))
+}
+
+fn says_ssh(address: SocketAddr) -> bool {
+    let Ok(stream) = TcpStream::connect(address) else { return false };
+    stream.set_read_timeout(Some(READY)).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).is_ok() && line.starts_with("SSH-2.0-")
+}
+
+fn keygen(path: &Path) {
+    for old in [path.to_owned(), path.with_extension("pub")] {
+        match fs::remove_file(old) {
+            Err(error) if error.kind() != ErrorKind::NotFound => panic!("{error}"),
+            _ => {}
+        }
+    }
+    let status = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"])
+        .arg(path)
+        .status()
+        .expect("this test needs ssh-keygen: apt-get install openssh-client");
+    assert!(status.success());
+}
+
+/// Returns 127.0.0.2 to 127.0.0.254 in turn: hosts of one fleet differ, and the controller's 127.0.0.1 is none of them.
+fn next_address() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    let turn = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some((last + 1) % 253)).unwrap();
+    Ipv4Addr::new(127, 0, 0, turn + 2)
+}
+
+fn user() -> String {
+    let output = Command::new("id").arg("-un").output().expect("run id");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// The harness itself: what the other tests rely on.
+mod tests {
+    use super::*;
+
+    fn ssh(fleet: &SshdFleet, host: &SshdHost, command: &str) -> std::process::Output {
+        Command::new("ssh")
+            .args(["-F", "/dev/null", "-o", "BatchMode=yes", "-o", "GlobalKnownHostsFile=/dev/null", "-o"])
+            .arg(format!("UserKnownHostsFile={}", fleet.known_hosts().display()))
+            .arg("-i")
+            .arg(fleet.dir.path().join("id_ed25519"))
+            .args(["-p", &host.address.port().to_string(), &format!("{}@{}", user(), host.address.ip()), command])
+            .env_remove("SSH_AUTH_SOCK")
+            .stdin(Stdio::null())
+            .output()
+            .expect("this test needs ssh: apt-get install openssh-client")
+    }
+
+    #[test]
+    fn each_host_has_a_home_and_an_identity_of_its_own() {
+        let mut fleet = SshdFleet::start(2);
+        let [first, second] = fleet.hosts() else { panic!("two hosts") };
+        assert_ne!(first.address().ip(), second.address().ip());
+        for host in fleet.hosts() {
+            let output = ssh(&fleet, host, "printf %s \"$HOME\"");
+            assert_eq!(String::from_utf8_lossy(&output.stdout), host.home().to_str().unwrap(), "{output:?}");
+        }
+
+        fleet.host_mut(1).replace_host_key();
+        let output = ssh(&fleet, &fleet.hosts()[1], "true");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("IDENTIFICATION HAS CHANGED"), "{output:?}");
+
+        fleet.hosts()[0].forget_client_key();
+        let output = ssh(&fleet, &fleet.hosts()[0], "true");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("Permission denied"), "{output:?}");
+    }
+
+    #[test]
+    fn stopping_a_host_ends_what_runs_there_and_nothing_else() {
+        let mut fleet = SshdFleet::start(2);
+        for host in fleet.hosts() {
+            let output = ssh(&fleet, host, "nohup sleep 1000 > /dev/null 2>&1 < /dev/null & echo started");
+            assert!(output.status.success(), "{output:?}");
+        }
+        fleet.host_mut(0).stop();
+        assert_eq!(fleet.hosts()[0].processes(), []);
+        assert_eq!(fleet.hosts()[1].processes().len(), 1);
+        assert!(!says_ssh(fleet.hosts()[0].address().into()));
+        let left: Vec<Pid> = fleet.hosts()[1].processes().into_iter().map(|process| process.pid).collect();
+        drop(fleet);
+        assert!(!left.into_iter().any(is_running), "dropping the fleet left a process");
+    }
+
+    #[test]
+    fn cutting_connections_leaves_the_host_up() {
+        let fleet = SshdFleet::start(1);
+        let host = &fleet.hosts()[0];
+        std::thread::scope(|scope| {
+            let session = scope.spawn(|| ssh(&fleet, host, "sleep 1000"));
+            while host.processes().is_empty() {
+                assert!(!session.is_finished(), "{:?}", session.join());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            host.cut_connections();
+            assert!(!session.join().unwrap().status.success());
+        });
+        assert!(says_ssh(host.address().into()));
+    }
+}
