@@ -8,63 +8,61 @@ use super::value;
 
 /// Which hosts.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Fleet")]
 pub struct FleetArgs {
     /// Ansible-compatible YAML inventory
-    #[arg(long, short = 'i', visible_alias = "inventory", value_name = "FILE")]
+    #[arg(help_heading = "Fleet", long, short = 'i', visible_alias = "inventory", value_name = "FILE")]
     pub hosts: PathBuf,
 
     /// Only the hosts that this pattern matches, as Ansible reads it: `web*:!web03:&prod`, `~regex`, `@file`, `web[0:2]`
-    #[arg(long, short = 'l', value_name = "PATTERN", allow_hyphen_values = true)]
+    #[arg(help_heading = "Fleet", long, short = 'l', value_name = "PATTERN", allow_hyphen_values = true)]
     pub limit: Option<String>,
 }
 
 /// Which hosts, and how to reach them. What an option does not say comes from the inventory, then from ssh_config.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Connection")]
 pub struct ConnectionArgs {
     /// Which hosts.
     #[command(flatten)]
     pub fleet: FleetArgs,
 
     /// Log in as this user where the inventory names none
-    #[arg(long, short, value_name = "USER")]
+    #[arg(help_heading = "Connection", long, short, value_name = "USER")]
     pub user: Option<String>,
 
     /// Private key to log in with, before those of ssh-agent and ssh_config
-    #[arg(long, visible_alias = "private-key", value_name = "FILE")]
+    #[arg(help_heading = "Connection", long, visible_alias = "private-key", value_name = "FILE")]
     pub identity_file: Option<PathBuf>,
 
     /// Read this ssh_config instead of ~/.ssh/config and the system's
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "Connection", long, value_name = "FILE")]
     pub ssh_config: Option<PathBuf>,
 
     /// Trust the host keys in this file instead of those in ssh_config's files
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = "Connection", long, value_name = "FILE")]
     pub known_hosts: Option<PathBuf>,
 
     /// What to do with a host whose key is not known; without this option ssh_config decides, and `strict` if it doesn't
-    #[arg(long, value_enum, value_name = "MODE")]
+    #[arg(help_heading = "Connection", long, value_enum, value_name = "MODE")]
     pub host_key_checking: Option<HostKeyChecking>,
 
     /// How long TCP, handshake and login may take together
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = value::network_timeout)]
+    #[arg(help_heading = "Connection", long, value_name = "TIME", default_value = "10s", value_parser = value::network_timeout)]
     pub connect_timeout: Duration,
 
     /// How many logins may be going on at once
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(help_heading = "Connection", long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub max_logins: u16,
 
     /// Directory with the agents to push, `fleetdrop-agent-<arch>`; otherwise they are sought beside this program
-    #[arg(long, value_name = "DIR")]
+    #[arg(help_heading = "Connection", long, value_name = "DIR")]
     pub agent_dir: Option<PathBuf>,
 
     /// Run the agent as another user with `sudo -n`
-    #[arg(long, short = 'b')]
+    #[arg(help_heading = "Connection", long, short = 'b')]
     pub r#become: bool,
 
     /// The user to become instead of root
-    #[arg(long, value_name = "USER", requires = "become")]
+    #[arg(help_heading = "Connection", long, value_name = "USER", requires = "become")]
     pub become_user: Option<String>,
 }
 

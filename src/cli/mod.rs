@@ -11,6 +11,7 @@ pub mod error;
 pub mod exit;
 pub mod inventory;
 pub mod output;
+pub mod reporting;
 pub mod rollback;
 pub mod status;
 pub mod value;
@@ -22,6 +23,7 @@ use clap::{Parser, Subcommand};
 pub use self::{
     error::{CommandError, ErrorKind, ResultExt},
     output::{Output, OutputArgs},
+    reporting::Reporting,
 };
 
 /// How long background work may take to end once a command is done.

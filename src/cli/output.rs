@@ -13,22 +13,21 @@ use crate::report::Palette;
 
 /// How to print.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Output")]
 pub struct OutputArgs {
     /// `human` draws progress on a terminal, `plain` never does, `json` writes one event a line on stdout
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Human, global = true)]
+    #[arg(help_heading = "Output", long, value_enum, value_name = "FORMAT", default_value_t = Format::Human, global = true)]
     pub output: Format,
 
     /// When to use colour; `auto` means on a terminal, unless NO_COLOR is set
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Color::Auto, global = true)]
+    #[arg(help_heading = "Output", long, value_enum, value_name = "WHEN", default_value_t = Color::Auto, global = true)]
     pub color: Color,
 
     /// Show what happens inside, in plain lines; twice for more, three times for everything
-    #[arg(long, short, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
+    #[arg(help_heading = "Output", long, short, action = ArgAction::Count, global = true, conflicts_with = "quiet")]
     pub verbose: u8,
 
     /// Show failures and the summary only
-    #[arg(long, short, global = true)]
+    #[arg(help_heading = "Output", long, short, global = true)]
     pub quiet: bool,
 }
 
@@ -131,7 +130,12 @@ impl Output {
 
     /// Returns the width for text on stdout in columns; wide where there is no terminal to wrap it.
     pub fn stdout_width(&self) -> usize {
-        console::Term::stdout().size_checked().map_or(crate::report::WIDE, |(_, columns)| usize::from(columns))
+        columns(&console::Term::stdout())
+    }
+
+    /// Returns the width for text on stderr in columns; wide where there is no terminal to wrap it.
+    pub fn stderr_width(&self) -> usize {
+        columns(&console::Term::stderr())
     }
 
     /// Writes `text` to stdout as it is.
@@ -162,6 +166,10 @@ impl Output {
         // It fails only where a log was started before, as in tests.
         let _ = tracing_subscriber::registry().with(lines).with(targets).try_init();
     }
+}
+
+fn columns(terminal: &console::Term) -> usize {
+    terminal.size_checked().map_or(crate::report::WIDE, |(_, columns)| usize::from(columns))
 }
 
 #[cfg(test)]

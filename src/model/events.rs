@@ -43,18 +43,18 @@ pub struct ByteCounts {
 }
 
 impl ByteCounts {
-    /// Returns the bytes that are there, from wherever they came.
+    /// Returns the bytes that are there, from wherever they came. Counts come from hosts and may be anything: sums saturate.
     pub fn received(&self) -> u64 {
-        self.from_peers + self.from_controller + self.from_origin + self.from_disk
+        self.from_peers.saturating_add(self.from_controller).saturating_add(self.from_origin).saturating_add(self.from_disk)
     }
 
     /// Adds another host's counts.
     pub fn add(&mut self, other: &Self) {
-        self.from_peers += other.from_peers;
-        self.from_controller += other.from_controller;
-        self.from_origin += other.from_origin;
-        self.from_disk += other.from_disk;
-        self.uploaded += other.uploaded;
+        self.from_peers = self.from_peers.saturating_add(other.from_peers);
+        self.from_controller = self.from_controller.saturating_add(other.from_controller);
+        self.from_origin = self.from_origin.saturating_add(other.from_origin);
+        self.from_disk = self.from_disk.saturating_add(other.from_disk);
+        self.uploaded = self.uploaded.saturating_add(other.uploaded);
     }
 }
 

@@ -39,6 +39,13 @@ pub fn about(duration: Duration) -> String {
     whole(duration.as_secs() + u64::from(duration.subsec_millis() >= 500))
 }
 
+/// Returns a time since the start: `0:09`, `12:05`, `1:02:03`.
+pub fn clock(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
 fn whole(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -86,5 +93,7 @@ mod tests {
         }
         assert_eq!(about(Duration::from_millis(9600)), "10 s");
         assert_eq!(about(Duration::ZERO), "0 s");
+        assert_eq!(clock(Duration::from_secs(3723)), "1:02:03");
+        assert_eq!(clock(Duration::from_millis(9900)), "0:09");
     }
 }

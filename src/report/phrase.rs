@@ -1,0 +1,138 @@
+//! The sentences that more than one reporter says. All text from elsewhere is escaped here.
+
+use console::measure_text_width;
+
+use super::{
+    Palette, escape, measure,
+    view::{FleetView, RunHeader, Transfer},
+};
+use crate::model::{HostFailure, HostName, HostState};
+
+/// The longest shown message or hint, in characters.
+pub(super) const MAX_MESSAGE: usize = 500;
+/// The longest shown file or host name, in characters.
+pub(super) const MAX_NAME: usize = 80;
+/// How many hosts' failures are told while the run goes on; the summary has the rest.
+pub(super) const MAX_TOLD_FAILURES: usize = 50;
+
+/// Returns a host's name, fit to be shown.
+pub(super) fn host(name: &HostName) -> String {
+    escape::line(name.as_str(), MAX_NAME)
+}
+
+/// Says what the run is about to do.
+pub(super) fn started(header: &RunHeader) -> String {
+    let hosts = measure::count(header.hosts, "host");
+    let release = header.release.as_ref();
+    if header.action == "rollback" {
+        let to = release.map_or("the release before the current one".to_owned(), |release| release.to_string());
+        return format!("rolling back {} on {hosts} to {to}", header.app);
+    }
+    let artifact = header.artifact.as_deref().unwrap_or(header.app.as_str());
+    let release = release.map(|release| format!(" as {release}")).unwrap_or_default();
+    format!("deploying {} ({}) to {hosts}{release}", escape::line(artifact, MAX_NAME), measure::bytes(header.size))
+}
+
+/// Lists how many hosts are in which state: `12 downloading, 3 staged`.
+pub(super) fn counts(counts: impl Iterator<Item = (HostState, usize)>) -> String {
+    counts.map(|(state, hosts)| format!("{hosts} {state}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Says how far the transfer is, in one line; `None` where nothing is to be transferred.
+pub(super) fn transfer(view: &FleetView) -> Option<String> {
+    let transfer = view.transfer();
+    if transfer.total == 0 {
+        return None;
+    }
+    let mut text = format!("{} of {} ({}%)", measure::bytes(transfer.done), measure::bytes(transfer.total), percent(&transfer));
+    if view.is_downloading() {
+        text += &format!(" at {}", measure::rate(view.rate()));
+        if let Some(eta) = view.eta() {
+            text += &format!(", about {} left", measure::about(eta));
+        }
+    }
+    Some(text)
+}
+
+/// Returns how much is done in percent, rounded down: 100 only when all is there.
+pub(super) fn percent(transfer: &Transfer) -> u64 {
+    if transfer.total == 0 { 100 } else { (u128::from(transfer.done) * 100 / u128::from(transfer.total)) as u64 }
+}
+
+/// Says that a host dropped out, and what to do about it: one line, and one more for a hint.
+pub(super) fn dropped_out(name: &HostName, state: HostState, failure: Option<&HostFailure>, palette: Palette) -> Vec<String> {
+    let who = palette.bad(format!("{} {state}", host(name)));
+    let Some(failure) = failure else { return vec![who] };
+    let mut lines = vec![format!("{who} while {}: {}", failure.during, escape::line(&failure.message, MAX_MESSAGE))];
+    lines.extend(failure.hint.as_deref().map(|text| hint(text, palette)));
+    lines
+}
+
+/// Says what an operator should know: one line, and one more for a hint.
+pub(super) fn warning(name: Option<&HostName>, message: &str, to_do: Option<&str>, palette: Palette) -> Vec<String> {
+    let place = name.map(|name| format!("{}: ", host(name))).unwrap_or_default();
+    let mut lines = vec![format!("{} {place}{}", palette.note("warning:"), escape::line(message, MAX_MESSAGE))];
+    lines.extend(to_do.map(|text| hint(text, palette)));
+    lines
+}
+
+/// Returns a hint's line, indented below what it belongs to.
+pub(super) fn hint(text: &str, palette: Palette) -> String {
+    format!("  {} {}", palette.note("hint:"), escape::line(text, MAX_MESSAGE))
+}
+
+/// Breaks `text` into lines of at most `width` columns, at blanks where it can; lines after the first are indented.
+pub(super) fn wrap(text: &str, width: usize, indent: usize) -> String {
+    let indent = indent.min(width / 2);
+    let mut out = String::new();
+    let mut used = 0;
+    let mut break_line = |out: &mut String| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n(' ', indent));
+        indent
+    };
+    for (number, word) in text.split(' ').enumerate() {
+        let columns = measure_text_width(word);
+        if number > 0 && used + 1 + columns > width && used > indent {
+            used = break_line(&mut out);
+        } else if number > 0 {
+            out.push(' ');
+            used += 1;
+        }
+        for c in word.chars() {
+            let columns = measure_text_width(c.encode_utf8(&mut [0; 4]));
+            if used + columns > width && used > indent {
+                used = break_line(&mut out);
+            }
+            out.push(c);
+            used += columns;
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn text_is_broken_at_blanks_and_long_words_anywhere() {
+        assert_eq!(wrap("one two three", 7, 2), "one two\n  three");
+        assert_eq!(wrap("hosts       5: 4 active", 16, 12), "hosts       5: 4\n        active");
+        assert_eq!(wrap("abcdefghij", 4, 1), "abcd\n efg\n hij");
+        assert_eq!(wrap("大きい大きい", 4, 0), "大き\nい大\nきい");
+        assert_eq!(wrap("", 4, 0), "");
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_too_wide_and_no_character_is_lost(text in "[a-zé大 ]{0,60}", width in 4usize..30, indent in 0usize..12) {
+            let wrapped = wrap(&text, width, indent);
+            prop_assert!(wrapped.lines().all(|line| measure_text_width(line) <= width), "{wrapped:?}");
+            let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
+            prop_assert_eq!(letters(&wrapped), letters(&text));
+        }
+    }
+}

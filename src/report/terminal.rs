@@ -1,0 +1,190 @@
+//! Progress on a terminal: one bar for the fleet, one line of counts, the few slowest hosts while bytes move; failures scroll by above.
+//!
+//! What is drawn is a pure function of the view ([`frame`]); indicatif only puts it on the screen and redraws it.
+
+use std::time::Duration;
+
+use console::{measure_text_width, truncate_str};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{
+    Palette, Reporter, measure, phrase, summary,
+    view::{Change, FleetView, HostRow, Transfer},
+};
+use crate::model::{Envelope, HostState, RunEvent, RunSummary};
+
+/// How many slow hosts are shown.
+const SLOWEST: usize = 3;
+/// The shortest bar that still says something.
+const MIN_BAR: usize = 8;
+/// The longest bar: more would only be farther from the figures.
+const MAX_BAR: usize = 40;
+/// The widest host name among the slowest.
+const MAX_HOST: usize = 30;
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// Draws on a terminal.
+#[derive(Debug)]
+pub struct Terminal {
+    bar: ProgressBar,
+    width: fn() -> usize,
+    palette: Palette,
+    view: FleetView,
+    told_failures: usize,
+}
+
+impl Terminal {
+    /// Makes a reporter that draws on stderr.
+    pub fn stderr(palette: Palette) -> Self {
+        let target = ProgressDrawTarget::term(console::Term::buffered_stderr(), 20);
+        Self::new(target, || usize::from(console::Term::stderr().size().1), palette)
+    }
+
+    /// Makes a reporter that draws on `target`, which is as wide as `width` says each time it is asked.
+    pub fn new(target: ProgressDrawTarget, width: fn() -> usize, palette: Palette) -> Self {
+        let bar = ProgressBar::with_draw_target(None, target);
+        // The template is a constant that indicatif's own parser reads; without it the default style still shows a display.
+        if let Ok(style) = ProgressStyle::with_template("{msg}") {
+            bar.set_style(style);
+        }
+        Self { bar, width, palette, view: FleetView::default(), told_failures: 0 }
+    }
+
+    fn draw(&self, now: Duration) {
+        if self.view.header().is_some() && !self.view.is_finished() {
+            self.bar.set_message(frame(&self.view, (self.width)(), now, self.palette).join("\n"));
+        }
+    }
+
+    /// Puts lines above the display, where they stay.
+    fn say<T: AsRef<str>>(&self, lines: impl IntoIterator<Item = T>) {
+        for line in lines {
+            self.bar.println(line);
+        }
+    }
+
+    fn end(&self, end: &RunSummary) {
+        self.bar.set_message("");
+        let text = summary::render(self.view.header(), end, (self.width)(), self.palette);
+        self.say(["", text.trim_end()]);
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Reporter for Terminal {
+    fn event(&mut self, envelope: &Envelope, now: Duration) {
+        let change = self.view.apply(envelope, now);
+        match (&envelope.event, change) {
+            (_, Change::Started) => self.say(self.view.header().map(phrase::started)),
+            (RunEvent::HostState { host, state, failure }, Change::Host(_)) if is_out(*state) => {
+                self.told_failures += 1;
+                if self.told_failures <= phrase::MAX_TOLD_FAILURES {
+                    self.say(phrase::dropped_out(host, *state, failure.as_ref(), self.palette));
+                }
+                if self.told_failures == phrase::MAX_TOLD_FAILURES {
+                    self.say(["further failures are told in the summary"]);
+                }
+            }
+            (RunEvent::Warning { host, message, hint }, _) => {
+                self.say(phrase::warning(host.as_ref(), message, hint.as_deref(), self.palette));
+            }
+            (_, Change::Interrupted) => {
+                let text = "interrupted: stopping cleanly, Ctrl-C again to stop at once";
+                self.say([self.palette.note(text)]);
+            }
+            (RunEvent::RunFinished(end), Change::Finished) => self.end(end),
+            _ => {}
+        }
+        // Everything else waits for the next tick: what a frame costs grows with the fleet, and so do the events.
+        if change == Change::Started {
+            self.draw(now);
+        }
+    }
+
+    fn tick(&mut self, now: Duration) {
+        self.view.pass(now);
+        self.draw(now);
+    }
+
+    fn tick_every(&self) -> Duration {
+        REDRAW
+    }
+
+    fn finish(&mut self) -> std::io::Result<()> {
+        self.bar.finish_and_clear();
+        Ok(())
+    }
+}
+
+fn is_out(state: HostState) -> bool {
+    matches!(state, HostState::Failed | HostState::Unreachable | HostState::Reverted)
+}
+
+/// Returns what is drawn at `now`: at most 2 + 3 lines, none wider than `width`.
+pub fn frame(view: &FleetView, width: usize, now: Duration, palette: Palette) -> Vec<String> {
+    // The last column stays free: some terminals wrap when it is written.
+    let width = width.saturating_sub(1).max(1);
+    let mut lines = vec![total(view, width, palette), counts(view, width, now, palette)];
+    lines.extend(view.slowest(SLOWEST).into_iter().map(|row| palette.dim(slow(row, view, width))));
+    lines
+}
+
+/// The bar and its figures. When it gets narrow, figures go first, the bar last.
+fn total(view: &FleetView, width: usize, palette: Palette) -> String {
+    let transfer = view.transfer();
+    let (done, total, figures) = if transfer.total > 0 {
+        let mut figures = vec![
+            format!("{:>3}%", phrase::percent(&transfer)),
+            format!("{} of {}", measure::bytes(transfer.done), measure::bytes(transfer.total)),
+        ];
+        if view.is_downloading() {
+            figures.push(measure::rate(view.rate()));
+            figures.extend(view.eta().map(|eta| format!("{} left", measure::about(eta))));
+        }
+        (transfer.done, transfer.total, figures)
+    } else {
+        let hosts = view.header().map_or(0, |header| header.hosts);
+        let done: usize = view.counts().filter(|(state, _)| state.is_final()).map(|(_, hosts)| hosts).sum();
+        (done as u64, hosts as u64, vec![format!("{done} of {}", measure::count(hosts, "host"))])
+    };
+    // Its length depends on the terminal only: a bar that changes with every figure would flicker.
+    let columns = (width * 3 / 10).clamp(MIN_BAR, MAX_BAR);
+    for shown in (1..=figures.len()).rev() {
+        let text = figures[..shown].join("  ");
+        if measure_text_width(&text) + columns + 4 <= width {
+            let (full, empty) = bar(done, total, columns);
+            return format!("[{}{empty}]  {text}", palette.good(full));
+        }
+    }
+    truncate_str(&figures[0], width, "…").into_owned()
+}
+
+/// Returns the full and the empty part of a bar that is `columns` long.
+fn bar(done: u64, total: u64, columns: usize) -> (String, String) {
+    let full = (u128::from(done.min(total)) * columns as u128 / u128::from(total.max(1))) as usize;
+    let head = if full < columns { ">" } else { "" };
+    let full = format!("{}{head}", "=".repeat(full));
+    let empty = " ".repeat(columns - full.len());
+    (full, empty)
+}
+
+/// The counts by state, and the time that has passed if there is room for it.
+fn counts(view: &FleetView, width: usize, now: Duration, palette: Palette) -> String {
+    let clock = measure::clock(now);
+    let text = phrase::counts(view.counts());
+    let text = if measure_text_width(&text) + 2 + clock.len() <= width { format!("{clock}  {text}") } else { text };
+    let text = truncate_str(&text, width, "…").into_owned();
+    if view.dropped() > 0 { palette.bad(text) } else { text }
+}
+
+fn slow(row: &HostRow, view: &FleetView, width: usize) -> String {
+    let size = view.header().map_or(0, |header| header.size);
+    let percent = phrase::percent(&Transfer { done: row.received.min(size), total: size });
+    let name = phrase::host(&row.name);
+    let name = truncate_str(&name, MAX_HOST, "…");
+    let text = format!("  {name}  {percent}%  {}", measure::rate(row.rate));
+    truncate_str(&text, width, "…").into_owned()
+}
+
+#[cfg(test)]
+mod tests;
