@@ -1,3 +1,22 @@
-//! A run, seen from the controller.
+//! A run, seen from the controller: who is asked to do what, and what came of it.
+//!
+//! Owns: the dispatcher (the one loop that every input passes through), a task for each host, the agent's push, the run's seed and
+//! tracker, the summary. Promises: every decision about hosts is [`crate::model::rollout`]'s, this module only performs its
+//! actions; every wait has a limit; when a run returns, its tasks have ended, its sockets are closed and every agent was told to
+//! stop. Never: prints, reads the environment, chooses an exit code (the caller passes how verdicts map to codes).
 
+mod dispatch;
+mod events;
+mod host;
 pub mod local_fleet;
+mod push;
+mod run;
+mod seed;
+mod status;
+mod tally;
+mod transport;
+
+pub use events::EventSink;
+pub use push::{AgentFinder, AgentFinderError};
+pub use run::{Artifact, DeployRequest, FleetSettings, RollbackRequest, RunError, deploy, rollback};
+pub use status::{StatusRequest, status};

@@ -175,8 +175,9 @@ pub enum RunEvent {
     RunStarted {
         /// What kind of run: `deploy` or `rollback`.
         action: String,
-        /// The application.
-        app: AppName,
+        /// The application, where it was named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        app: Option<AppName>,
         /// The artifact's file name; none in a rollback.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         artifact: Option<String>,

@@ -1,6 +1,6 @@
 //! The run's key: whoever knows the announce URL may announce, nobody else learns that there is a tracker.
 
-use std::fmt;
+use std::{fmt, net::SocketAddr};
 
 use subtle::ConstantTimeEq as _;
 
@@ -23,8 +23,14 @@ impl TrackerKey {
         Self(format!("{:032x}", u128::from_be_bytes(bytes)))
     }
 
-    /// Returns the text for the announce URL.
-    pub(super) fn reveal(&self) -> &str {
+    /// Returns the announce URL of a tracker at that address. It holds the key: not for logs.
+    pub fn announce_url(&self, tracker: SocketAddr) -> String {
+        format!("http://{tracker}/{}/announce", self.0)
+    }
+
+    /// Returns the text of the key.
+    #[cfg(test)]
+    fn reveal(&self) -> &str {
         &self.0
     }
 

@@ -90,7 +90,7 @@ impl Tracker {
 
     /// Returns the announce URL for whoever reaches this controller as `host`. It holds the run's key: not for logs.
     pub fn announce_url(&self, host: IpAddr) -> String {
-        format!("http://{}/{}/announce", SocketAddr::new(host, self.local_addr.port()), self.shared.key().reveal())
+        self.shared.key().announce_url(SocketAddr::new(host, self.local_addr.port()))
     }
 
     /// Lets peers announce `address` as theirs (BEP 3's `ip`), for hosts whose connections come from another address than the

@@ -1,0 +1,366 @@
+//! The dispatcher: one loop that takes every report, signal and failure of a run in turn and performs the rollout's actions.
+//!
+//! Owns the fleet's view of a run. Promises: each decision is [`Rollout`]'s; each change of a host's state becomes exactly one
+//! event; it ends when every host is in a final state and every host's task has ended.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    task::{Id, JoinError, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    events::EventSink,
+    host::{Command, HostTask, Report},
+    seed::Distribution,
+    tally::Tally,
+};
+use crate::{
+    model::{
+        FailureKind, HostFailure, HostId, HostName, HostState, RunEvent, Verdict,
+        rollout::{Action, Event, Rollout},
+    },
+    swarm::policy::neighbours::Neighbours,
+    wire::{FromAgent, PeerAddr, StopReason},
+};
+
+/// Commands a host's task may have waiting; more means that it is stuck.
+pub(super) const COMMAND_QUEUE: usize = 16;
+/// Reports that may wait for the dispatcher, over the whole fleet.
+pub(super) const REPORT_QUEUE: usize = 1024;
+/// How long hosts may take to end after the run, before their connections are cut.
+const GOODBYE: Duration = Duration::from_secs(30);
+
+/// One host as the dispatcher sees it.
+pub(super) struct Member {
+    pub(super) name: HostName,
+    pub(super) zone: Option<String>,
+    commands: mpsc::Sender<Command>,
+    address: Option<PeerAddr>,
+    /// The state last told to the reporter.
+    shown: HostState,
+}
+
+/// How the dispatcher's work ended.
+pub(super) struct Outcome {
+    pub(super) verdict: Verdict,
+    pub(super) abort_reason: Option<String>,
+    pub(super) rollout: Rollout,
+    pub(super) tally: Tally,
+    pub(super) controller_sent: u64,
+}
+
+pub(super) struct Dispatcher {
+    members: Vec<Member>,
+    tasks: JoinSet<()>,
+    task_hosts: HashMap<Id, HostId>,
+    reports: mpsc::Receiver<(HostId, Report)>,
+    rollout: Rollout,
+    tally: Tally,
+    events: EventSink,
+    distribution: Option<Distribution>,
+    neighbours: Neighbours,
+    abort_reason: Option<String>,
+    interrupted: bool,
+}
+
+impl Dispatcher {
+    /// Takes a fleet's tasks over; nothing runs before [`Dispatcher::run`].
+    pub(super) fn new(
+        rollout: Rollout,
+        tally: Tally,
+        events: EventSink,
+        distribution: Option<Distribution>,
+        reports: mpsc::Receiver<(HostId, Report)>,
+        neighbours: Neighbours,
+    ) -> Self {
+        Self {
+            members: Vec::new(),
+            tasks: JoinSet::new(),
+            task_hosts: HashMap::new(),
+            reports,
+            rollout,
+            tally,
+            events,
+            distribution,
+            neighbours,
+            abort_reason: None,
+            interrupted: false,
+        }
+    }
+
+    /// Adds the next host and starts its task.
+    pub(super) fn add(&mut self, task: HostTask, commands: mpsc::Sender<Command>) {
+        let (name, zone) = (task.entry.name.clone(), task.entry.zone.clone());
+        let host = task.id;
+        let handle = self.tasks.spawn(task.run());
+        self.task_hosts.insert(handle.id(), host);
+        self.members.push(Member { name, zone, commands, address: None, shown: HostState::Queued });
+    }
+
+    /// Runs until every host is in a final state, then ends all tasks.
+    pub(super) async fn run(mut self, interrupt: CancellationToken) -> Outcome {
+        while self.rollout.verdict().is_none() {
+            let Self { reports, tasks, distribution, interrupted, .. } = &mut self;
+            let seed_failed = async {
+                match distribution {
+                    Some(distribution) => distribution.failed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = interrupt.cancelled(), if !*interrupted => self.interrupt().await,
+                Some((host, report)) = reports.recv() => self.reported(host, report).await,
+                Some(ended) = tasks.join_next_with_id() => self.task_ended(ended).await,
+                error = seed_failed => self.abort(&error).await,
+                else => break,
+            }
+        }
+        let verdict = self.verdict();
+        self.say_goodbye(verdict).await;
+        let controller_sent = self.distribution.as_ref().map_or(0, Distribution::sent);
+        if let Some(distribution) = self.distribution {
+            distribution.stop().await;
+        }
+        Outcome { verdict, abort_reason: self.abort_reason, rollout: self.rollout, tally: self.tally, controller_sent }
+    }
+
+    fn verdict(&self) -> Verdict {
+        match self.rollout.verdict() {
+            _ if self.abort_reason.is_some() => Verdict::Aborted,
+            Some(verdict) => verdict,
+            // Every task has ended, so every host is final; a verdict that is missing all the same is a bug, not a success.
+            None => Verdict::Aborted,
+        }
+    }
+
+    async fn interrupt(&mut self) {
+        self.interrupted = true;
+        self.events.send(RunEvent::Interrupted).await;
+        self.apply(None, Event::Interrupted).await;
+    }
+
+    /// The seed failed: before the barrier that ends the run, afterwards nobody needs it any more.
+    async fn abort(&mut self, error: &(dyn std::error::Error + Send + Sync)) {
+        if self.rollout.barrier_met() {
+            return;
+        }
+        let mut reason = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            reason = format!("{reason}: {cause}");
+            source = cause.source();
+        }
+        self.abort_reason = Some(reason);
+        self.apply(None, Event::Interrupted).await;
+    }
+
+    async fn task_ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let (id, message) = match ended {
+            Ok((id, ())) => (id, "its task ended without a result".to_owned()),
+            Err(error) => (error.id(), format!("its task failed: {error}")),
+        };
+        let Some(host) = self.task_hosts.remove(&id) else { return };
+        // The task's last reports may still be queued: they come first.
+        while let Ok((host, report)) = self.reports.try_recv() {
+            self.reported(host, report).await;
+        }
+        let state = self.rollout.state(host).unwrap_or(HostState::Queued);
+        if !state.is_final() {
+            self.dropped(host, HostFailure::new(FailureKind::Failed, state, message)).await;
+        }
+    }
+
+    async fn reported(&mut self, host: HostId, report: Report) {
+        match report {
+            Report::Entered(state) => self.apply(Some(host), Event::Progressed(host, state)).await,
+            Report::Prepared(address) => {
+                self.members[host.index()].address = address;
+                if let Some((distribution, address)) = self.distribution.as_ref().zip(address) {
+                    distribution.allow(address.0.ip());
+                }
+                self.apply(Some(host), Event::Prepared(host)).await;
+            }
+            Report::Agent(message) => self.agent_said(host, *message).await,
+            Report::AgentPushed => tracing::debug!(host = %self.members[host.index()].name, "agent pushed"),
+            Report::Reconnecting(message) => {
+                let message = format!("{message}; connecting again");
+                self.warn(host, message, None).await;
+            }
+            Report::Dropped(failure) => self.dropped(host, failure).await,
+        }
+    }
+
+    async fn agent_said(&mut self, host: HostId, message: FromAgent) {
+        match message {
+            FromAgent::State { state } => self.apply(Some(host), Event::Progressed(host, state)).await,
+            FromAgent::Progress(progress) => {
+                self.tally.host(host).bytes = progress.bytes;
+                let host = self.members[host.index()].name.clone();
+                let (bytes, rate, peers) = (progress.bytes, progress.rate, progress.peers);
+                self.events.send_lossy(RunEvent::HostProgress { host, bytes, rate, peers });
+            }
+            FromAgent::Staged { release, bytes } => {
+                let notes = self.tally.host(host);
+                (notes.release, notes.bytes) = (Some(release), bytes);
+                self.apply(Some(host), Event::Staged(host)).await;
+            }
+            FromAgent::AlreadyActive { current, previous } => {
+                let notes = self.tally.host(host);
+                (notes.unchanged, notes.release, notes.previous) = (true, Some(current), previous);
+                self.apply(Some(host), Event::AlreadyActive(host)).await;
+            }
+            FromAgent::Activated { release, previous } => {
+                let notes = self.tally.host(host);
+                (notes.release, notes.previous) = (Some(release), previous);
+                self.apply(Some(host), Event::Activated(host)).await;
+            }
+            FromAgent::Confirmed => self.apply(Some(host), Event::Confirmed(host)).await,
+            FromAgent::Reverted { current, reason } => {
+                let during = self.rollout.state(host).unwrap_or(HostState::Checking);
+                let notes = self.tally.host(host);
+                notes.release = current;
+                notes.failure = Some(HostFailure::new(FailureKind::Failed, during, reason));
+                self.apply(Some(host), Event::Reverted(host)).await;
+            }
+            FromAgent::Warning { message, hint } => self.warn(host, message, hint).await,
+            // Handled by the host's task, or out of place: an agent can't hurry the rollout by saying more than it should.
+            FromAgent::Hello(_) | FromAgent::Prepared { .. } | FromAgent::Failed(_) | FromAgent::Status(_) => (),
+        }
+    }
+
+    async fn warn(&self, host: HostId, message: String, hint: Option<String>) {
+        let host = Some(self.members[host.index()].name.clone());
+        self.events.send(RunEvent::Warning { host, message, hint }).await;
+    }
+
+    async fn dropped(&mut self, host: HostId, failure: HostFailure) {
+        let kind = failure.kind;
+        if self.rollout.state(host).is_some_and(|state| !state.is_final()) {
+            let notes = self.tally.host(host);
+            // What a host staged but never switched to is not what is live there.
+            notes.release = None;
+            notes.failure = Some(failure);
+            self.neighbours.leave(host.index());
+        }
+        let event = match kind {
+            FailureKind::Unreachable => Event::Unreachable(host),
+            FailureKind::Failed => Event::Failed(host),
+        };
+        self.apply(Some(host), event).await;
+    }
+
+    /// Gives an event to the rollout and performs what it wants; a host that can't be told something drops out, which is an event.
+    async fn apply(&mut self, host: Option<HostId>, event: Event) {
+        let mut events = VecDeque::from([(host, event)]);
+        while let Some((host, event)) = events.pop_front() {
+            let barrier_was_met = self.rollout.barrier_met();
+            let actions = self.rollout.handle(event);
+            if let Some(host) = host {
+                self.show(host).await;
+            }
+            if self.rollout.barrier_met() && !barrier_was_met {
+                self.barrier_met(&actions).await;
+            }
+            for action in actions {
+                if let Err(stuck) = self.perform(action) {
+                    let message = "it does not take the controller's messages";
+                    let state = self.rollout.state(stuck).unwrap_or(HostState::Queued);
+                    self.tally.host(stuck).failure = Some(HostFailure::new(FailureKind::Failed, state, message));
+                    events.push_back((Some(stuck), Event::Failed(stuck)));
+                }
+                let (Action::Start(host) | Action::Activate(host) | Action::Confirm(host) | Action::Abandon(host)) = action;
+                self.show(host).await;
+            }
+        }
+    }
+
+    async fn barrier_met(&mut self, actions: &[Action]) {
+        for time in self.tally.phases() {
+            self.events.send(RunEvent::PhaseEnded(time)).await;
+        }
+        let hosts = actions.iter().filter(|action| matches!(action, Action::Activate(_))).count();
+        self.events.send(RunEvent::BarrierMet { hosts }).await;
+    }
+
+    fn perform(&mut self, action: Action) -> Result<(), HostId> {
+        match action {
+            Action::Start(host) => {
+                let peers = self.first_peers(host);
+                self.tell(host, Command::Start(peers))
+            }
+            Action::Activate(host) => self.tell(host, Command::Activate),
+            Action::Confirm(host) => self.tell(host, Command::Confirm),
+            Action::Abandon(host) => self.tell(host, Command::Stop(self.stop_reason())),
+        }
+    }
+
+    fn stop_reason(&self) -> StopReason {
+        if self.abort_reason.is_some() {
+            StopReason::Aborted
+        } else if self.interrupted {
+            StopReason::Interrupted
+        } else {
+            StopReason::BudgetExceeded
+        }
+    }
+
+    fn tell(&self, host: HostId, command: Command) -> Result<(), HostId> {
+        match self.members[host.index()].commands.try_send(command) {
+            Err(mpsc::error::TrySendError::Full(_)) => Err(host),
+            // A task that has ended has reported why, or its end will be noticed.
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
+        }
+    }
+
+    /// Takes the host into the neighbour graph and returns whom it connects to first.
+    fn first_peers(&mut self, host: HostId) -> Vec<PeerAddr> {
+        let member = &self.members[host.index()];
+        if member.address.is_none() {
+            return Vec::new();
+        }
+        let neighbours = self.neighbours.join(host.index(), member.zone.as_deref());
+        neighbours.into_iter().filter_map(|index| self.members.get(index)?.address).collect()
+    }
+
+    /// Tells the reporter a host's state if it is new.
+    async fn show(&mut self, host: HostId) {
+        let Some(state) = self.rollout.state(host) else { return };
+        let member = &mut self.members[host.index()];
+        if member.shown == state {
+            return;
+        }
+        member.shown = state;
+        self.tally.entered(host, state, Instant::now());
+        let failure = self.tally.host(host).failure.clone();
+        let host = member.name.clone();
+        self.events.send(RunEvent::HostState { host, state, failure }).await;
+    }
+
+    /// Tells every agent to stop and waits until all tasks have ended; what agents report by then is history.
+    async fn say_goodbye(&mut self, verdict: Verdict) {
+        let reason = if verdict == Verdict::Completed { StopReason::Finished } else { self.stop_reason() };
+        for member in &self.members {
+            let _ = member.commands.try_send(Command::Stop(reason));
+        }
+        let deadline = tokio::time::sleep(GOODBYE);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                ended = self.tasks.join_next() => if ended.is_none() { return },
+                Some(_) = self.reports.recv() => (),
+                () = &mut deadline => {
+                    self.tasks.shutdown().await;
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What every host is asked, and what differs from host to host: where the application lives, which address others use.
+
+use std::{net::IpAddr, time::Duration};
+
+use super::super::{push::ReadyAgent, seed::SeedAddresses, transport::Transport};
+use crate::{
+    inventory::{Connection, HostEntry},
+    model::{AppName, FailureKind, HostFailure, HostState, Manifest, ReleaseId, RunId},
+    wire::{DeployJob, Job, RollbackJob},
+};
+
+/// The job of a run, before it is placed on a host.
+#[derive(Debug)]
+pub(in crate::controller) enum JobPlan {
+    Deploy(Box<DeployPlan>),
+    Rollback(RollbackPlan),
+    Status(Placement),
+}
+
+/// Where things go on hosts, as far as the operator said.
+#[derive(Debug, Clone)]
+pub(in crate::controller) struct Placement {
+    /// Needed where neither command line nor inventory say where the application lives.
+    pub(in crate::controller) app: Option<AppName>,
+    /// From the command line: for every host.
+    pub(in crate::controller) deploy_to: Option<String>,
+    pub(in crate::controller) cache: Option<String>,
+    pub(in crate::controller) lease: Duration,
+    pub(in crate::controller) confirm: Duration,
+}
+
+#[derive(Debug)]
+pub(in crate::controller) struct DeployPlan {
+    pub(in crate::controller) run: RunId,
+    pub(in crate::controller) placement: Placement,
+    pub(in crate::controller) manifest: Manifest,
+    pub(in crate::controller) release: ReleaseId,
+    pub(in crate::controller) cache_limit: u64,
+    pub(in crate::controller) keep_releases: u32,
+    pub(in crate::controller) info_base64: String,
+    pub(in crate::controller) seed: SeedAddresses,
+}
+
+#[derive(Debug)]
+pub(in crate::controller) struct RollbackPlan {
+    pub(in crate::controller) run: RunId,
+    pub(in crate::controller) placement: Placement,
+    pub(in crate::controller) to: Option<ReleaseId>,
+}
+
+/// A job for one host, and the address other hosts reach it at.
+pub(in crate::controller) struct PlacedJob {
+    pub(in crate::controller) job: Job,
+    pub(in crate::controller) advertise: Option<IpAddr>,
+}
+
+impl JobPlan {
+    fn placement(&self) -> &Placement {
+        match self {
+            Self::Deploy(plan) => &plan.placement,
+            Self::Rollback(plan) => &plan.placement,
+            Self::Status(placement) => placement,
+        }
+    }
+
+    pub(in crate::controller) fn lease(&self) -> Duration {
+        self.placement().lease
+    }
+
+    pub(in crate::controller) fn cache(&self) -> Option<&str> {
+        self.placement().cache.as_deref()
+    }
+
+    /// Fills in what is this host's own. Fails if nothing says where the application lives.
+    pub(in crate::controller) fn place(
+        &self,
+        host: &HostEntry,
+        agent: &ReadyAgent,
+        transport: &Transport,
+    ) -> Result<PlacedJob, HostFailure> {
+        let deploy_to = self.placement().deploy_to(host, agent.is_root).ok_or_else(|| {
+            let message = "nothing says where the application lives on this host";
+            HostFailure::new(FailureKind::Failed, HostState::Preparing, message)
+                .with_hint("set --app or --deploy-to, or fleetdrop_deploy_to in the inventory")
+        })?;
+        let advertise = advertised_address(host, agent, transport);
+        let job = match self {
+            Self::Status(_) => Job::Status { deploy_to },
+            Self::Rollback(plan) => Job::Rollback(RollbackJob {
+                run: plan.run.clone(),
+                deploy_to,
+                to: plan.to.clone(),
+                lease_seconds: whole_seconds(plan.placement.lease),
+                confirm_seconds: whole_seconds(plan.placement.confirm),
+            }),
+            Self::Deploy(plan) => {
+                let controller = plan.seed.controller_as_seen(agent.ssh_ends.map(|(controller, _)| controller), transport);
+                let (seed, tracker) = plan.seed.at(controller);
+                Job::Deploy(Box::new(DeployJob {
+                    run: plan.run.clone(),
+                    manifest: plan.manifest.clone(),
+                    release: plan.release.clone(),
+                    deploy_to,
+                    cache: plan.placement.cache.clone(),
+                    cache_limit: plan.cache_limit,
+                    keep_releases: plan.keep_releases,
+                    info_base64: plan.info_base64.clone(),
+                    advertise,
+                    tracker: Some(tracker),
+                    seed: Some(seed),
+                    controller_peers: vec![seed],
+                    lease_seconds: whole_seconds(plan.placement.lease),
+                    confirm_seconds: whole_seconds(plan.placement.confirm),
+                }))
+            }
+        };
+        Ok(PlacedJob { job, advertise })
+    }
+}
+
+impl Placement {
+    /// The command line, then the inventory, then the default for the user the job runs as.
+    fn deploy_to(&self, host: &HostEntry, is_root: bool) -> Option<String> {
+        let below = if is_root { "/srv" } else { "~/fleetdrop" };
+        let default = || self.app.as_ref().map(|app| format!("{below}/{app}"));
+        self.deploy_to.clone().or_else(|| host.deploy_to.clone()).or_else(default)
+    }
+}
+
+/// The inventory's word, then the host's end of its SSH connection, then where the connection goes.
+fn advertised_address(host: &HostEntry, agent: &ReadyAgent, transport: &Transport) -> Option<IpAddr> {
+    let local = || (host.connection == Connection::Local).then_some(IpAddr::from([127, 0, 0, 1]));
+    let from_ssh = agent.ssh_ends.map(|(_, host)| host);
+    host.advertise.or(from_ssh).or_else(|| transport.remote_ip()).or_else(local)
+}
+
+fn whole_seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).max(1)
+}

@@ -1,0 +1,247 @@
+//! The two small shell scripts that run on a host before the agent does, and what the first one answers.
+//!
+//! The probe goes through `sh -s` on stdin, so that the login shell does not matter. The installer needs stdin for the binary
+//! and is one line without `!`, which any login shell passes on unchanged.
+
+use std::{fmt::Write as _, net::IpAddr, sync::Arc};
+
+use super::{super::transport::shell_quote, binary::AgentBinary};
+
+/// The installer's exit codes.
+pub(super) const WRITE_FAILED: u32 = 10;
+pub(super) const WRONG_DIGEST: u32 = 11;
+pub(super) const DOES_NOT_RUN: u32 = 12;
+
+/// How many agents of other versions stay on a host.
+const KEPT_AGENTS: u32 = 4;
+
+const BEGIN: &str = "FLEETDROP-PROBE-BEGIN";
+const END: &str = "FLEETDROP-PROBE-END";
+
+/// A shell function `sum FILE` that prints a SHA-256 with whatever is there, or nothing.
+const SUM: &str = "sum() { s=$( { sha256sum \"$1\" || shasum -a 256 \"$1\" || openssl dgst -r -sha256 \"$1\"; } 2>/dev/null ); \
+                   s=${s%% *}; printf %s \"${s#\\\\}\"; }";
+
+/// What is there of the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The very binary, checked.
+    Agent(String),
+    /// Not there, but this directory can take it.
+    Directory(String),
+    /// Nowhere to put it: each directory tried, with the reason.
+    Nothing(Vec<String>),
+}
+
+/// What the probe learnt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) os: String,
+    pub(super) arch: String,
+    pub(super) uid: u32,
+    pub(super) has_gzip: bool,
+    pub(super) ssh_ends: Option<(IpAddr, IpAddr)>,
+    pub(super) found: Found,
+}
+
+/// Builds the probe: facts, then the first directory that has the agent, else the first that can take it.
+///
+/// A directory counts if it is ours alone (owned by us and no symlink, which matters below `/tmp`), can be written, and runs
+/// what lies in it.
+pub(super) fn probe(agents: &[Arc<AgentBinary>], cache: Option<&str>) -> String {
+    let mut script = format!("{SUM}\n");
+    script.push_str("arch=$(uname -m); uid=$(id -u); want=; size=\n");
+    for agent in agents {
+        let _ = writeln!(script, "if [ \"$arch\" = {} ]; then want={}; size={}; fi", agent.arch, agent.digest, agent.size);
+    }
+    let directories = match cache {
+        Some(cache) => match cache.strip_prefix("~/") {
+            Some(rest) => format!("\"$HOME\"/{}", shell_quote(rest)),
+            None => shell_quote(cache),
+        },
+        None => "\"$system\" \"$HOME/.cache/fleetdrop\" \"/var/tmp/fleetdrop-$uid\" \"/tmp/fleetdrop-$uid\"".to_owned(),
+    };
+    let _ = write!(
+        script,
+        r#"ends=${{FLEETDROP_SSH:-$SSH_CONNECTION}}
+echo {BEGIN}
+echo "os=$(uname -s)"; echo "arch=$arch"; echo "uid=$uid"; echo "ends=$ends"
+if command -v gzip >/dev/null 2>&1; then echo gzip=yes; fi
+if [ -z "$want" ]; then echo {END}; exit 0; fi
+system=; if [ "$uid" = 0 ]; then system=/var/cache/fleetdrop; fi
+same() {{ have=$(sum "$1"); if [ -z "$have" ]; then [ "$(wc -c < "$1")" -eq "$size" ]; else [ "$have" = "$want" ]; fi; }}
+for dir in {directories}; do
+  case $dir in /*) ;; *) continue ;; esac
+  if [ -O "$dir" ] && [ ! -L "$dir" ] && [ -x "$dir/agent/$want/fleetdrop-agent" ] && same "$dir/agent/$want/fleetdrop-agent"; then
+    echo "agent=$dir/agent/$want/fleetdrop-agent"; echo {END}; exit 0
+  fi
+done
+umask 077
+for dir in {directories}; do
+  case $dir in /*) ;; *) continue ;; esac
+  if ! why=$(mkdir -p "$dir/agent/$want" 2>&1); then echo "refused=$dir: $why"; continue; fi
+  if [ -L "$dir" ] || [ ! -O "$dir" ]; then echo "refused=$dir belongs to another user"; continue; fi
+  test="$dir/agent/$want/.test-$$"
+  if ! why=$( (printf '#!/bin/sh\nexit 0\n' > "$test" && chmod 700 "$test") 2>&1); then
+    rm -f "$test"; echo "refused=$dir: $why"; continue
+  fi
+  if ! "$test" 2>/dev/null; then
+    rm -f "$test"; rmdir "$dir/agent/$want" 2>/dev/null; echo "refused=$dir: mounted noexec"; continue
+  fi
+  rm -f "$test"; echo "directory=$dir/agent/$want"; break
+done
+echo {END}
+"#
+    );
+    script
+}
+
+/// Builds the installer for a directory that the probe offered. Reads the binary on stdin.
+pub(super) fn install(agent: &AgentBinary, directory: &str, gzipped: bool) -> String {
+    let unpack = if gzipped { "gzip -dc" } else { "cat" };
+    let mut version = agent.arguments().to_vec();
+    version.push("--version");
+    let script = format!(
+        "umask 077; {SUM}; d=$1; t=$d/.new-$$; trap \"rm -f \\\"$t\\\"\" EXIT; \
+         {unpack} > \"$t\" && chmod 700 \"$t\" || exit {WRITE_FAILED}; \
+         have=$(sum \"$t\"); \
+         if [ -z \"$have\" ]; then [ \"$(wc -c < \"$t\")\" -eq {size} ] || exit {WRONG_DIGEST}; \
+         else [ \"$have\" = {digest} ] || exit {WRONG_DIGEST}; fi; \
+         mv -f \"$t\" \"$d/fleetdrop-agent\" || exit {WRITE_FAILED}; \
+         \"$d/fleetdrop-agent\" {version} >/dev/null || exit {DOES_NOT_RUN}; \
+         cd \"$d/..\" && ls -1t | tail -n +{first_old} | while read -r old; do rm -rf \"./$old\"; done; exit 0",
+        size = agent.size,
+        digest = agent.digest,
+        version = version.join(" "),
+        first_old = KEPT_AGENTS + 1,
+    );
+    format!("sh -c {} sh {}", shell_quote(&script), shell_quote(directory))
+}
+
+impl Facts {
+    /// Reads the probe's answer, which may have anything before it.
+    pub(super) fn parse(stdout: &str) -> Option<Self> {
+        let (_, answer) = stdout.split_once(BEGIN)?;
+        let (answer, _) = answer.split_once(END)?;
+        let mut facts = Self {
+            os: String::new(),
+            arch: String::new(),
+            uid: u32::MAX,
+            has_gzip: false,
+            ssh_ends: None,
+            found: Found::Nothing(Vec::new()),
+        };
+        let mut refused = Vec::new();
+        for line in answer.lines() {
+            match line.split_once('=') {
+                Some(("os", os)) => facts.os = os.to_owned(),
+                Some(("arch", arch)) => facts.arch = arch.to_owned(),
+                Some(("uid", uid)) => facts.uid = uid.parse().ok()?,
+                Some(("gzip", _)) => facts.has_gzip = true,
+                Some(("ends", ends)) => facts.ssh_ends = parse_ends(ends),
+                Some(("agent", path)) => facts.found = Found::Agent(path.to_owned()),
+                Some(("directory", path)) => facts.found = Found::Directory(path.to_owned()),
+                Some(("refused", why)) => refused.push(why.to_owned()),
+                _ => (),
+            }
+        }
+        if let Found::Nothing(reasons) = &mut facts.found {
+            *reasons = refused;
+        }
+        Some(facts)
+    }
+}
+
+/// Reads `$SSH_CONNECTION`: client address, client port, server address, server port. Link-local zones are dropped.
+fn parse_ends(text: &str) -> Option<(IpAddr, IpAddr)> {
+    let mut words = text.split_ascii_whitespace();
+    let mut address = || words.next()?.split('%').next()?.parse().ok();
+    let client = address()?;
+    let _port: Option<IpAddr> = address();
+    Some((client, address()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write as _,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+    use crate::controller::push::AgentFinder;
+
+    #[test]
+    fn facts_are_found_behind_a_login_banner() {
+        let stdout = format!(
+            "Welcome!\n{BEGIN}\nos=Linux\narch=x86_64\nuid=0\nends=fe80::1%eth0 5022 10.0.0.7 22\ngzip=yes\nrefused=/a: no\n{END}\nbye"
+        );
+        let facts = Facts::parse(&stdout).unwrap();
+        assert_eq!((facts.os.as_str(), facts.arch.as_str(), facts.uid, facts.has_gzip), ("Linux", "x86_64", 0, true));
+        assert_eq!(facts.ssh_ends, Some(("fe80::1".parse().unwrap(), "10.0.0.7".parse().unwrap())));
+        assert_eq!(facts.found, Found::Nothing(vec!["/a: no".into()]));
+        assert_eq!(Facts::parse("sorry"), None);
+        assert_eq!(parse_ends(""), None);
+    }
+
+    fn shell(command: &str, input: &[u8]) -> std::process::Output {
+        let mut child = Command::new("sh")
+            .args(["-c", command])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The installer may end before it has read everything; its exit code is what is checked.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        child.wait_with_output().unwrap()
+    }
+
+    async fn agent_in(directory: &std::path::Path, content: &str) -> Arc<AgentBinary> {
+        std::fs::write(directory.join("fleetdrop-agent"), content).unwrap();
+        let finder = AgentFinder::new(None, directory.join("fleetdrop"));
+        finder.available().await.unwrap()[0].clone()
+    }
+
+    #[tokio::test]
+    async fn probe_then_install_then_probe_finds_it() {
+        let (bin, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let agent = agent_in(bin.path(), "#!/bin/sh\nexit 0\n").await;
+        let cache = cache.path().join("it's a cache");
+        let ask = || {
+            let script = probe(std::slice::from_ref(&agent), cache.to_str());
+            Facts::parse(&String::from_utf8(shell("sh -s", script.as_bytes()).stdout).unwrap()).unwrap()
+        };
+        let Found::Directory(directory) = ask().found else { panic!("{:?}", ask()) };
+        let gzipped = agent.gzipped().await.unwrap();
+        let wrong = shell(&install(&agent, &directory, false), &gzipped);
+        assert_eq!(wrong.status.code(), Some(WRONG_DIGEST as i32));
+        let broken = shell(&install(&agent, &directory, true), b"not gzip");
+        assert_eq!(broken.status.code(), Some(WRITE_FAILED as i32));
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0, "nothing half-written stays");
+        let pushed = shell(&install(&agent, &directory, true), &gzipped);
+        assert!(pushed.status.success(), "{pushed:?}");
+        assert_eq!(ask().found, Found::Agent(format!("{directory}/fleetdrop-agent")));
+
+        std::fs::write(format!("{directory}/fleetdrop-agent"), "#!/bin/sh\nexit 1\n").unwrap();
+        assert!(matches!(ask().found, Found::Directory(_)), "a replaced agent is not used");
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_does_not_run_says_so() {
+        let (bin, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let agent = agent_in(bin.path(), "#!/nowhere/sh\n").await;
+        let output = shell(&install(&agent, cache.path().to_str().unwrap(), false), &agent.plain().await.unwrap());
+        assert_eq!(output.status.code(), Some(DOES_NOT_RUN as i32), "{output:?}");
+    }
+
+    #[tokio::test]
+    async fn a_cache_that_cannot_be_made_is_named_with_its_reason() {
+        let bin = tempfile::tempdir().unwrap();
+        let agent = agent_in(bin.path(), "#!/bin/sh\n").await;
+        let script = probe(&[agent], Some("/proc/none"));
+        let facts = Facts::parse(&String::from_utf8(shell("sh -s", script.as_bytes()).stdout).unwrap()).unwrap();
+        let Found::Nothing(refused) = facts.found else { panic!("{facts:?}") };
+        assert!(refused[0].starts_with("/proc/none: "), "{refused:?}");
+    }
+}

@@ -1,0 +1,294 @@
+//! A run from its request to its summary: what is opened before the first login and closed after the last.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    dispatch::{COMMAND_QUEUE, Dispatcher, Outcome, REPORT_QUEUE},
+    events::EventSink,
+    host::{DeployPlan, HostTask, JobPlan, Placement, RollbackPlan},
+    push::{AgentFinder, AgentFinderError},
+    seed::Distribution,
+    tally::Tally,
+};
+use crate::{
+    artifact::{ArtifactError, HashCache, hash_artifact},
+    inventory::HostEntry,
+    model::{
+        AppName, ArchiveKind, FailureBudget, HostId, HostState, IdError, Manifest, ReleaseId, RunEvent, RunSummary, Verdict,
+        rollout::Rollout,
+    },
+    ssh::{Connector, HostKeyPolicy, Target},
+    swarm::{Engine, EngineError, Metainfo, MetainfoError, choose_piece_length, policy::neighbours::Neighbours},
+    tracker::TrackerError,
+};
+
+/// Mean number of neighbours of a host in a fleet too large for a full mesh.
+const DEGREE: usize = 24;
+
+/// Says why a run could not begin. No host was touched.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The artifact can't be used.
+    #[error(transparent)]
+    Artifact(ArtifactError),
+    /// The artifact makes no torrent.
+    #[error("no torrent can be made of the artifact")]
+    Metainfo(#[source] MetainfoError),
+    /// The release's id can't be made.
+    #[error(transparent)]
+    Release(IdError),
+    /// There is no agent to push.
+    #[error(transparent)]
+    Agent(AgentFinderError),
+    /// The tracker did not start.
+    #[error(transparent)]
+    Tracker(TrackerError),
+    /// The seed did not start.
+    #[error("the controller's seed did not start")]
+    Engine(#[source] EngineError),
+    /// A background task failed.
+    #[error("hashing the artifact failed")]
+    Task(#[source] tokio::task::JoinError),
+}
+
+impl RunError {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Artifact(error) => error.hint(),
+            Self::Agent(error) => error.hint(),
+            _ => None,
+        }
+    }
+
+    /// True if the operator's input is to blame.
+    pub fn is_input(&self) -> bool {
+        matches!(self, Self::Artifact(_) | Self::Metainfo(_) | Self::Release(_) | Self::Agent(_))
+    }
+}
+
+/// Which hosts, and how to reach them.
+#[derive(Clone)]
+pub struct FleetSettings {
+    /// The hosts, in inventory order.
+    pub hosts: Vec<HostEntry>,
+    /// Opens connections.
+    pub connector: Connector,
+    /// Finds agents to push.
+    pub finder: Arc<AgentFinder>,
+    /// Directory of the agent and of artifacts on the hosts, if not the default.
+    pub cache: Option<String>,
+    /// The application's root on every host, if the operator said so.
+    pub deploy_to: Option<String>,
+    /// How long an agent goes on without a word from the controller.
+    pub lease: Duration,
+    /// How long a host that has switched waits for the confirmation.
+    pub confirm: Duration,
+    /// How many hosts may drop out.
+    pub max_failures: FailureBudget,
+    /// Maps a verdict and the number of hosts in each final state to the process's exit code.
+    pub exit_code: fn(Verdict, &BTreeMap<HostState, usize>) -> u8,
+}
+
+/// A hashed artifact with its torrent.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    /// The file.
+    pub path: PathBuf,
+    /// What hosts must end up having.
+    pub manifest: Manifest,
+    /// The torrent.
+    pub metainfo: Arc<Metainfo>,
+    /// How long hashing took.
+    pub hash_time: Duration,
+}
+
+impl Artifact {
+    /// Hashes a file, or takes the hashes from the cache, and makes the torrent. The piece length follows from the size and the fleet.
+    pub async fn open(path: &Path, app: AppName, hosts: usize, cache: Option<HashCache>) -> Result<Self, RunError> {
+        let began = Instant::now();
+        let file = path.to_owned();
+        let hashing = tokio::task::spawn_blocking(move || {
+            hash_artifact(&file, |size| choose_piece_length(size, hosts), cache.as_ref(), &|_| ())
+        });
+        let hashed = hashing.await.map_err(RunError::Task)?.map_err(RunError::Artifact)?;
+        let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (archive, _) = ArchiveKind::of_file_name(&file_name);
+        let metainfo =
+            Metainfo::new(&file_name, hashed.size, hashed.piece_length, hashed.pieces).map_err(RunError::Metainfo)?;
+        let manifest = Manifest { app, file_name, digest: hashed.digest, size: hashed.size, archive };
+        Ok(Self { path: path.to_owned(), manifest, metainfo: Arc::new(metainfo), hash_time: began.elapsed() })
+    }
+}
+
+/// What to deploy.
+pub struct DeployRequest {
+    /// To which hosts.
+    pub fleet: FleetSettings,
+    /// What.
+    pub artifact: Artifact,
+    /// The controller's address as hosts see it, if not what their SSH connections show.
+    pub advertise: Option<IpAddr>,
+    /// Upper bound of each host's cache in bytes.
+    pub cache_limit: u64,
+    /// Releases that stay on each host.
+    pub keep_releases: u32,
+}
+
+/// What to go back to.
+pub struct RollbackRequest {
+    /// On which hosts.
+    pub fleet: FleetSettings,
+    /// The application, where neither the command line nor the inventory say where it lives.
+    pub app: Option<AppName>,
+    /// The release; none means the one before the current on each host.
+    pub to: Option<ReleaseId>,
+}
+
+/// Deploys an artifact to a fleet with the given engine as the controller's seed. An error means that no host was touched;
+/// what happens to hosts is in the summary, which is also the last event.
+pub async fn deploy<E: Engine>(
+    request: DeployRequest,
+    engine: &E,
+    events: EventSink,
+    interrupt: CancellationToken,
+) -> Result<RunSummary, RunError> {
+    let DeployRequest { fleet, artifact, advertise, cache_limit, keep_releases } = request;
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let release = ReleaseId::compose(&now, &artifact.manifest.digest).map_err(RunError::Release)?;
+    warn_about_own_executable(&fleet.finder, &events).await?;
+    let (distribution, seed) =
+        Distribution::start(engine, artifact.path, artifact.metainfo.clone(), advertise, fleet.hosts.len()).await?;
+    let started = RunEvent::RunStarted {
+        action: "deploy".into(),
+        app: Some(artifact.manifest.app.clone()),
+        artifact: Some(artifact.manifest.file_name.clone()),
+        digest: Some(artifact.manifest.digest),
+        size: artifact.manifest.size,
+        release: Some(release.clone()),
+        max_failures: allowed(&fleet),
+        hosts: fleet.hosts.iter().map(|host| host.name.clone()).collect(),
+    };
+    let plan = JobPlan::Deploy(Box::new(DeployPlan {
+        run: events.run().clone(),
+        placement: placement(&fleet, Some(artifact.manifest.app.clone())),
+        manifest: artifact.manifest,
+        release,
+        cache_limit,
+        keep_releases,
+        info_base64: BASE64_STANDARD.encode(artifact.metainfo.info_bytes()),
+        seed,
+    }));
+    Ok(drive(fleet, plan, started, Some(artifact.hash_time), Some(distribution), events, interrupt).await)
+}
+
+/// Switches a fleet back to an earlier release, without any transfer.
+pub async fn rollback(
+    request: RollbackRequest,
+    events: EventSink,
+    interrupt: CancellationToken,
+) -> Result<RunSummary, RunError> {
+    let RollbackRequest { fleet, app, to } = request;
+    warn_about_own_executable(&fleet.finder, &events).await?;
+    let started = RunEvent::RunStarted {
+        action: "rollback".into(),
+        app: app.clone(),
+        artifact: None,
+        digest: None,
+        size: 0,
+        release: to.clone(),
+        max_failures: allowed(&fleet),
+        hosts: fleet.hosts.iter().map(|host| host.name.clone()).collect(),
+    };
+    let plan = JobPlan::Rollback(RollbackPlan { run: events.run().clone(), placement: placement(&fleet, app), to });
+    Ok(drive(fleet, plan, started, None, None, events, interrupt).await)
+}
+
+/// Makes the SSH target of an inventory entry.
+pub(super) fn target(host: &HostEntry) -> Target {
+    Target {
+        name: host.name.clone(),
+        address: host.address.clone(),
+        port: host.port,
+        user: host.user.clone(),
+        identity_file: host.identity_file.clone(),
+        ssh_args: host.ssh_args.clone(),
+        // Ansible's switch turns checking off; left on, ssh_config decides how strict it is.
+        host_keys: (host.host_key_checking == Some(false)).then_some(HostKeyPolicy::No),
+    }
+}
+
+pub(super) fn placement(fleet: &FleetSettings, app: Option<AppName>) -> Placement {
+    Placement {
+        app,
+        deploy_to: fleet.deploy_to.clone(),
+        cache: fleet.cache.clone(),
+        lease: fleet.lease,
+        confirm: fleet.confirm,
+    }
+}
+
+fn allowed(fleet: &FleetSettings) -> u32 {
+    u32::try_from(fleet.max_failures.allowed(fleet.hosts.len())).unwrap_or(u32::MAX)
+}
+
+async fn warn_about_own_executable(finder: &AgentFinder, events: &EventSink) -> Result<(), RunError> {
+    if finder.uses_own_executable().await.map_err(RunError::Agent)? {
+        let message = "there is no separate agent, so hosts get the controller's own executable".to_owned();
+        let hint = Some("`cargo agent` builds a small static one: put it in --agent-dir as fleetdrop-agent-<arch>".to_owned());
+        events.send(RunEvent::Warning { host: None, message, hint }).await;
+    }
+    Ok(())
+}
+
+/// Starts a task for each host and runs the dispatcher to the end.
+async fn drive(
+    fleet: FleetSettings,
+    plan: JobPlan,
+    started: RunEvent,
+    hash_time: Option<Duration>,
+    distribution: Option<Distribution>,
+    events: EventSink,
+    interrupt: CancellationToken,
+) -> RunSummary {
+    let began = tokio::time::Instant::now();
+    events.send(started).await;
+    let rollout = Rollout::new(fleet.hosts.len(), fleet.max_failures);
+    let tally = Tally::new(fleet.hosts.iter().map(|host| host.name.clone()), hash_time, began);
+    let (report, reports) = mpsc::channel(REPORT_QUEUE);
+    let neighbours = Neighbours::new(DEGREE, fastrand::u64(..));
+    let mut dispatcher = Dispatcher::new(rollout, tally, events.clone(), distribution, reports, neighbours);
+    let plan = Arc::new(plan);
+    for (index, entry) in fleet.hosts.into_iter().enumerate() {
+        let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
+        let task = HostTask {
+            id: HostId(index as u32),
+            target: target(&entry),
+            entry,
+            connector: fleet.connector.clone(),
+            finder: fleet.finder.clone(),
+            plan: plan.clone(),
+            reports: report.clone(),
+            commands: receiver,
+        };
+        dispatcher.add(task, commands);
+    }
+    drop(report);
+    let Outcome { verdict, abort_reason, rollout, tally, controller_sent } = dispatcher.run(interrupt).await;
+    // Every host of the fleet has a state in its rollout.
+    let state = |host| rollout.state(host).unwrap_or(HostState::Failed);
+    let now = tokio::time::Instant::now();
+    let summary = tally.summary(verdict, abort_reason, controller_sent, state, fleet.exit_code, now);
+    events.send(RunEvent::RunFinished(Box::new(summary.clone()))).await;
+    summary
+}

@@ -1,0 +1,204 @@
+//! What a run remembers of each host and of its phases, and the summary made of it.
+//!
+//! Bounded by the fleet's size; knows no socket and reads no clock (times are passed in).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::model::{
+    ByteCounts, HostFailure, HostId, HostName, HostResult, HostState, Phase, PhaseTime, ReleaseId, RunSummary, Verdict,
+};
+
+const PHASES: [Phase; 6] = [Phase::Hash, Phase::Connect, Phase::Prepare, Phase::Distribute, Phase::Stage, Phase::Activate];
+
+/// Notes about one host.
+#[derive(Debug, Clone)]
+pub(super) struct HostNotes {
+    pub(super) name: HostName,
+    pub(super) bytes: ByteCounts,
+    pub(super) unchanged: bool,
+    pub(super) release: Option<ReleaseId>,
+    pub(super) previous: Option<ReleaseId>,
+    pub(super) failure: Option<HostFailure>,
+    started: Option<Instant>,
+    verified: Option<Instant>,
+}
+
+/// Notes about the whole run.
+#[derive(Debug)]
+pub(super) struct Tally {
+    began: Instant,
+    hash: Option<Duration>,
+    hosts: Vec<HostNotes>,
+    phases: BTreeMap<Phase, (Instant, Option<Instant>)>,
+}
+
+impl Tally {
+    /// Starts with a fleet in inventory order and the time that hashing took before.
+    pub(super) fn new(names: impl Iterator<Item = HostName>, hash: Option<Duration>, now: Instant) -> Self {
+        let notes = |name| HostNotes {
+            name,
+            bytes: ByteCounts::default(),
+            unchanged: false,
+            release: None,
+            previous: None,
+            failure: None,
+            started: None,
+            verified: None,
+        };
+        Self { began: now, hash, hosts: names.map(notes).collect(), phases: BTreeMap::new() }
+    }
+
+    /// Returns a host's notes. Host ids are this fleet's own: the dispatcher makes them.
+    pub(super) fn host(&mut self, host: HostId) -> &mut HostNotes {
+        &mut self.hosts[host.index()]
+    }
+
+    /// Times what a host's new state says about the phases.
+    pub(super) fn entered(&mut self, host: HostId, state: HostState, now: Instant) {
+        match state {
+            HostState::Connecting => self.begin(Phase::Connect, now),
+            HostState::Preparing => {
+                self.end(Phase::Connect, now);
+                self.begin(Phase::Prepare, now);
+            }
+            HostState::Downloading => {
+                self.end(Phase::Prepare, now);
+                self.begin(Phase::Distribute, now);
+                self.host(host).started.get_or_insert(now);
+            }
+            HostState::Extracting => self.verified(host, now),
+            HostState::Staged => {
+                self.verified(host, now);
+                self.end(Phase::Stage, now);
+            }
+            HostState::Activating => self.begin(Phase::Activate, now),
+            HostState::Active => {
+                // A host that had nothing to do ends its preparation here and takes no part in what follows.
+                let phase = if self.hosts[host.index()].unchanged { Phase::Prepare } else { Phase::Activate };
+                self.end(phase, now);
+            }
+            _ => (),
+        }
+    }
+
+    fn verified(&mut self, host: HostId, now: Instant) {
+        let notes = self.host(host);
+        if notes.started.is_some() && notes.verified.is_none() {
+            notes.verified = Some(now);
+            self.end(Phase::Distribute, now);
+            self.begin(Phase::Stage, now);
+        }
+    }
+
+    fn begin(&mut self, phase: Phase, now: Instant) {
+        self.phases.entry(phase).or_insert((now, None));
+    }
+
+    fn end(&mut self, phase: Phase, now: Instant) {
+        if let Some((_, end)) = self.phases.get_mut(&phase) {
+            *end = Some(now);
+        }
+    }
+
+    /// Returns the phases that have a beginning and an end, in order.
+    pub(super) fn phases(&self) -> Vec<PhaseTime> {
+        let seconds = |phase: Phase| match (phase, self.phases.get(&phase)) {
+            (Phase::Hash, _) => self.hash.map(|time| time.as_secs_f64()),
+            (_, Some((begin, Some(end)))) => Some((*end - *begin).as_secs_f64()),
+            _ => None,
+        };
+        PHASES.into_iter().filter_map(|phase| Some(PhaseTime { phase, seconds: seconds(phase)? })).collect()
+    }
+
+    /// Makes the summary. `state` tells each host's final state, `exit_code` maps the verdict and the counts.
+    pub(super) fn summary(
+        self,
+        verdict: Verdict,
+        abort_reason: Option<String>,
+        controller_sent: u64,
+        state: impl Fn(HostId) -> HostState,
+        exit_code: impl Fn(Verdict, &BTreeMap<HostState, usize>) -> u8,
+        now: Instant,
+    ) -> RunSummary {
+        let phases = self.phases();
+        let seconds = (now - self.began + self.hash.unwrap_or_default()).as_secs_f64();
+        let mut counts = BTreeMap::new();
+        let mut bytes = ByteCounts::default();
+        let mut slowest: Option<(HostName, f64)> = None;
+        let mut hosts = Vec::with_capacity(self.hosts.len());
+        for (index, notes) in self.hosts.into_iter().enumerate() {
+            let state = state(HostId(index as u32));
+            *counts.entry(state).or_default() += 1;
+            bytes.add(&notes.bytes);
+            let transfer_seconds =
+                notes.started.zip(notes.verified).map(|(started, verified)| (verified - started).as_secs_f64());
+            if let Some(seconds) = transfer_seconds
+                && slowest.as_ref().is_none_or(|(_, most)| seconds > *most)
+            {
+                slowest = Some((notes.name.clone(), seconds));
+            }
+            hosts.push(HostResult {
+                host: notes.name,
+                state,
+                unchanged: notes.unchanged,
+                release: notes.release,
+                previous: notes.previous,
+                bytes: notes.bytes,
+                transfer_seconds,
+                failure: notes.failure,
+            });
+        }
+        let exit_code = exit_code(verdict, &counts);
+        RunSummary { verdict, exit_code, hosts, counts, bytes, controller_sent, phases, slowest, seconds, abort_reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_run_from_the_first_host_to_the_last() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let names = ["a", "b"].into_iter().map(|name| HostName::new(name).unwrap());
+        let mut tally = Tally::new(names, Some(Duration::from_secs(2)), start);
+        let (a, b) = (HostId(0), HostId(1));
+        for (host, state, when) in [
+            (a, HostState::Connecting, 0),
+            (b, HostState::Connecting, 0),
+            (a, HostState::Preparing, 1),
+            (a, HostState::Downloading, 2),
+            (b, HostState::Preparing, 3),
+            (b, HostState::Downloading, 4),
+            (a, HostState::Extracting, 12),
+            (b, HostState::Extracting, 15),
+            (a, HostState::Staged, 14),
+            (b, HostState::Staged, 17),
+            (a, HostState::Activating, 17),
+            (b, HostState::Activating, 17),
+            (a, HostState::Active, 18),
+            (b, HostState::Active, 19),
+        ] {
+            tally.entered(host, state, at(when));
+        }
+        let phases: Vec<_> = tally.phases().into_iter().map(|time| (time.phase, time.seconds)).collect();
+        assert_eq!(
+            phases,
+            [
+                (Phase::Hash, 2.0),
+                (Phase::Connect, 3.0),
+                (Phase::Prepare, 3.0),
+                (Phase::Distribute, 13.0),
+                (Phase::Stage, 5.0),
+                (Phase::Activate, 2.0),
+            ]
+        );
+        let summary = tally.summary(Verdict::Completed, None, 7, |_| HostState::Active, |_, _| 0, at(20));
+        assert_eq!(summary.counts, BTreeMap::from([(HostState::Active, 2)]));
+        assert_eq!(summary.slowest, Some((HostName::new("b").unwrap(), 11.0)));
+        assert_eq!(summary.seconds, 22.0);
+    }
+}

@@ -1,0 +1,211 @@
+//! One way to run a command on a host, whether it is reached over SSH or is this machine (`ansible_connection: local`).
+//!
+//! Promises: a command's output is bounded, its time is bounded. Never interprets what a command prints.
+
+use std::{net::IpAddr, os::unix::process::ExitStatusExt as _, process::Stdio, time::Duration};
+
+use futures_util::FutureExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::{
+    inventory::{Connection as ConnectionKind, HostEntry},
+    model::{FailureKind, HostFailure, HostState},
+    ssh::{Connection, Connector, ExitStatus, Process, SshError, Target},
+};
+
+/// Bytes of a command's output that are kept; more is an error of the command.
+const MAX_OUTPUT: u64 = 256 << 10;
+
+/// An open way to one host.
+pub(super) enum Transport {
+    Ssh(Connection),
+    Local,
+}
+
+/// What a finished command left.
+pub(super) struct Output {
+    pub(super) status: ExitStatus,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+}
+
+impl Output {
+    /// Returns the last line of stderr, or of stdout, that says something.
+    pub(super) fn last_words(&self) -> &str {
+        let last = |text| str::lines(text).map(str::trim).rfind(|line| !line.is_empty());
+        last(&self.stderr).or_else(|| last(&self.stdout)).unwrap_or("it printed nothing")
+    }
+}
+
+/// Says why a command could not be run or finished on a host that was reached.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TransportError {
+    #[error("the connection was lost: {0}")]
+    Lost(String),
+    #[error("it took longer than {} s", .0.as_secs())]
+    Timeout(Duration),
+    #[error("can't run a command on this machine: {0}")]
+    Local(#[source] std::io::Error),
+}
+
+impl TransportError {
+    /// Turns the error into a host's failure.
+    pub(super) fn failure(&self, during: HostState, what: &str) -> HostFailure {
+        let kind = match self {
+            Self::Lost(_) => FailureKind::Unreachable,
+            Self::Timeout(_) | Self::Local(_) => FailureKind::Failed,
+        };
+        HostFailure::new(kind, during, format!("{what}: {self}"))
+    }
+}
+
+impl Transport {
+    /// Opens the way to a host.
+    pub(super) async fn open(connector: &Connector, host: &HostEntry, target: &Target) -> Result<Self, HostFailure> {
+        if host.connection == ConnectionKind::Local {
+            return Ok(Self::Local);
+        }
+        match connector.connect(target).await {
+            Ok(connection) => Ok(Self::Ssh(connection)),
+            Err(error) => {
+                let failure = HostFailure::new(FailureKind::Unreachable, HostState::Connecting, error.to_string());
+                Err(match error.hint() {
+                    Some(hint) => failure.with_hint(hint),
+                    None => failure,
+                })
+            }
+        }
+    }
+
+    /// Returns the address the connection goes to, when it goes there directly.
+    pub(super) fn remote_ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ssh(connection) => connection.remote_addr().map(|addr| addr.ip()),
+            Self::Local => None,
+        }
+    }
+
+    /// Starts a command and hands out its streams.
+    pub(super) async fn exec(&self, command: &str) -> Result<Process, TransportError> {
+        match self {
+            Self::Ssh(connection) => connection.exec(command).await.map_err(|error| TransportError::Lost(error.to_string())),
+            Self::Local => spawn_local(command).map_err(TransportError::Local),
+        }
+    }
+
+    /// Runs a command to its end with that input.
+    pub(super) async fn run(&self, command: &str, input: &[u8], timeout: Duration) -> Result<Output, TransportError> {
+        let work = async { finish(self.exec(command).await?, input).await };
+        tokio::time::timeout(timeout, work).await.map_err(|_| TransportError::Timeout(timeout))?
+    }
+
+    /// Resolves when the connection is gone; never for this machine.
+    pub(super) async fn closed(&self) {
+        match self {
+            Self::Ssh(connection) => connection.closed().await,
+            Self::Local => std::future::pending().await,
+        }
+    }
+
+    /// Ends the connection politely.
+    pub(super) async fn close(self) {
+        if let Self::Ssh(connection) = self {
+            connection.close().await;
+        }
+    }
+}
+
+/// Feeds the input, collects both outputs and waits for the end, all at once so that nothing can block the rest.
+async fn finish(process: Process, input: &[u8]) -> Result<Output, TransportError> {
+    let Process { mut stdin, stdout, stderr, exit } = process;
+    let feed = async move {
+        // A command may end without reading its input: its status and output tell why.
+        let _ = stdin.write_all(input).await;
+        let _ = stdin.shutdown().await;
+    };
+    let (_, stdout, stderr, status) = tokio::join!(feed, collect(stdout), collect(stderr), exit);
+    let status = status.map_err(|error| TransportError::Lost(error.to_string()))?;
+    Ok(Output { status, stdout, stderr })
+}
+
+/// Reads a stream to its end and keeps its first [`MAX_OUTPUT`] bytes.
+async fn collect(mut stream: impl AsyncRead + Unpin) -> String {
+    let mut bytes = Vec::new();
+    // A broken stream shows in the exit status; what came before it is still worth having.
+    let _ = (&mut stream).take(MAX_OUTPUT).read_to_end(&mut bytes).await;
+    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn spawn_local(command: &str) -> std::io::Result<Process> {
+    let mut child = tokio::process::Command::new("/bin/sh")
+        .args(["-c", command])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        // Ctrl-C at the terminal is for the controller, which tells the agent in its own words.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()?;
+    let missing = || std::io::Error::other("a pipe is missing");
+    let stdin = child.stdin.take().ok_or_else(missing)?;
+    let stdout = child.stdout.take().ok_or_else(missing)?;
+    let stderr = child.stderr.take().ok_or_else(missing)?;
+    let exit = async move {
+        let waited = child.wait().await;
+        waited.map(exit_status).map_err(|error| SshError::Lost { address: "this machine".into(), reason: error.to_string() })
+    };
+    Ok(Process { stdin: Box::new(stdin), stdout: Box::new(stdout), stderr: Box::new(stderr), exit: exit.boxed() })
+}
+
+fn exit_status(status: std::process::ExitStatus) -> ExitStatus {
+    match status.code() {
+        // Exit codes are 0 to 255.
+        Some(code) => ExitStatus::Code(code.unsigned_abs()),
+        None => ExitStatus::Signal(status.signal().unwrap_or_default().to_string()),
+    }
+}
+
+/// Quotes a text for a POSIX shell.
+pub(super) fn shell_quote(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'_' | b'-' | b'=' | b':' | b',' | b'+' | b'@');
+    if !text.is_empty() && text.bytes().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_text_reaches_the_shell_unchanged() {
+        for text in ["plain/path-1.0", "", "a b", "it's", "$(id) `id` \\ \"x\" !", "~root", "*"] {
+            let command = format!("printf %s {}", shell_quote(text));
+            let output = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_local_command_gets_its_input_and_both_outputs_are_kept() {
+        let local = Transport::Local;
+        let output = local.run("cat; echo oops >&2; exit 3", b"hello", Duration::from_secs(20)).await.unwrap();
+        assert_eq!((output.stdout.as_str(), output.last_words()), ("hello", "oops"));
+        assert_eq!(output.status.code(), Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_command_that_hangs_is_given_up() {
+        let error = Transport::Local.run("sleep 60", b"", Duration::from_millis(100)).await.err().unwrap();
+        assert!(matches!(error, TransportError::Timeout(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn endless_output_is_cut_and_does_not_block_the_command() {
+        let output = Transport::Local.run("yes | head -c 3000000", b"", Duration::from_secs(20)).await.unwrap();
+        assert_eq!(output.stdout.len() as u64, MAX_OUTPUT);
+        assert!(output.status.success());
+    }
+}
