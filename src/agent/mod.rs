@@ -1,1 +1,41 @@
-//! One job on one host.
+//! One job on one host: what `fleetdrop-agent` does between its hello and its exit.
+//!
+//! | part | owns |
+//! |---|---|
+//! | `entry` | the process: arguments, log, signals, runtime |
+//! | `session` | one conversation with the controller: who may say what when, and how it ends |
+//! | `link` | the channel: frames in and out, the lease |
+//! | `deploy`, `rollback`, `status` | the three jobs, step by step |
+//! | `preflight` | what is checked before a deploy moves a byte |
+//! | `switch`, `activation`, `journal` | the switch of `current`: crash-safe, confirmed or reverted |
+//! | `releases`, `store`, `lock`, `root` | what lies on the disk and how it is found |
+//! | `space`, `disk`, `failure` | room, file operations and errors that tell an operator what to do |
+//!
+//! Promises: at any instant `current` is what it was before or names one complete, verified release; nothing is unpacked before its
+//! SHA-256 is right; a host that is not confirmed goes back by itself; when the channel ends, by whatever means, the agent
+//! stops, and nothing stays but releases, a bounded cache and a partial download that the next run resumes.
+//! Never: uses the controller's code (they meet in [`crate::wire`]), prints to stdout anything but frames, follows what another
+//! user of the host planted.
+
+mod activation;
+mod deploy;
+mod disk;
+mod entry;
+mod environment;
+mod failure;
+mod journal;
+mod link;
+mod lock;
+mod preflight;
+mod releases;
+mod rollback;
+mod root;
+mod session;
+mod space;
+mod status;
+mod store;
+mod switch;
+
+pub use entry::main;
+pub use environment::{AgentEnv, Clock};
+pub use session::{Ended, serve};

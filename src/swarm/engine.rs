@@ -110,14 +110,14 @@ enum End {
 
 /// What a handle asks of its engine's task. The end of the channel means stop.
 #[derive(Debug)]
-pub(super) enum Control {
+pub(crate) enum Control {
     AddPeers(Vec<SocketAddr>),
     Stop,
 }
 
 impl EngineHandle {
     /// Wraps an engine's task, which must end on [`Control::Stop`] and when `control` closes.
-    pub(super) fn new(
+    pub(crate) fn new(
         local_addr: SocketAddr,
         stats: watch::Receiver<TransferStats>,
         control: mpsc::Sender<Control>,

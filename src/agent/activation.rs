@@ -1,0 +1,243 @@
+//! The switch of `current`: activate, confirm, revert, and what to do about a switch whose agent died.
+//!
+//! The order is crash-safe: journal *prepared*, new symlink under a temporary name, rename over `current`, flush the directory,
+//! journal *activated*; on confirmation journal *confirmed*, then the release's record. At any instant `current` is the old
+//! symlink or the new one, and both name complete releases. The types carry the order: [`Staged`] becomes [`Activated`], which is
+//! confirmed or reverted, once. A switch that was never confirmed is reverted by the next agent that holds the lock.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    Clock,
+    disk::{self, DiskError, Entry},
+    journal::{Journal, JournalEntry, Stage},
+    releases::{self, Current, CurrentError},
+    root::Root,
+};
+use crate::model::{ReleaseId, RunId};
+
+/// Says why a switch failed. Whatever it says, `current` names a complete release or what it named before.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SwitchError {
+    /// `current` can't be switched.
+    #[error(transparent)]
+    Current(#[from] CurrentError),
+    /// A disk operation failed; `current` is what it was before.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The release is not there.
+    #[error("{} is not there", path.display())]
+    Missing {
+        /// The release's directory.
+        path: PathBuf,
+    },
+    /// The way back failed too: the new release is live although it was not confirmed.
+    #[error("could not go back to the previous release; {} is live unconfirmed", release)]
+    Stuck {
+        /// The release that is live.
+        release: ReleaseId,
+        /// Why the way back failed.
+        #[source]
+        source: Box<SwitchError>,
+    },
+}
+
+/// A complete release that can be activated, once.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    root: Root,
+    clock: Clock,
+    run: RunId,
+    release: ReleaseId,
+}
+
+/// A live release that is not confirmed.
+#[derive(Debug)]
+pub(crate) struct Activated {
+    root: Root,
+    clock: Clock,
+    journal: Journal,
+    entry: JournalEntry,
+}
+
+/// The steps of a switch, in order. Each leaves the disk in a state from which [`recover`] goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Prepare,
+    Link,
+    Flush,
+    Journal,
+}
+
+const STEPS: [Step; 4] = [Step::Prepare, Step::Link, Step::Flush, Step::Journal];
+
+impl Staged {
+    /// Takes a release that is complete.
+    pub(crate) fn new(root: Root, clock: Clock, run: RunId, release: ReleaseId) -> Self {
+        Self { root, clock, run, release }
+    }
+
+    /// Switches `current`. On an error it is switched back.
+    pub(crate) fn activate(self) -> Result<Activated, SwitchError> {
+        let mut activated = self.begin()?;
+        for step in STEPS {
+            if let Err(error) = activated.perform(step) {
+                return match activated.revert() {
+                    Ok(_) => Err(error.into()),
+                    Err(stuck) => Err(stuck),
+                };
+            }
+        }
+        Ok(activated)
+    }
+
+    fn begin(self) -> Result<Activated, SwitchError> {
+        let path = self.root.release(&self.release);
+        if disk::entry(&path)? != Entry::Directory {
+            return Err(SwitchError::Missing { path });
+        }
+        let previous = releases::current(&self.root)?.live();
+        let journal = Journal::load(self.root.journal())?;
+        let entry =
+            JournalEntry { stage: Stage::Prepared, run: self.run, release: self.release, previous, at: self.clock.stamp() };
+        Ok(Activated { root: self.root, clock: self.clock, journal, entry })
+    }
+}
+
+impl Activated {
+    /// Returns the live release.
+    pub(crate) fn release(&self) -> &ReleaseId {
+        &self.entry.release
+    }
+
+    /// Returns the release that was live before.
+    pub(crate) fn previous(&self) -> Option<&ReleaseId> {
+        self.entry.previous.as_ref()
+    }
+
+    fn perform(&mut self, step: Step) -> Result<(), DiskError> {
+        match step {
+            Step::Prepare => self.note(Stage::Prepared),
+            Step::Link => link(&self.root, &self.entry.release),
+            Step::Flush => disk::sync_dir(self.root.path()),
+            Step::Journal => self.note(Stage::Activated),
+        }
+    }
+
+    fn note(&mut self, stage: Stage) -> Result<(), DiskError> {
+        self.journal.append(JournalEntry { stage, at: self.clock.stamp(), ..self.entry.clone() })
+    }
+
+    /// Makes the switch final. If it cannot be journalled, it goes back and tells why.
+    pub(crate) fn confirm(mut self) -> Result<(), SwitchError> {
+        if let Err(error) = self.note(Stage::Confirmed) {
+            self.revert()?;
+            return Err(error.into());
+        }
+        // The journal has decided. A record that cannot be written now is written by the next agent.
+        if let Err(error) = record_confirmation(&self.root, &self.entry) {
+            tracing::warn!("{error}: {}", error.source);
+        }
+        Ok(())
+    }
+
+    /// Switches back to the release that was live before, or removes `current` after a first deploy. Returns what is live.
+    pub(crate) fn revert(mut self) -> Result<Option<ReleaseId>, SwitchError> {
+        let stuck =
+            |error: SwitchError, release: &ReleaseId| SwitchError::Stuck { release: release.clone(), source: Box::new(error) };
+        let live = go_back(&self.root, &self.entry).map_err(|error| stuck(error, &self.entry.release))?;
+        if let Err(error) = self.note(Stage::Reverted) {
+            // `current` is right; the next agent finds nothing to go back from and notes it then.
+            tracing::warn!("{error}: {}", error.source);
+        }
+        Ok(live)
+    }
+}
+
+fn link(root: &Root, release: &ReleaseId) -> Result<(), DiskError> {
+    let target = Path::new("releases").join(release.as_str());
+    disk::replace_symlink(&root.current(), &target, &root.next_current())
+}
+
+/// Undoes `entry`'s switch if it took place. Leaves `current` alone if it names something else by now.
+fn go_back(root: &Root, entry: &JournalEntry) -> Result<Option<ReleaseId>, SwitchError> {
+    let switched = match releases::current(root)? {
+        Current::Live(id) => id == entry.release,
+        Current::Dangling(_) | Current::Absent => false,
+    };
+    if switched {
+        match &entry.previous {
+            Some(previous) if *previous == entry.release => {}
+            Some(previous) => {
+                let path = root.release(previous);
+                if disk::entry(&path)? != Entry::Directory {
+                    return Err(SwitchError::Missing { path });
+                }
+                link(root, previous)?;
+            }
+            None => disk::remove_file(&root.current())?,
+        }
+        disk::sync_dir(root.path())?;
+    }
+    Ok(releases::current(root)?.live())
+}
+
+/// Notes in the release's record that it is live for good. Repeating it changes nothing.
+fn record_confirmation(root: &Root, entry: &JournalEntry) -> Result<(), DiskError> {
+    let Some(mut record) = releases::record(root, &entry.release)? else { return Ok(()) };
+    if record.activated_at.is_none() {
+        record.replaced = entry.previous.clone().filter(|previous| *previous != entry.release);
+    }
+    record.activated_at = Some(entry.at.clone());
+    releases::write_record(root, &record)
+}
+
+/// What a dead agent had left undone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Recovered {
+    /// Its switch to that release was never confirmed and was undone; what is live now.
+    Reverted {
+        /// The run that died.
+        run: RunId,
+        /// The release that was not confirmed.
+        release: ReleaseId,
+        /// What is live now.
+        current: Option<ReleaseId>,
+    },
+    /// Its switch was never confirmed, but there is nothing to go back to: it stays.
+    Kept {
+        /// The release that stays live.
+        release: ReleaseId,
+    },
+    /// The journal cannot be understood and is begun anew.
+    DamagedJournal,
+}
+
+/// Finishes or undoes what the journal shows unfinished. The caller holds the lock, so whoever began it is dead.
+pub(crate) fn recover(root: &Root, clock: Clock) -> Result<Option<Recovered>, SwitchError> {
+    let mut journal = Journal::load(root.journal())?;
+    if journal.is_damaged() {
+        return Ok(Some(Recovered::DamagedJournal));
+    }
+    let Some(last) = journal.last().cloned() else { return Ok(None) };
+    match last.stage {
+        Stage::Reverted => return Ok(None),
+        Stage::Confirmed => {
+            let record = releases::record(root, &last.release)?;
+            if record.is_some_and(|record| record.activated_at.is_none()) {
+                record_confirmation(root, &last)?;
+            }
+            return Ok(None);
+        }
+        Stage::Prepared | Stage::Activated => {}
+    }
+    let switched = matches!(releases::current(root)?, Current::Live(id) if id == last.release);
+    let recovered = match go_back(root, &last) {
+        Ok(current) => Recovered::Reverted { run: last.run.clone(), release: last.release.clone(), current },
+        Err(SwitchError::Missing { .. }) => Recovered::Kept { release: last.release.clone() },
+        Err(error) => return Err(error),
+    };
+    let stage = if matches!(recovered, Recovered::Kept { .. }) { Stage::Confirmed } else { Stage::Reverted };
+    journal.append(JournalEntry { stage, at: clock.stamp(), ..last })?;
+    Ok(switched.then_some(recovered))
+}

@@ -1,0 +1,307 @@
+//! A deploy on one host, step by step: preflight, transfer, the SHA-256 gate, unpacking, staged, the switch, housekeeping.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
+
+use base64::Engine as _;
+
+use super::{
+    AgentEnv,
+    activation::Staged,
+    disk,
+    failure::{JobError, chain},
+    preflight::{self, Start, Work},
+    releases::{self, Record},
+    root::Root,
+    session::{Cancel, Halt, Session},
+    space,
+    store::{Store, UnverifiedBlob, VerifiedBlob, VerifyError},
+    switch::{self, Unswitched},
+};
+use crate::{
+    artifact::{self, UnpackLimits},
+    model::{HostState, ReleaseId},
+    swarm::{Engine, EngineConfig, EngineError, EngineHandle, Metainfo, Role},
+    wire::{DeployJob, FromAgent, ToAgent},
+};
+
+/// Does a deploy. Returns once the controller has been told how it ended or has stopped it.
+pub(crate) async fn deploy<E: Engine>(session: &mut Session, engine: &E, job: DeployJob) -> Result<(), Halt> {
+    session.during = HostState::Preparing;
+    session.place = super::root::resolve(&job.deploy_to, "deploy_to", session.env.home.as_deref()).ok();
+    let metainfo = metainfo(&job)?;
+    let job = Arc::new(job);
+    let (asked, env) = (job.clone(), session.env.clone());
+    let start = session.blocking(move |cancel| preflight::deploy(&asked, &env, cancel)).await?;
+    let mut work = match start {
+        Start::AlreadyActive { current, previous, notices } => {
+            tell_notices(session, notices).await;
+            session.tell(FromAgent::AlreadyActive { current, previous }).await;
+            return Err(session.settle().await);
+        }
+        Start::Work(work) => *work,
+    };
+    tell_notices(session, std::mem::take(&mut work.held.notices)).await;
+    let staged = stage(session, engine, &job, metainfo, &mut work).await;
+    if let Err(halt) = staged {
+        abandon(session, &job, work, &halt).await;
+        return Err(halt);
+    }
+    let live = Staged::new(work.held.root.clone(), session.env.clock, job.run.clone(), job.release.clone());
+    match switch::switch(session, live, job.confirm_seconds).await {
+        Ok(()) => {}
+        Err(Unswitched::Before(halt)) => {
+            abandon(session, &job, work, &halt).await;
+            return Err(halt);
+        }
+        // It was live: it stays for people to look at until the next deploy.
+        Err(Unswitched::After(halt)) => return Err(halt),
+    }
+    let work = Arc::new(work);
+    housekeep(session, &job, &work).await?;
+    // The lock is held while the host uploads.
+    let halt = session.settle().await;
+    drop(work);
+    Err(halt)
+}
+
+async fn tell_notices(session: &mut Session, notices: Vec<preflight::Notice>) {
+    for notice in notices {
+        session.warn(notice.message, notice.hint).await;
+    }
+}
+
+/// Reads the torrent out of the job.
+fn metainfo(job: &DeployJob) -> Result<Arc<Metainfo>, JobError> {
+    let bytes = base64::engine::general_purpose::STANDARD.decode(&job.info_base64);
+    let bytes = bytes.map_err(|error| JobError::BadJob(format!("the torrent is not base64: {error}")))?;
+    let metainfo = Metainfo::from_info_bytes(&bytes)?;
+    if metainfo.length() != job.manifest.size {
+        let text = format!("the torrent has {} bytes, the artifact {}", metainfo.length(), job.manifest.size);
+        return Err(JobError::BadJob(text));
+    }
+    Ok(Arc::new(metainfo))
+}
+
+/// Brings the release there and tells that it is staged.
+async fn stage<E: Engine>(
+    session: &mut Session,
+    engine: &E,
+    job: &Arc<DeployJob>,
+    metainfo: Arc<Metainfo>,
+    work: &mut Work,
+) -> Result<(), Halt> {
+    let size = job.manifest.size;
+    let mut port = None;
+    if !work.there {
+        match start_engine(session, engine, job, metainfo, work).await {
+            Ok(address) => port = Some(address.port()),
+            Err(Halt::Failed(error)) if work.blob.is_some() => {
+                session.warn(format!("the host does not upload: {}", chain(&error)), None).await;
+            }
+            Err(halt) => return Err(halt),
+        }
+    }
+    let known = work.there || work.blob.is_some();
+    let have = if known { size } else { session.byte_counts(0).from_disk };
+    session.tell(FromAgent::Prepared { port, have, current: work.held.current.clone() }).await;
+    let peers = match session.hear().await? {
+        ToAgent::Start { peers } => peers,
+        other => return Err(session.out_of_order(&other)),
+    };
+    session.add_peers(job.seed.into_iter().chain(peers).collect()).await;
+    if !work.there {
+        let blob = obtain(session, job, work).await?;
+        unpack(session, job, work, blob).await?;
+    }
+    session.during = HostState::Staged;
+    let bytes = session.byte_counts(size);
+    session.tell(FromAgent::Staged { release: job.release.clone(), bytes }).await;
+    Ok(())
+}
+
+async fn start_engine<E: Engine>(
+    session: &mut Session,
+    engine: &E,
+    job: &DeployJob,
+    metainfo: Arc<Metainfo>,
+    work: &Work,
+) -> Result<SocketAddr, Halt> {
+    let file = match &work.blob {
+        Some(blob) => blob.path().to_owned(),
+        None => work.held.root.partial(&job.manifest.digest),
+    };
+    let controller_peers: Vec<SocketAddr> = job.controller_peers.iter().chain(&job.seed).map(|peer| peer.0).collect();
+    let six = controller_peers.iter().any(SocketAddr::is_ipv6);
+    let anywhere = if six { IpAddr::from(Ipv6Addr::UNSPECIFIED) } else { Ipv4Addr::UNSPECIFIED.into() };
+    let mut config = EngineConfig {
+        metainfo,
+        role: Role::Host { file },
+        listen: SocketAddr::new(job.advertise.unwrap_or(anywhere), 0),
+        peers: Vec::new(),
+        controller_peers,
+        tracker: job.tracker.clone(),
+    };
+    let mut started = session.attend(launch(engine, config.clone())).await;
+    if let (Err(Halt::Failed(error)), Some(address)) = (&started, job.advertise)
+        && error.is_foreign_address()
+    {
+        // Behind address translation the advertised address is not one of the host's own.
+        session.warn(format!("{address} is not an address of this host: listening on all of them"), None).await;
+        config.listen = SocketAddr::new(anywhere, 0);
+        started = session.attend(launch(engine, config)).await;
+    }
+    let handle = started?;
+    let address = handle.local_addr;
+    session.attach(handle, work.blob.is_none());
+    Ok(address)
+}
+
+async fn launch<E: Engine>(engine: &E, config: EngineConfig) -> Result<EngineHandle, JobError> {
+    engine.start(config).await.map_err(JobError::Engine)
+}
+
+/// Waits for the transfer and opens the gate. A blob from the cache has passed it in the preflight; if the engine wrote to it, it
+/// has to pass it again.
+async fn obtain(session: &mut Session, job: &DeployJob, work: &mut Work) -> Result<VerifiedBlob, Halt> {
+    let path = match &work.blob {
+        Some(blob) => blob.path().to_owned(),
+        None => work.held.root.partial(&job.manifest.digest),
+    };
+    if work.blob.is_none() {
+        session.enter(HostState::Downloading).await;
+    }
+    session.transfer().await?;
+    session.engine_is_optional();
+    let bytes = session.byte_counts(0);
+    if bytes.from_peers + bytes.from_controller + bytes.from_origin == 0
+        && let Some(blob) = work.blob.take()
+    {
+        return Ok(blob);
+    }
+    session.enter(HostState::Verifying).await;
+    let (digest, size) = (job.manifest.digest, job.manifest.size);
+    session
+        .blocking(move |cancel| {
+            let missing = || EngineError::Engine(format!("{} is not there after the transfer", path.display()));
+            let blob = UnverifiedBlob::open(path.clone())?.ok_or_else(missing)?;
+            Ok(blob.verify(&digest, size, &|| cancel.is_set())?)
+        })
+        .await
+}
+
+/// Unpacks the verified artifact and makes the result a complete release. A rename moves the artifact into the cache.
+async fn unpack(session: &mut Session, job: &Arc<DeployJob>, work: &mut Work, blob: VerifiedBlob) -> Result<(), Halt> {
+    session.enter(HostState::Extracting).await;
+    let (job, root, store) = (job.clone(), work.held.root.clone(), work.store.clone());
+    let sequence = releases::next_sequence(&work.held.releases);
+    let clock = session.env.clock;
+    let (blob, warning) = session
+        .blocking(move |cancel| {
+            let staging = root.staging(&job.release);
+            disk::remove_tree(&staging)?;
+            let limits = UnpackLimits::for_space(space::spendable(&root.releases())?);
+            let (kind, name) = (job.manifest.archive, &job.manifest.file_name);
+            artifact::unpack(blob.path(), kind, name, &staging, &limits, &|| cancel.is_set())?;
+            let record = Record {
+                release: job.release.clone(),
+                manifest: job.manifest.clone(),
+                sequence,
+                staged_at: clock.stamp(),
+                activated_at: None,
+                replaced: None,
+            };
+            releases::complete(&root, &record)?;
+            let adopted = store.map_or(Ok(false), |store| store.adopt(&blob, false, clock.now()));
+            Ok((blob, adopted.err().map(|error| chain(&error))))
+        })
+        .await?;
+    if let Some(warning) = warning {
+        session.warn(format!("the artifact is not cached: {warning}"), None).await;
+        work.store = None;
+    }
+    work.blob = Some(blob);
+    Ok(())
+}
+
+/// Removes what a deploy that goes no further made, except the partial download that the next run resumes.
+async fn abandon(session: &mut Session, job: &Arc<DeployJob>, work: Work, halt: &Halt) {
+    session.stop_engine().await;
+    // Data that failed the gate is worth nothing, and a download that filled the disk must not keep it full.
+    let discard = match halt {
+        Halt::Failed(JobError::Verify(VerifyError::Mismatch { .. })) => true,
+        Halt::Failed(error) => error.is_disk_full(),
+        Halt::Stopped(_) | Halt::Told => false,
+    };
+    let job = job.clone();
+    let removed = super::session::uninterrupted(move || {
+        let root = &work.held.root;
+        if !work.there {
+            releases::remove(root, &job.release)?;
+        }
+        if discard {
+            disk::remove_file(&root.partial(&job.manifest.digest))?;
+        }
+        Ok(())
+    });
+    if let Err(error) = removed.await {
+        // The next deploy removes it under the lock.
+        tracing::warn!("leftovers stay: {}", chain(&error));
+    }
+}
+
+/// After the confirmation: the cache gets what a rename could not give it, old releases and old blobs go. Nothing here can
+/// fail the host.
+async fn housekeep(session: &mut Session, job: &Arc<DeployJob>, work: &Arc<Work>) -> Result<(), Halt> {
+    let (job, work, env) = (job.clone(), work.clone(), session.env.clone());
+    let notices = session.blocking(move |cancel| Ok(tidy(&job, &work, &env, cancel))).await?;
+    for notice in notices {
+        session.warn(notice, None).await;
+    }
+    Ok(())
+}
+
+fn tidy(job: &DeployJob, work: &Work, env: &AgentEnv, cancel: &Cancel) -> Vec<String> {
+    let mut notices = Vec::new();
+    let root = &work.held.root;
+    if let Err(error) = prune(root, job, work, cancel) {
+        notices.push(format!("old releases stay: {}", chain(&error)));
+    }
+    if let Some(store) = &work.store
+        && !cancel.is_set()
+        && let Err(error) = fill(store, job, work, env)
+    {
+        notices.push(format!("the cache is not in order: {}", chain(&error)));
+    }
+    if work.store.is_none()
+        && let Err(error) = disk::remove_file(&root.partial(&job.manifest.digest))
+    {
+        notices.push(format!("the downloaded artifact stays: {}", chain(&error)));
+    }
+    notices
+}
+
+fn prune(root: &Root, job: &DeployJob, work: &Work, cancel: &Cancel) -> Result<Vec<ReleaseId>, disk::DiskError> {
+    let before = work.held.current.iter().cloned();
+    let previous = releases::previous(&releases::list(root)?, &job.release);
+    let protected: BTreeSet<ReleaseId> = before.chain(previous).chain([job.release.clone()]).collect();
+    let gone = releases::prune(root, job.keep_releases as usize, &protected, &|| cancel.is_set())?;
+    if !gone.is_empty() {
+        tracing::info!("removed {} old releases", gone.len());
+    }
+    Ok(gone)
+}
+
+fn fill(store: &Store, job: &DeployJob, work: &Work, env: &AgentEnv) -> Result<(), disk::DiskError> {
+    if let Some(blob) = &work.blob {
+        store.adopt(blob, true, env.clock.now())?;
+    }
+    let gone = store.evict(job.cache_limit, &job.manifest.digest, env.clock.now())?;
+    if gone > 0 {
+        tracing::info!("removed {gone} artifacts from the cache");
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! The activation journal, `.fleetdrop/journal`: what was about to happen to `current` and what did.
+//!
+//! Each change rewrites the file atomically and is on the disk before the step it announces. The last entry alone decides what
+//! a later agent does; up to [`KEPT`] older ones stay for people. A file that cannot be understood counts as empty and is told.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::disk::{self, DiskError};
+use crate::model::{ReleaseId, RunId};
+
+/// How many entries the journal keeps.
+const KEPT: usize = 32;
+
+/// How far an activation got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stage {
+    /// `current` is about to be switched.
+    Prepared,
+    /// `current` was switched.
+    Activated,
+    /// The controller saw it: the switch stays.
+    Confirmed,
+    /// `current` was switched back.
+    Reverted,
+}
+
+/// One step of one activation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct JournalEntry {
+    /// How far it got.
+    pub(crate) stage: Stage,
+    /// The run that did it.
+    pub(crate) run: RunId,
+    /// The release it switches to.
+    pub(crate) release: ReleaseId,
+    /// The release that was live before.
+    pub(crate) previous: Option<ReleaseId>,
+    /// When, RFC 3339 in UTC.
+    pub(crate) at: String,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Contents {
+    entries: Vec<JournalEntry>,
+}
+
+/// The journal of one application's root.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    contents: Contents,
+    damaged: bool,
+}
+
+impl Journal {
+    /// Reads the journal at `path`.
+    pub(crate) fn load(path: PathBuf) -> Result<Self, DiskError> {
+        let bytes = disk::read_small(&path)?;
+        let parsed = bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+        let damaged = parsed.is_err();
+        Ok(Self { path, contents: parsed.ok().flatten().unwrap_or_default(), damaged })
+    }
+
+    /// True if the file was there but could not be understood.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
+    /// Returns the last entry.
+    pub(crate) fn last(&self) -> Option<&JournalEntry> {
+        self.contents.entries.last()
+    }
+
+    /// Adds an entry; when it returns, the entry is on the disk.
+    pub(crate) fn append(&mut self, entry: JournalEntry) -> Result<(), DiskError> {
+        let entries = &mut self.contents.entries;
+        entries.push(entry);
+        if entries.len() > KEPT {
+            entries.drain(..entries.len() - KEPT);
+        }
+        let written = serde_json::to_vec(&self.contents).map_err(std::io::Error::from);
+        let written = disk::At::at(written, "write", &self.path).and_then(|bytes| disk::write_atomic(&self.path, &bytes));
+        if written.is_err() {
+            // Memory must not know more than the disk.
+            self.contents.entries.pop();
+        }
+        written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(stage: Stage, release: &str) -> JournalEntry {
+        JournalEntry {
+            stage,
+            run: RunId::new("00000000000000aa").unwrap(),
+            release: ReleaseId::new(release).unwrap(),
+            previous: None,
+            at: "2026-11-20T03:15:00Z".into(),
+        }
+    }
+
+    #[test]
+    fn the_last_entry_survives_and_the_file_stays_small() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        for n in 0..KEPT + 10 {
+            let mut journal = Journal::load(path.clone()).unwrap();
+            journal.append(entry(Stage::Prepared, &format!("r{n}"))).unwrap();
+        }
+        let journal = Journal::load(path).unwrap();
+        assert_eq!(journal.contents.entries.len(), KEPT);
+        assert_eq!(journal.last(), Some(&entry(Stage::Prepared, &format!("r{}", KEPT + 9))));
+    }
+
+    #[test]
+    fn a_damaged_journal_counts_as_empty_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        assert!(!Journal::load(path.clone()).unwrap().is_damaged());
+        std::fs::write(&path, b"{\"entries\":[{\"stage\":\"prep").unwrap();
+        let mut journal = Journal::load(path.clone()).unwrap();
+        assert!(journal.is_damaged() && journal.last().is_none());
+        journal.append(entry(Stage::Confirmed, "r1")).unwrap();
+        assert_eq!(Journal::load(path).unwrap().last(), Some(&entry(Stage::Confirmed, "r1")));
+    }
+}

@@ -1,0 +1,75 @@
+//! A rollback on one host: find the release, then the same switch as a deploy's. Nothing is transferred or created.
+
+use super::{
+    AgentEnv,
+    activation::Staged,
+    failure::JobError,
+    preflight::{self, Held},
+    releases,
+    root::{Root, RootError, check_trust},
+    session::{Halt, Session},
+    switch::{self, Unswitched},
+};
+use crate::{
+    model::{ByteCounts, HostState, ReleaseId},
+    wire::{FromAgent, RollbackJob, ToAgent},
+};
+
+/// Does a rollback. Returns once the controller has been told how it ended or has stopped it.
+pub(crate) async fn rollback(session: &mut Session, job: RollbackJob) -> Result<(), Halt> {
+    session.during = HostState::Preparing;
+    let (asked, env) = (job.clone(), session.env.clone());
+    let (mut held, target) = session.blocking(move |_| prepare(&asked, &env)).await?;
+    for notice in std::mem::take(&mut held.notices) {
+        session.warn(notice.message, notice.hint).await;
+    }
+    if held.current.as_ref() == Some(&target) {
+        let previous = releases::previous(&held.releases, &target);
+        drop(held);
+        session.tell(FromAgent::AlreadyActive { current: target, previous }).await;
+        return Err(session.settle().await);
+    }
+    session.tell(FromAgent::Prepared { port: None, have: 0, current: held.current.clone() }).await;
+    match session.hear().await? {
+        ToAgent::Start { .. } => {}
+        other => return Err(session.out_of_order(&other)),
+    }
+    session.during = HostState::Staged;
+    session.tell(FromAgent::Staged { release: target.clone(), bytes: ByteCounts::default() }).await;
+    let staged = Staged::new(held.root.clone(), session.env.clock, job.run, target);
+    match switch::switch(session, staged, job.confirm_seconds).await {
+        Ok(()) => {}
+        Err(Unswitched::Before(halt) | Unswitched::After(halt)) => return Err(halt),
+    }
+    let halt = session.settle().await;
+    drop(held);
+    Err(halt)
+}
+
+/// Takes the lock and finds the release to go to.
+fn prepare(job: &RollbackJob, env: &AgentEnv) -> Result<(Held, ReleaseId), JobError> {
+    let root = Root::new(&job.deploy_to, env.home.as_deref())?;
+    check_trust(root.path(), env.uid)?;
+    if !root.releases().is_dir() {
+        return Err(RootError::BadPath {
+            path: job.deploy_to.clone(),
+            what: "deploy_to",
+            reason: "nothing was deployed there",
+        }
+        .into());
+    }
+    root.prepare(env.uid)?;
+    let held = preflight::hold(root, &job.run, env)?;
+    let target = match &job.to {
+        Some(id) if held.releases.iter().any(|release| release.id == *id) => id.clone(),
+        Some(id) => {
+            let releases = held.root.releases().display().to_string();
+            return Err(JobError::NoSuchRelease { release: id.clone(), releases });
+        }
+        None => {
+            let previous = held.current.as_ref().and_then(|current| releases::previous(&held.releases, current));
+            previous.ok_or_else(|| JobError::NoPrevious(held.root.releases().display().to_string()))?
+        }
+    };
+    Ok((held, target))
+}

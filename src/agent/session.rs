@@ -1,0 +1,397 @@
+//! One conversation: hello, one job, its end. Owns who may say what when; the jobs own what is done.
+//!
+//! While a job works, the session listens: a stop, the end of the channel or a message out of order interrupts the work. Work on the disk
+//! runs on blocking threads and is always waited for, so that nothing changes after the agent has said its last word.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Interval, MissedTickBehavior},
+};
+
+use super::{
+    AgentEnv, deploy,
+    failure::JobError,
+    link::{Heard, Link},
+    rollback, status,
+};
+use crate::{
+    model::{ByteCounts, HostState},
+    swarm::{Engine, EngineHandle, TransferStats},
+    wire::{AgentHello, FromAgent, Job, PeerAddr, StopReason, ToAgent, TransferProgress, WIRE_VERSION},
+};
+
+/// How often progress is told at most.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// How long the engine may take to stop.
+const ENGINE_STOP: Duration = Duration::from_secs(5);
+/// The shortest lease, whatever the job says.
+const MIN_LEASE: Duration = Duration::from_secs(1);
+
+/// How a conversation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The controller stopped the agent, or the job ended and the controller was told how.
+    Orderly,
+    /// The channel was lost, or the process was told to end; why.
+    Lost(String),
+}
+
+/// Why a job goes no further.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    /// It failed.
+    Failed(JobError),
+    /// The controller said stop.
+    Stopped(StopReason),
+    /// The controller has been told everything: nothing is left to say.
+    Told,
+}
+
+impl<E: Into<JobError>> From<E> for Halt {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Tells work on a blocking thread that its result is no longer wanted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// True once the work should end.
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Something that happened while the session listened.
+#[derive(Debug)]
+enum Event {
+    Heard(Heard),
+    EngineFailed(crate::swarm::EngineError),
+    Tick,
+}
+
+/// The agent's side of the conversation.
+#[derive(Debug)]
+pub(crate) struct Session {
+    link: Link,
+    /// The agent's surroundings.
+    pub(crate) env: AgentEnv,
+    /// The state that failures are reported in.
+    pub(crate) during: HostState,
+    /// Where space is measured when a disk is full.
+    pub(crate) place: Option<PathBuf>,
+    engine: Option<EngineHandle>,
+    engine_needed: bool,
+    last: Option<TransferStats>,
+    told: TransferStats,
+    settled: bool,
+    ticks: Interval,
+}
+
+/// Speaks the wire protocol on `input` and `output` until the job is over.
+///
+/// One call does one job. Cancelling the returned future is like killing the agent: use [`AgentEnv::stop`] instead.
+pub async fn serve<E, R, W>(engine: E, input: R, output: W, env: AgentEnv) -> Ended
+where
+    E: Engine,
+    R: AsyncRead + Unpin + Send + 'static,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let mut ticks = tokio::time::interval(PROGRESS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut session = Session {
+        link: Link::new(input, output, env.stop.clone()),
+        env,
+        during: HostState::Preparing,
+        place: None,
+        engine: None,
+        engine_needed: false,
+        last: None,
+        told: TransferStats::default(),
+        settled: false,
+        ticks,
+    };
+    let halt = match session.job(&engine).await {
+        Ok(()) => Halt::Told,
+        Err(halt) => halt,
+    };
+    session.end(halt).await
+}
+
+impl Session {
+    async fn job<E: Engine>(&mut self, engine: &E) -> Result<(), Halt> {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        self.tell(FromAgent::Hello(AgentHello { wire_version: WIRE_VERSION, version, pid: std::process::id() })).await;
+        let message = self.hear().await?;
+        match message {
+            ToAgent::Job(Job::Deploy(job)) => {
+                self.set_lease(job.lease_seconds);
+                deploy::deploy(self, engine, *job).await
+            }
+            ToAgent::Job(Job::Rollback(job)) => {
+                self.set_lease(job.lease_seconds);
+                rollback::rollback(self, job).await
+            }
+            ToAgent::Job(Job::Status { deploy_to }) => status::status(self, deploy_to).await,
+            other => Err(self.out_of_order(&other)),
+        }
+    }
+
+    fn set_lease(&mut self, seconds: u32) {
+        self.link.set_lease(Duration::from_secs(seconds.into()).max(MIN_LEASE));
+    }
+
+    async fn end(mut self, halt: Halt) -> Ended {
+        self.stop_engine().await;
+        let ended = match halt {
+            Halt::Told => Ended::Orderly,
+            Halt::Stopped(reason) => {
+                tracing::info!("stopped by the controller: {reason:?}");
+                Ended::Orderly
+            }
+            Halt::Failed(error) => {
+                let failure = error.report(self.during, self.place.as_deref());
+                if !self.settled {
+                    tracing::error!("{}", failure.message);
+                    self.tell(FromAgent::Failed(failure)).await;
+                }
+                match error {
+                    JobError::Gone(gone) => Ended::Lost(gone.to_string()),
+                    _ => Ended::Orderly,
+                }
+            }
+        };
+        self.link.close().await;
+        ended
+    }
+
+    /// Sends a message.
+    pub(crate) async fn tell(&mut self, message: FromAgent) {
+        self.link.send(message).await;
+    }
+
+    /// Enters a state and tells it.
+    pub(crate) async fn enter(&mut self, state: HostState) {
+        self.during = state;
+        self.tell(FromAgent::State { state }).await;
+    }
+
+    /// Tells something that stops nothing.
+    pub(crate) async fn warn(&mut self, message: String, hint: Option<&str>) {
+        tracing::warn!("{message}");
+        self.tell(FromAgent::Warning { message, hint: hint.map(str::to_owned) }).await;
+    }
+
+    /// Makes the failure for a message at the wrong time.
+    pub(crate) fn out_of_order(&self, message: &ToAgent) -> Halt {
+        Halt::Failed(JobError::OutOfOrder { message: name(message), during: self.during })
+    }
+
+    /// Takes over a running engine. It is stopped with the session.
+    pub(crate) fn attach(&mut self, engine: EngineHandle, needed: bool) {
+        self.engine = Some(engine);
+        self.engine_needed = needed;
+    }
+
+    /// Returns what the engine last told; nothing if none ever ran.
+    fn stats(&self) -> Option<TransferStats> {
+        let running = self.engine.as_ref().map(|engine| engine.stats().borrow().clone());
+        running.or_else(|| self.last.clone())
+    }
+
+    /// From now on nothing can fail the job: the controller has been told its outcome.
+    pub(crate) fn mark_settled(&mut self) {
+        self.settled = true;
+    }
+
+    /// Does nothing but upload until the controller says stop or the channel ends.
+    pub(crate) async fn settle(&mut self) -> Halt {
+        self.settled = true;
+        loop {
+            if let Err(halt) = self.hear().await {
+                return halt;
+            }
+        }
+    }
+
+    /// Gives the engine more peers.
+    pub(crate) async fn add_peers(&self, peers: Vec<PeerAddr>) {
+        if let Some(engine) = &self.engine {
+            engine.add_peers(peers.into_iter().map(|peer| peer.0).collect()).await;
+        }
+    }
+
+    /// From now on the engine only uploads: its failure stops nothing.
+    pub(crate) fn engine_is_optional(&mut self) {
+        self.engine_needed = false;
+    }
+
+    /// Stops the engine, if one runs, and waits for it.
+    pub(crate) async fn stop_engine(&mut self) {
+        self.last = self.stats();
+        if let Some(engine) = self.engine.take()
+            && tokio::time::timeout(ENGINE_STOP, engine.stop()).await.is_err()
+        {
+            tracing::warn!("the swarm engine did not stop in {} s", ENGINE_STOP.as_secs());
+        }
+    }
+
+    /// Waits for the next message a job has to act on. Peers go to the engine.
+    pub(crate) async fn hear(&mut self) -> Result<ToAgent, Halt> {
+        loop {
+            let event = self.event().await;
+            if let Some(message) = self.handle(event).await? {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// Waits until `work` is done while listening; any message but peers interrupts it. Interrupted work is dropped.
+    pub(crate) async fn attend<T>(&mut self, work: impl Future<Output = Result<T, JobError>>) -> Result<T, Halt> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            let event = tokio::select! {
+                done = &mut work => return Ok(done?),
+                event = self.event() => event,
+            };
+            if let Some(message) = self.handle(event).await? {
+                return Err(self.out_of_order(&message));
+            }
+        }
+    }
+
+    /// Runs work that blocks while listening. Interrupted work is told so and waited for.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&Cancel) -> Result<T, JobError> + Send + 'static,
+    ) -> Result<T, Halt> {
+        let cancel = Cancel::default();
+        let seen = cancel.clone();
+        let mut task = tokio::task::spawn_blocking(move || work(&seen));
+        let interrupted = self.attend(async { (&mut task).await.unwrap_or_else(|error| Err(lost(&error))) }).await;
+        if !task.is_finished() {
+            cancel.set();
+            // Its result no longer matters; that it has ended does.
+            let _ = task.await;
+        }
+        interrupted
+    }
+
+    /// Waits until the engine has everything. Without an engine nothing is awaited.
+    pub(crate) async fn transfer(&mut self) -> Result<(), Halt> {
+        let Some(mut stats) = self.engine.as_ref().map(EngineHandle::stats) else { return Ok(()) };
+        self.attend(async move {
+            if stats.wait_for(|stats| stats.complete).await.is_err() {
+                // The engine has ended: the session learns why and interrupts this.
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Cancel-safe: an event is lost only together with the session.
+    async fn event(&mut self) -> Event {
+        let engine = &mut self.engine;
+        tokio::select! {
+            biased;
+            heard = self.link.next() => Event::Heard(heard),
+            error = async {
+                match engine {
+                    Some(engine) => engine.failed().await,
+                    None => std::future::pending().await,
+                }
+            } => Event::EngineFailed(error),
+            _ = self.ticks.tick() => Event::Tick,
+        }
+    }
+
+    async fn handle(&mut self, event: Event) -> Result<Option<ToAgent>, Halt> {
+        match event {
+            Event::Heard(Heard::Message(ToAgent::Peers { peers })) => self.add_peers(peers).await,
+            Event::Heard(Heard::Message(ToAgent::Stop { reason })) => return Err(Halt::Stopped(reason)),
+            Event::Heard(Heard::Message(message)) if self.settled => {
+                let message = format!("the controller sent `{}` after the job's end; it was ignored", name(&message));
+                self.warn(message, None).await;
+            }
+            Event::Heard(Heard::Message(message)) => return Ok(Some(message)),
+            Event::Heard(Heard::Gone(gone)) => return Err(JobError::Gone(gone).into()),
+            Event::EngineFailed(error) => {
+                self.last = self.stats();
+                self.engine = None;
+                if self.engine_needed {
+                    return Err(error.into());
+                }
+                let message = format!("the host no longer uploads: {}", super::failure::chain(&error));
+                self.warn(message, None).await;
+            }
+            Event::Tick => self.tell_progress(),
+        }
+        Ok(None)
+    }
+
+    fn tell_progress(&mut self) {
+        let Some(stats) = self.stats() else { return };
+        if stats != self.told {
+            let progress = TransferProgress { bytes: stats.bytes, rate: stats.rate, peers: stats.peers };
+            self.link.send_if_idle(FromAgent::Progress(progress));
+            self.told = stats;
+        }
+    }
+
+    /// Returns the bytes by source; `size` bytes from the disk if no engine ran.
+    pub(crate) fn byte_counts(&self, size: u64) -> ByteCounts {
+        self.stats().map_or(ByteCounts { from_disk: size, ..ByteCounts::default() }, |stats| stats.bytes)
+    }
+}
+
+/// Runs work that blocks and must not be interrupted: the switch itself.
+pub(crate) async fn uninterrupted<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, JobError> + Send + 'static,
+) -> Result<T, JobError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(lost(&error)))
+}
+
+fn lost(error: &tokio::task::JoinError) -> JobError {
+    JobError::Internal(error.to_string())
+}
+
+/// Returns a message's name on the wire.
+pub(crate) fn name(message: &ToAgent) -> &'static str {
+    match message {
+        ToAgent::Job(_) => "job",
+        ToAgent::Start { .. } => "start",
+        ToAgent::Peers { .. } => "peers",
+        ToAgent::Ping => "ping",
+        ToAgent::Activate => "activate",
+        ToAgent::Confirm => "confirm",
+        ToAgent::Stop { .. } => "stop",
+    }
+}
+
+/// Returns why the agent stops, for a revert's reason.
+pub(crate) fn why(halt: &Halt) -> String {
+    match halt {
+        Halt::Failed(error) => super::failure::chain(error),
+        Halt::Stopped(StopReason::Finished) => "the run ended before it was confirmed".into(),
+        Halt::Stopped(StopReason::Interrupted) => "the operator interrupted the run".into(),
+        Halt::Stopped(StopReason::BudgetExceeded) => "too many hosts dropped out".into(),
+        Halt::Stopped(StopReason::Aborted) => "the run was aborted".into(),
+        Halt::Told => "the job ended".into(),
+    }
+}

@@ -1,0 +1,155 @@
+//! Is there room? The preflight's estimate and the numbers for a message when a disk turned out to be full.
+//!
+//! Needed: what is missing of the artifact, the unpacked release and a reserve. How large a compressed archive becomes is not known
+//! before it is there; it is at least taken for its own size, which is required, and [`EXPANSION`] times its size, below
+//! which the operator is warned. Unpacking into a disk that is too small fails before anything is visible.
+
+use std::path::{Path, PathBuf};
+
+use super::disk::{self, DiskError, Room};
+use crate::model::{ArchiveKind, Manifest};
+
+/// How much larger than its archive a release usually is at most.
+const EXPANSION: u64 = 3;
+/// What stays free: this share of the file system, at most [`MAX_RESERVE`] bytes.
+const RESERVE_SHARE: u64 = 50;
+const MAX_RESERVE: u64 = 64 << 20;
+/// How many files must at least be possible.
+const MIN_FILES: u64 = 16;
+
+/// Says that there is too little room.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SpaceError {
+    /// Too few bytes.
+    #[error(
+        "not enough space in {}: {} needed ({} for the artifact, {} for the release, {} reserve), {} free",
+        path.display(), bytes(*artifact + *release + *reserve), bytes(*artifact), bytes(*release), bytes(*reserve), bytes(*free)
+    )]
+    Bytes {
+        /// Where.
+        path: PathBuf,
+        /// What is missing of the artifact.
+        artifact: u64,
+        /// The least the release takes.
+        release: u64,
+        /// What stays free.
+        reserve: u64,
+        /// What is free.
+        free: u64,
+    },
+    /// Too few inodes.
+    #[error("no more files can be created in {}: {free} inodes are free", path.display())]
+    Files {
+        /// Where.
+        path: PathBuf,
+        /// How many are free.
+        free: u64,
+    },
+    /// It can't be measured.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// Writes a number of bytes for people: `1.5 GiB`.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = count as f64;
+    let mut unit = "bytes";
+    for next in UNITS {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    if unit == "bytes" { format!("{count} bytes") } else { format!("{value:.1} {unit}") }
+}
+
+/// One place that must hold something.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Demand<'a> {
+    /// A directory on its file system.
+    pub(crate) dir: &'a Path,
+    /// How many bytes.
+    pub(crate) bytes: u64,
+}
+
+/// Checks that `artifact` and the release fit. Returns a warning if they do only if the archive expands little.
+pub(crate) fn check(artifact: Demand<'_>, releases: &Path, manifest: &Manifest) -> Result<Option<String>, SpaceError> {
+    let there = disk::room(releases)?;
+    let partial = disk::room(artifact.dir)?;
+    let shared = there.device == partial.device;
+    if !shared {
+        fits(artifact.dir, &partial, artifact.bytes, 0)?;
+    }
+    let here = if shared { artifact.bytes } else { 0 };
+    fits(releases, &there, here, manifest.size)?;
+    let usual = match manifest.archive {
+        ArchiveKind::Tar | ArchiveKind::File => manifest.size,
+        _ => manifest.size.saturating_mul(EXPANSION),
+    };
+    Ok(fits(releases, &there, here, usual).err().map(|error| format!("it may not fit when unpacked: {error}")))
+}
+
+fn fits(path: &Path, room: &Room, artifact: u64, release: u64) -> Result<(), SpaceError> {
+    if let Some(free) = room.free_files
+        && free < MIN_FILES
+    {
+        return Err(SpaceError::Files { path: path.to_owned(), free });
+    }
+    let reserve = reserve(room);
+    if artifact.saturating_add(release).saturating_add(reserve) > room.free {
+        return Err(SpaceError::Bytes { path: path.to_owned(), artifact, release, reserve, free: room.free });
+    }
+    Ok(())
+}
+
+fn reserve(room: &Room) -> u64 {
+    (room.total / RESERVE_SHARE).min(MAX_RESERVE)
+}
+
+/// Returns how many bytes may be written below `path` without touching the reserve.
+pub(crate) fn spendable(path: &Path) -> Result<u64, DiskError> {
+    let room = disk::room(path)?;
+    Ok(room.free.saturating_sub(reserve(&room)))
+}
+
+/// Tells how much room is left where a write failed, for the message.
+pub(crate) fn left(path: &Path) -> Option<String> {
+    let existing = path.ancestors().find(|path| path.exists())?;
+    let room = disk::room(existing).ok()?;
+    let files = room.free_files.map_or(String::new(), |files| format!(", {files} inodes"));
+    Some(format!("{} free{files} in {}", bytes(room.free), existing.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn room(free: u64, total: u64, free_files: Option<u64>) -> Room {
+        Room { device: 1, free, total, free_files }
+    }
+
+    #[test]
+    fn the_message_has_the_numbers() {
+        let error = fits(Path::new("/srv/shop"), &room(10 * MIB, 100 * MIB, None), 6 * MIB, 6 * MIB).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "not enough space in /srv/shop: 14.0 MiB needed (6.0 MiB for the artifact, 6.0 MiB for the release, \
+             2.0 MiB reserve), 10.0 MiB free"
+        );
+        assert!(fits(Path::new("/"), &room(14 * MIB, 100 * MIB, Some(16)), 6 * MIB, 6 * MIB).is_ok());
+        let error = fits(Path::new("/srv"), &room(u64::MAX, u64::MAX, Some(3)), 1, 1).unwrap_err();
+        assert_eq!(error.to_string(), "no more files can be created in /srv: 3 inodes are free");
+        assert!(fits(Path::new("/srv"), &room(u64::MAX, 1, None), u64::MAX, u64::MAX).is_ok());
+    }
+
+    #[test]
+    fn bytes_for_people() {
+        for (count, text) in [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB")] {
+            assert_eq!(bytes(count), text);
+        }
+    }
+}

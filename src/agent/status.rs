@@ -1,0 +1,51 @@
+//! What is on the host for one application. Changes nothing and holds no lock.
+
+use super::{
+    AgentEnv,
+    failure::JobError,
+    lock, releases,
+    root::Root,
+    session::{Halt, Session},
+};
+use crate::{
+    model::HostState,
+    wire::{FromAgent, HostStatus, ReleaseInfo},
+};
+
+/// Reports and ends.
+pub(crate) async fn status(session: &mut Session, deploy_to: String) -> Result<(), Halt> {
+    session.during = HostState::Preparing;
+    let env = session.env.clone();
+    let status = session.blocking(move |_| read(&deploy_to, &env)).await?;
+    session.tell(FromAgent::Status(status)).await;
+    session.mark_settled();
+    Ok(())
+}
+
+fn read(deploy_to: &str, env: &AgentEnv) -> Result<HostStatus, JobError> {
+    let root = Root::new(deploy_to, env.home.as_deref())?;
+    let current = releases::current(&root)?.live();
+    let releases = releases::list(&root)?;
+    let previous = current.as_ref().and_then(|current| releases::previous(&releases, current));
+    let locked_by = match lock::holder(&root.lock()) {
+        // Only its owner may look into the private directory; the rest of the status is worth having.
+        Err(error) if error.source.kind() == std::io::ErrorKind::PermissionDenied => None,
+        holder => holder?.map(|holder| holder.run),
+    };
+    let info = |release: releases::Release| {
+        let record = release.record;
+        ReleaseInfo {
+            id: release.id,
+            app: record.as_ref().map(|record| record.manifest.app.clone()),
+            digest: record.as_ref().map(|record| record.manifest.digest),
+            activated_at: record.and_then(|record| record.activated_at),
+        }
+    };
+    Ok(HostStatus {
+        deploy_to: root.path().display().to_string(),
+        current,
+        previous,
+        releases: releases.into_iter().map(info).collect(),
+        locked_by,
+    })
+}

@@ -1,0 +1,333 @@
+//! Artifacts on the host: the partial download, the gate it must pass, and the cache of those that passed.
+//!
+//! `<cache>/blobs/sha256/<digest>` holds artifacts that passed the gate once. Even so a blob from the cache is hashed again before it
+//! is used: disks rot. The types keep the two apart: [`UnverifiedBlob`] becomes [`VerifiedBlob`] by its SHA-256 and in no other
+//! way, and only a verified one is unpacked or adopted. The cache is private to its user, bounded by size and age (least
+//! recently used first), and a blob that a run uses is locked (`flock`, shared) and so never evicted under it.
+
+use std::{
+    fs::{self, File, FileTimes, OpenOptions},
+    io::{self, Read as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use rustix::fs::OFlags;
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    disk::{self, At as _, DiskError},
+    root::{self, RootError},
+};
+use crate::model::Digest;
+
+/// How long an unused artifact stays in the cache.
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The most cache entries looked at.
+const MAX_ENTRIES: usize = 100_000;
+/// What the name of a copy that is not complete yet starts with.
+const INCOMING: &str = ".incoming-";
+/// How much is hashed between two looks at whether to stop, in bytes.
+const STEP: usize = 1 << 20;
+
+/// Says why a blob did not become a verified one.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VerifyError {
+    /// The bytes are not the artifact's.
+    #[error("{} is not the artifact: {found}, expected {expected}", path.display())]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// What it is: digest or size.
+        found: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// It can't be read.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The agent was told to stop.
+    #[error("stopped while checking the artifact")]
+    Cancelled,
+}
+
+/// A file that claims to be an artifact.
+#[derive(Debug)]
+pub(crate) struct UnverifiedBlob {
+    file: File,
+    path: PathBuf,
+}
+
+/// A file whose SHA-256 is the artifact's. Held open and, in the cache, locked against eviction.
+#[derive(Debug)]
+pub(crate) struct VerifiedBlob {
+    file: File,
+    path: PathBuf,
+    size: u64,
+    digest: Digest,
+}
+
+impl UnverifiedBlob {
+    /// Opens a file of the agent's own directories; `None` if it is not there.
+    pub(crate) fn open(path: PathBuf) -> Result<Option<Self>, DiskError> {
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).at("open", &path),
+        };
+        if !file.metadata().at("look at", &path)?.is_file() {
+            return Err(io::Error::other("it is not a regular file")).at("open", &path);
+        }
+        Ok(Some(Self { file, path }))
+    }
+
+    /// Reads the whole file: the hard gate. `cancelled` is asked every mebibyte.
+    pub(crate) fn verify(self, digest: &Digest, size: u64, cancelled: &dyn Fn() -> bool) -> Result<VerifiedBlob, VerifyError> {
+        let mismatch = |found, expected| VerifyError::Mismatch { path: self.path.clone(), found, expected };
+        let length = self.file.metadata().at("look at", &self.path)?.len();
+        if length != size {
+            return Err(mismatch(format!("it has {length} bytes"), format!("{size} bytes")));
+        }
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; STEP];
+        let mut offset = 0;
+        loop {
+            if cancelled() {
+                return Err(VerifyError::Cancelled);
+            }
+            // Not from the file's position: another descriptor of it may be in use.
+            let read = match self.file.read_at(&mut buffer, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read.at("read", &self.path)?,
+            };
+            if read == 0 {
+                break;
+            }
+            hasher.update(&buffer[..read]);
+            offset += read as u64;
+        }
+        let found = Digest(hasher.finalize().into());
+        if found != *digest {
+            return Err(mismatch(format!("its SHA-256 is {found}"), digest.to_string()));
+        }
+        Ok(VerifiedBlob { file: self.file, path: self.path, size, digest: *digest })
+    }
+}
+
+impl VerifiedBlob {
+    /// Returns where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// One user's cache of verified artifacts.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    blobs: PathBuf,
+}
+
+impl Store {
+    /// Opens the cache at `cache` and creates what is missing.
+    pub(crate) fn open(cache: &Path, uid: u32) -> Result<Self, RootError> {
+        root::check_trust(cache, uid)?;
+        disk::create_dir(cache)?;
+        let blobs = cache.join("blobs");
+        disk::private_dir(&blobs, uid)?;
+        let blobs = blobs.join("sha256");
+        disk::private_dir(&blobs, uid)?;
+        disk::writable_dir(&blobs)?;
+        Ok(Self { blobs })
+    }
+
+    /// Returns where the artifact with that digest would be.
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
+        self.blobs.join(digest.to_string())
+    }
+
+    /// Opens a cached artifact, locks it against eviction and marks it as used now.
+    pub(crate) fn open_blob(&self, digest: &Digest, now: SystemTime) -> Result<Option<UnverifiedBlob>, DiskError> {
+        let Some(blob) = UnverifiedBlob::open(self.path(digest))? else { return Ok(None) };
+        // An evictor that holds the exclusive lock is about to remove it: then it is not there.
+        if blob.file.try_lock_shared().is_err() {
+            return Ok(None);
+        }
+        let _ = blob.file.set_times(FileTimes::new().set_modified(now));
+        Ok(Some(blob))
+    }
+
+    /// Removes a blob that did not pass the gate.
+    pub(crate) fn discard(&self, digest: &Digest) -> Result<(), DiskError> {
+        disk::remove_file(&self.path(digest))
+    }
+
+    /// Moves a verified artifact into the cache: by a rename, or by a copy where the cache is on another file system and
+    /// `copy` allows that it takes long. Returns whether it is in the cache. What reads or serves the file through an open
+    /// descriptor is not disturbed.
+    pub(crate) fn adopt(&self, blob: &VerifiedBlob, copy: bool, now: SystemTime) -> Result<bool, DiskError> {
+        let path = self.path(&blob.digest);
+        if blob.path == path {
+            return Ok(true);
+        }
+        let _ = blob.file.try_lock_shared();
+        let _ = blob.file.set_times(FileTimes::new().set_modified(now));
+        match fs::rename(&blob.path, &path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices && !copy => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                self.copy_in(blob, &path)?;
+                disk::remove_file(&blob.path)?;
+            }
+            Err(error) => return Err(error).at("move the artifact to", &path),
+        }
+        disk::sync_dir(&self.blobs)?;
+        Ok(true)
+    }
+
+    fn copy_in(&self, blob: &VerifiedBlob, path: &Path) -> Result<(), DiskError> {
+        let room = disk::room(&self.blobs)?;
+        if room.free < blob.size {
+            let text = format!("{} bytes are free, {} are needed", room.free, blob.size);
+            return Err(io::Error::new(io::ErrorKind::StorageFull, text)).at("copy the artifact to", path);
+        }
+        let temporary = self.blobs.join(format!("{INCOMING}{}-{}", std::process::id(), blob.digest));
+        let copied = (|| {
+            let mut from = File::open(&blob.path)?;
+            let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            // Locked like a blob in use, so that no other agent takes it for a leftover.
+            let _ = to.try_lock_shared();
+            io::copy(&mut (&mut from).take(blob.size), &mut to)?;
+            to.sync_all()?;
+            fs::rename(&temporary, path)
+        })();
+        if copied.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        copied.at("copy the artifact to", path)
+    }
+
+    /// Removes the least recently used blobs until the rest fits in `limit` bytes, those older than [`MAX_AGE`], and copies that
+    /// dead agents left. Never `keep`, never one in use. Returns how many went.
+    pub(crate) fn evict(&self, limit: u64, keep: &Digest, now: SystemTime) -> Result<usize, DiskError> {
+        let mut blobs = Vec::new();
+        let mut total = 0_u64;
+        let keep = keep.to_string();
+        for name in disk::names(&self.blobs, MAX_ENTRIES)? {
+            let path = self.blobs.join(&name);
+            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+            total = total.saturating_add(meta.blocks().saturating_mul(512));
+            if name.to_str() != Some(&keep) {
+                let leftover = name.to_str().is_none_or(|name| name.starts_with(INCOMING));
+                let used = if leftover { SystemTime::UNIX_EPOCH } else { meta.modified().unwrap_or(SystemTime::UNIX_EPOCH) };
+                blobs.push((used, meta.blocks().saturating_mul(512), path));
+            }
+        }
+        blobs.sort();
+        let mut gone = 0;
+        for (used, size, path) in blobs {
+            let expired = now.duration_since(used).is_ok_and(|age| age > MAX_AGE);
+            if (total > limit || expired) && !in_use(&path) {
+                disk::remove_file(&path)?;
+                total = total.saturating_sub(size);
+                gone += 1;
+            }
+        }
+        Ok(gone)
+    }
+}
+
+/// True if some agent holds the blob. The lock is given back when the file closes, after the caller removed it or a moment
+/// before: whoever opens the path then finds nothing or a blob that it hashes again.
+fn in_use(path: &Path) -> bool {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file.try_lock().is_err(),
+        // A planted symlink or the like: nobody uses it.
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uid() -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
+    fn digest(bytes: &[u8]) -> Digest {
+        Digest(Sha256::digest(bytes).into())
+    }
+
+    fn verified(path: &Path, bytes: &[u8]) -> VerifiedBlob {
+        fs::write(path, bytes).unwrap();
+        let blob = UnverifiedBlob::open(path.into()).unwrap().unwrap();
+        blob.verify(&digest(bytes), bytes.len() as u64, &|| false).unwrap()
+    }
+
+    fn days_ago(days: u64) -> SystemTime {
+        SystemTime::now() - Duration::from_secs(days * 24 * 3600)
+    }
+
+    #[test]
+    fn only_the_right_bytes_pass_the_gate() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("partial");
+        for (bytes, passes) in [(&b"artifact"[..], true), (b"artifacT", false), (b"artifact!", false)] {
+            fs::write(&path, bytes).unwrap();
+            let blob = UnverifiedBlob::open(path.clone()).unwrap().unwrap();
+            assert_eq!(blob.verify(&digest(b"artifact"), 8, &|| false).is_ok(), passes, "{bytes:?}");
+        }
+        let blob = UnverifiedBlob::open(path).unwrap().unwrap();
+        assert!(matches!(blob.verify(&digest(b"artifact!"), 9, &|| true), Err(VerifyError::Cancelled)));
+    }
+
+    #[test]
+    fn adopting_moves_the_file_and_an_open_descriptor_still_reads_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache"), uid()).unwrap();
+        let path = dir.path().join("partial");
+        let blob = verified(&path, b"artifact");
+        let serving = File::open(&path).unwrap();
+        store.adopt(&blob, true, SystemTime::now()).unwrap();
+        assert!(!path.exists());
+        let mut read = String::new();
+        (&serving).read_to_string(&mut read).unwrap();
+        assert_eq!(read, "artifact");
+        let cached = store.open_blob(&digest(b"artifact"), SystemTime::now()).unwrap().unwrap();
+        cached.verify(&digest(b"artifact"), 8, &|| false).unwrap();
+    }
+
+    #[test]
+    fn eviction_takes_the_oldest_first_and_neither_this_runs_blob_nor_one_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), uid()).unwrap();
+        let bytes = |n: u8| vec![n; 8192];
+        for n in 0..6 {
+            let blob = verified(&dir.path().join("partial"), &bytes(n));
+            store.adopt(&blob, true, days_ago(u64::from(n))).unwrap();
+        }
+        let old = verified(&dir.path().join("partial"), b"old");
+        store.adopt(&old, true, days_ago(40)).unwrap();
+        drop(old);
+        let in_use = store.open_blob(&digest(&bytes(5)), days_ago(5)).unwrap().unwrap();
+        store.evict(4 * 8192, &digest(&bytes(4)), SystemTime::now()).unwrap();
+        let there: Vec<bool> = (0..6).map(|n| store.path(&digest(&bytes(n))).exists()).collect();
+        assert_eq!(there, [true, true, false, false, true, true]);
+        assert!(!store.path(&digest(b"old")).exists());
+        drop(in_use);
+        store.evict(0, &digest(&bytes(4)), SystemTime::now()).unwrap();
+        let there: Vec<bool> = (0..6).map(|n| store.path(&digest(&bytes(n))).exists()).collect();
+        assert_eq!(there, [false, false, false, false, true, false]);
+    }
+
+    #[test]
+    fn a_blob_that_is_a_symlink_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), uid()).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", store.path(&digest(b"x"))).unwrap();
+        assert!(store.open_blob(&digest(b"x"), SystemTime::now()).is_err());
+    }
+}
