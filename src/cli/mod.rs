@@ -9,6 +9,8 @@ pub mod demo;
 pub mod deploy;
 pub mod error;
 pub mod exit;
+pub mod fleet;
+pub mod interrupt;
 pub mod inventory;
 pub mod output;
 pub mod reporting;

@@ -12,9 +12,10 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{Output, output::Format};
+use super::{CommandError, Output, fleet, output::Format};
 use crate::{
-    model::Envelope,
+    controller::{EventSink, RunError},
+    model::{Envelope, RunId, RunSummary},
     report::{Both, Reporter, escape, json::Json, plain::Plain, terminal::Terminal},
 };
 
@@ -73,6 +74,20 @@ pub async fn drive(mut reporter: Box<dyn Reporter>, mut events: mpsc::Receiver<E
             _ = ticks.tick() => reporter.tick(start.elapsed()),
         }
     }
+}
+
+/// Runs something that sends events and reports them; returns the exit code of its summary.
+pub async fn report<F>(output: &Output, run: F) -> Result<u8, CommandError>
+where
+    F: AsyncFnOnce(EventSink) -> Result<RunSummary, RunError>,
+{
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(CommandError::internal)?;
+    let (events, received) = EventSink::new(RunId::from_random(random));
+    let reporting = Reporting::start(output, received);
+    let result = run(events).await;
+    reporting.finish().await;
+    result.map(|summary| summary.exit_code).map_err(fleet::run_error)
 }
 
 #[cfg(test)]

@@ -4,8 +4,16 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{CommandError, Output, connection::ConnectionArgs, value};
-use crate::model::{AppName, FailureBudget, ReleaseId};
+use super::{
+    CommandError, Output,
+    connection::ConnectionArgs,
+    fleet::{self, FleetOptions},
+    interrupt, reporting, value,
+};
+use crate::{
+    controller::{self, RollbackRequest},
+    model::{AppName, FailureBudget, ReleaseId},
+};
 
 /// What to go back to, and how.
 #[derive(Debug, Clone, Args)]
@@ -14,14 +22,18 @@ pub struct RollbackArgs {
     #[command(flatten)]
     pub connection: ConnectionArgs,
 
-    /// The application's name
+    /// The application's name, needed where neither `--deploy-to` nor the inventory says where it lives
     #[arg(long, value_name = "NAME")]
-    pub app: AppName,
+    pub app: Option<AppName>,
 
     /// The application's root on the hosts [default: `fleetdrop_deploy_to` in the inventory, then /srv/APP for root and
     /// ~/fleetdrop/APP otherwise]
     #[arg(long, value_name = "DIR")]
     pub deploy_to: Option<String>,
+
+    /// Directory of the agent on the hosts [default: /var/cache/fleetdrop for root and ~/.cache/fleetdrop otherwise]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<String>,
 
     /// The release to go to [default: on each host, the one before the current]
     #[arg(long, value_name = "RELEASE")]
@@ -41,6 +53,16 @@ pub struct RollbackArgs {
 }
 
 /// Rolls back and returns the exit code.
-pub async fn run(args: RollbackArgs, _output: &Output) -> Result<u8, CommandError> {
-    Err(CommandError::internal(format!("rolling back {} is not wired up yet", args.app)))
+pub async fn run(args: RollbackArgs, output: &Output) -> Result<u8, CommandError> {
+    let options = FleetOptions {
+        deploy_to: args.deploy_to,
+        cache: args.cache,
+        lease: args.lease,
+        confirm: args.confirm_timeout,
+        max_failures: args.max_failures,
+    };
+    let fleet = fleet::settings(&args.connection, options, output)?;
+    let request = RollbackRequest { fleet, app: args.app, to: args.to };
+    let interrupt = interrupt::watch()?;
+    reporting::report(output, async |events| controller::rollback(request, events, interrupt).await).await
 }

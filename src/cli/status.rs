@@ -1,9 +1,23 @@
 //! `fleetdrop status`.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 
-use super::{CommandError, Output, connection::ConnectionArgs};
-use crate::model::AppName;
+use super::{
+    CommandError, Output,
+    connection::ConnectionArgs,
+    exit,
+    fleet::{self, FleetOptions},
+    interrupt,
+    output::Format,
+};
+use crate::{
+    controller::{self, StatusRequest},
+    model::{AppName, HostFailure, HostState, Verdict},
+    report::status::{HostReleases, ReleaseOnHost, StatusReport},
+    wire::{HostStatus, ReleaseInfo},
+};
 
 /// What to ask the hosts about.
 #[derive(Debug, Clone, Args)]
@@ -12,17 +26,53 @@ pub struct StatusArgs {
     #[command(flatten)]
     pub connection: ConnectionArgs,
 
-    /// The application's name
+    /// The application's name, needed where neither `--deploy-to` nor the inventory says where it lives
     #[arg(long, value_name = "NAME")]
-    pub app: AppName,
+    pub app: Option<AppName>,
 
     /// The application's root on the hosts [default: `fleetdrop_deploy_to` in the inventory, then /srv/APP for root and
     /// ~/fleetdrop/APP otherwise]
     #[arg(long, value_name = "DIR")]
     pub deploy_to: Option<String>,
+
+    /// Directory of the agent on the hosts [default: /var/cache/fleetdrop for root and ~/.cache/fleetdrop otherwise]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<String>,
 }
 
-/// Shows what is on the hosts and returns the exit code.
-pub async fn run(args: StatusArgs, _output: &Output) -> Result<u8, CommandError> {
-    Err(CommandError::internal(format!("the status of {} is not wired up yet", args.app)))
+/// Shows what is on the hosts and returns the exit code: whether every host could be asked.
+pub async fn run(args: StatusArgs, output: &Output) -> Result<u8, CommandError> {
+    let options = FleetOptions { deploy_to: args.deploy_to, cache: args.cache, ..FleetOptions::default() };
+    let fleet = fleet::settings(&args.connection, options, output)?;
+    let request = StatusRequest { fleet, app: args.app.clone() };
+    let interrupt = interrupt::watch()?;
+    let answers = tokio::select! {
+        answers = controller::status(request) => answers,
+        () = interrupt.cancelled() => return Err(CommandError::interrupted()),
+    };
+    let mut counts = BTreeMap::new();
+    for (_, answer) in &answers {
+        let state = answer.as_ref().err().map_or(HostState::Active, HostFailure::state);
+        *counts.entry(state).or_default() += 1;
+    }
+    let rows = answers.into_iter().map(|(host, answer)| (host, answer.map(releases)));
+    let report = StatusReport::new(args.app, rows);
+    if output.format == Format::Json {
+        output.print_json(&report)?;
+    } else {
+        output.print(&report.render(output.stdout_width(), output.stdout_palette()))?;
+    }
+    Ok(exit::of_run(Verdict::Completed, &counts))
+}
+
+/// What the wire says, in the reporter's words.
+fn releases(status: HostStatus) -> HostReleases {
+    let release = |info: ReleaseInfo| ReleaseOnHost { id: info.id, digest: info.digest, activated_at: info.activated_at };
+    HostReleases {
+        deploy_to: status.deploy_to,
+        current: status.current,
+        previous: status.previous,
+        releases: status.releases.into_iter().map(release).collect(),
+        locked_by: status.locked_by,
+    }
 }

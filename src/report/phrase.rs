@@ -26,9 +26,10 @@ pub(super) fn started(header: &RunHeader) -> String {
     let release = header.release.as_ref();
     if header.action == "rollback" {
         let to = release.map_or("the release before the current one".to_owned(), |release| release.to_string());
-        return format!("rolling back {} on {hosts} to {to}", header.app);
+        let app = header.app.as_ref().map(|app| format!("{app} on ")).unwrap_or_default();
+        return format!("rolling back {app}{hosts} to {to}");
     }
-    let artifact = header.artifact.as_deref().unwrap_or(header.app.as_str());
+    let artifact = header.artifact.as_deref().unwrap_or("the artifact");
     let release = release.map(|release| format!(" as {release}")).unwrap_or_default();
     format!("deploying {} ({}) to {hosts}{release}", escape::line(artifact, MAX_NAME), measure::bytes(header.size))
 }

@@ -26,7 +26,7 @@ pub(crate) fn envelope(event: RunEvent) -> Envelope {
 pub(crate) fn started(hosts: usize, size: u64) -> Envelope {
     envelope(RunEvent::RunStarted {
         action: "deploy".into(),
-        app: "shop".parse().unwrap(),
+        app: Some("shop".parse().unwrap()),
         artifact: Some("shop.tar.zst".into()),
         digest: Some("1a2b3c4d".repeat(8).parse().unwrap()),
         size,
@@ -40,7 +40,7 @@ pub(crate) fn started(hosts: usize, size: u64) -> Envelope {
 pub(crate) fn rollback_started(hosts: usize, to: Option<&str>) -> Envelope {
     envelope(RunEvent::RunStarted {
         action: "rollback".into(),
-        app: "shop".parse().unwrap(),
+        app: Some("shop".parse().unwrap()),
         artifact: None,
         digest: None,
         size: 0,

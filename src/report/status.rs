@@ -74,15 +74,15 @@ pub struct ReleaseOnHost {
 pub struct StatusReport {
     /// [`STATUS_VERSION`].
     pub v: u32,
-    /// The application.
-    pub app: AppName,
+    /// The application, where it was named.
+    pub app: Option<AppName>,
     /// Every host, in inventory order.
     pub hosts: Vec<StatusRow>,
 }
 
 impl StatusReport {
     /// Makes a report of the hosts' answers, in inventory order.
-    pub fn new(app: AppName, answers: impl IntoIterator<Item = (HostName, Result<HostReleases, HostFailure>)>) -> Self {
+    pub fn new(app: Option<AppName>, answers: impl IntoIterator<Item = (HostName, Result<HostReleases, HostFailure>)>) -> Self {
         let row = |(host, answer)| StatusRow {
             host,
             answer: match answer {

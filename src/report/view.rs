@@ -14,8 +14,8 @@ use crate::model::{AppName, ByteCounts, Envelope, HostName, HostState, ReleaseId
 pub struct RunHeader {
     /// What kind of run: `deploy` or `rollback`.
     pub action: String,
-    /// The application.
-    pub app: AppName,
+    /// The application, where it was named.
+    pub app: Option<AppName>,
     /// The artifact's file name; none in a rollback.
     pub artifact: Option<String>,
     /// The artifact's size in bytes; 0 in a rollback.

@@ -16,7 +16,7 @@ fn report() -> StatusReport {
     let behind = HostReleases { current: there.previous.clone(), previous: None, ..there.clone() };
     let busy = HostReleases { locked_by: Some("1f9a64c2d03b77e1".parse().unwrap()), ..HostReleases::default() };
     let answers = [Ok(there.clone()), Ok(there), Ok(behind), Ok(busy), Err(rehearsal::no_answer())];
-    StatusReport::new("shop".parse().unwrap(), (1..).map(rehearsal::host_name).zip(answers))
+    StatusReport::new(Some("shop".parse().unwrap()), (1..).map(rehearsal::host_name).zip(answers))
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn a_time_that_is_none_is_shown_harmlessly() {
 #[test]
 fn five_hundred_hosts() {
     let answers = (1..=500).map(|number| (rehearsal::host_name(number), Ok(HostReleases::default())));
-    let text = StatusReport::new("shop".parse().unwrap(), answers).render(80, Palette::PLAIN);
+    let text = StatusReport::new(Some("shop".parse().unwrap()), answers).render(80, Palette::PLAIN);
     assert_eq!(text.lines().count(), 504);
     assert!(text.ends_with("500 hosts: 500 without a release\n"), "{text}");
 }

@@ -1,0 +1,127 @@
+//! From arguments to a fleet: the inventory's hosts, the way to reach them, the agents to push.
+//!
+//! With [`super::output`] the only part that looks at the environment: home directory, ssh-agent, user, PATH.
+
+use std::{
+    env,
+    io::{IsTerminal, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    CommandError, ErrorKind, Output, ResultExt,
+    connection::{ConnectionArgs, HostKeyChecking},
+    exit,
+};
+use crate::{
+    controller::{AgentFinder, FleetSettings, RunError},
+    inventory::{Become, HostEntry, Inventory, InventoryError},
+    model::FailureBudget,
+    report::escape,
+    ssh::{Connector, HostKeyPolicy, SshSettings},
+};
+
+/// What a command adds to the way its hosts are reached.
+pub struct FleetOptions {
+    /// The application's root, if the operator said so.
+    pub deploy_to: Option<String>,
+    /// The cache on hosts, if the operator said so.
+    pub cache: Option<String>,
+    /// How long an agent goes on without a word from here.
+    pub lease: Duration,
+    /// How long a switched host waits for the confirmation.
+    pub confirm: Duration,
+    /// How many hosts may drop out.
+    pub max_failures: FailureBudget,
+}
+
+impl Default for FleetOptions {
+    fn default() -> Self {
+        let patience = Duration::from_secs(30);
+        Self { deploy_to: None, cache: None, lease: patience, confirm: patience, max_failures: FailureBudget::NONE }
+    }
+}
+
+/// Loads the inventory and prepares the way to its hosts. No host is touched.
+pub fn settings(args: &ConnectionArgs, options: FleetOptions, output: &Output) -> Result<FleetSettings, CommandError> {
+    let hosts = hosts(args, output)?;
+    let connector = Connector::new(ssh_settings(args)?).or_input("cannot prepare SSH connections")?;
+    let own = env::current_exe().or_internal("cannot find this program's own executable")?;
+    Ok(FleetSettings {
+        hosts,
+        connector,
+        finder: Arc::new(AgentFinder::new(args.agent_dir.clone(), own)),
+        cache: options.cache,
+        deploy_to: options.deploy_to,
+        lease: options.lease,
+        confirm: options.confirm,
+        max_failures: options.max_failures,
+        exit_code: exit::of_run,
+    })
+}
+
+/// Turns an inventory's error into the command's.
+pub fn inventory_error(error: InventoryError) -> CommandError {
+    let hint = error.hint().map(str::to_owned);
+    CommandError::new(ErrorKind::Input, error).hints(hint)
+}
+
+/// Turns the error of a run that did not begin into the command's.
+pub fn run_error(error: RunError) -> CommandError {
+    let hint = error.hint();
+    let kind = if error.is_input() { ErrorKind::Input } else { ErrorKind::Internal };
+    CommandError::new(kind, error).hints(hint)
+}
+
+fn hosts(args: &ConnectionArgs, output: &Output) -> Result<Vec<HostEntry>, CommandError> {
+    let loaded = Inventory::load(&args.fleet.hosts).map_err(inventory_error)?;
+    if !output.quiet {
+        for warning in &loaded.warnings {
+            let text = escape::line(&warning.to_string(), 500);
+            // Without a stderr there is nobody to warn.
+            let _ = writeln!(std::io::stderr().lock(), "{} {text}", output.palette().note("warning:"));
+        }
+    }
+    let mut hosts = loaded.inventory.select(args.fleet.limit.as_deref()).map_err(inventory_error)?;
+    if args.r#become {
+        let user = args.become_user.as_deref().unwrap_or("root");
+        for host in &mut hosts {
+            host.r#become = Some(Become { user: user.to_owned() });
+        }
+    }
+    Ok(hosts)
+}
+
+fn ssh_settings(args: &ConnectionArgs) -> Result<SshSettings, CommandError> {
+    let home = etcetera::home_dir().or_input("cannot tell your home directory; set HOME")?;
+    let user = ["LOGNAME", "USER"].into_iter().find_map(|name| env::var(name).ok().filter(|user| !user.is_empty()));
+    let mut settings = SshSettings::new(home, user.unwrap_or_else(|| "root".to_owned()));
+    settings.agent_socket = env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from);
+    settings.ssh_client = in_path("ssh");
+    settings.config_file = args.ssh_config.clone();
+    settings.known_hosts = args.known_hosts.clone();
+    settings.identity_files = args.identity_file.iter().cloned().collect();
+    settings.user = args.user.clone();
+    settings.host_keys = args.host_key_checking.map(|mode| match mode {
+        HostKeyChecking::Strict => HostKeyPolicy::Strict,
+        HostKeyChecking::AcceptNew => HostKeyPolicy::AcceptNew,
+        HostKeyChecking::No => HostKeyPolicy::No,
+    });
+    settings.connect_timeout = args.connect_timeout;
+    settings.max_logins = usize::from(args.max_logins);
+    settings.passphrase = std::io::stdin().is_terminal().then(|| Arc::new(ask_passphrase) as _);
+    Ok(settings)
+}
+
+fn ask_passphrase(key: &Path) -> Option<String> {
+    let mut terminal = console::Term::stderr();
+    write!(terminal, "passphrase of {}: ", escape::line(&key.to_string_lossy(), 200)).ok()?;
+    terminal.read_secure_line().ok().filter(|line| !line.is_empty())
+}
+
+fn in_path(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file())
+}
