@@ -53,7 +53,8 @@ mod tests {
 
     #[test]
     fn every_end_has_its_code() {
-        let table: [(Verdict, &[(HostState, usize)], u8); 13] = [
+        type Counts = &'static [(HostState, usize)];
+        let table: [(Verdict, Counts, u8); 13] = [
             (Completed, &[], 0),
             (Completed, &[(Active, 16)], 0),
             (Completed, &[(Active, 16), (Failed, 0), (Unreachable, 0)], 0),

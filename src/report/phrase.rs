@@ -82,27 +82,27 @@ pub(super) fn hint(text: &str, palette: Palette) -> String {
     format!("  {} {}", palette.note("hint:"), escape::line(text, MAX_MESSAGE))
 }
 
-/// Breaks `text` into lines of at most `width` columns, at blanks where it can; lines after the first are indented.
+/// Breaks `text` into lines of at most `width` columns, at blanks where it can; lines after the first are indented. Our own
+/// colours may be in it: they take no room.
 pub(super) fn wrap(text: &str, width: usize, indent: usize) -> String {
     let indent = indent.min(width / 2);
     let mut out = String::new();
     let mut used = 0;
-    let mut break_line = |out: &mut String| {
+    let break_line = |out: &mut String| {
         out.push('\n');
         out.extend(std::iter::repeat_n(' ', indent));
         indent
     };
     for (number, word) in text.split(' ').enumerate() {
-        let columns = measure_text_width(word);
+        let columns: usize = visible(word).map(|(_, columns)| columns).sum();
         if number > 0 && used + 1 + columns > width && used > indent {
             used = break_line(&mut out);
         } else if number > 0 {
             out.push(' ');
             used += 1;
         }
-        for c in word.chars() {
-            let columns = measure_text_width(c.encode_utf8(&mut [0; 4]));
-            if used + columns > width && used > indent {
+        for (c, columns) in visible(word) {
+            if columns > 0 && used + columns > width && used > indent {
                 used = break_line(&mut out);
             }
             out.push(c);
@@ -110,6 +110,16 @@ pub(super) fn wrap(text: &str, width: usize, indent: usize) -> String {
         }
     }
     out
+}
+
+/// Returns each character with the columns it takes; those of a colour's sequence (ESC to its `m`) take none.
+fn visible(text: &str) -> impl Iterator<Item = (char, usize)> {
+    text.chars().scan(false, |in_sequence, c| {
+        *in_sequence |= c == '\u{1b}';
+        let columns = if *in_sequence { 0 } else { measure_text_width(c.encode_utf8(&mut [0; 4])) };
+        *in_sequence &= c != 'm';
+        Some((c, columns))
+    })
 }
 
 #[cfg(test)]
@@ -125,6 +135,8 @@ mod tests {
         assert_eq!(wrap("abcdefghij", 4, 1), "abcd\n efg\n hij");
         assert_eq!(wrap("大きい大きい", 4, 0), "大き\nい大\nきい");
         assert_eq!(wrap("", 4, 0), "");
+        assert_eq!(wrap("\u{1b}[31mone\u{1b}[0m two", 7, 0), "\u{1b}[31mone\u{1b}[0m two");
+        assert_eq!(wrap("\u{1b}[31mone\u{1b}[0m two", 6, 0), "\u{1b}[31mone\u{1b}[0m\ntwo");
     }
 
     proptest! {

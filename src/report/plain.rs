@@ -34,11 +34,13 @@ impl<W: Write + Send> Plain<W> {
     /// Writes lines, the first with the time since the start. A log that can't be written must not stop a deploy: errors are dropped.
     fn say<T: AsRef<str>>(&mut self, now: Duration, lines: impl IntoIterator<Item = T>) {
         let stamp = format!("[{}]", measure::clock(now));
+        let mut text = String::new();
         for (number, line) in lines.into_iter().enumerate() {
             let stamp = if number == 0 { self.palette.dim(&stamp) } else { " ".repeat(stamp.len()) };
-            let _ = writeln!(self.out, "{stamp} {}", line.as_ref());
+            text += &format!("{stamp} {}\n", line.as_ref());
         }
-        let _ = self.out.flush();
+        // One write: lines of a log that share this stream don't get in between.
+        let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
     }
 
     fn host(&mut self, now: Duration, name: &HostName, state: HostState, failure: Option<&HostFailure>) {
@@ -97,8 +99,8 @@ impl<W: Write + Send> Reporter for Plain<W> {
                 self.say(now, phrase::warning(host.as_ref(), message, hint.as_deref(), self.palette));
             }
             (RunEvent::RunFinished(end), Change::Finished) => {
-                let text = summary::render(self.view.header(), end, self.width, self.palette);
-                let _ = write!(self.out, "\n{text}").and_then(|()| self.out.flush());
+                let text = format!("\n{}", summary::render(self.view.header(), end, self.width, self.palette));
+                let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
             }
             _ => {}
         }

@@ -106,8 +106,12 @@ impl StatusReport {
             rows.iter().map(|row| phrase::wrap(&stacked(row), width, 2) + "\n").collect()
         };
         text.push('\n');
-        let notes: String =
-            self.hosts.iter().flat_map(note).map(|line| format!("{}\n", phrase::wrap(&line, width, 4))).collect();
+        let notes: String = self
+            .hosts
+            .iter()
+            .flat_map(|row| note(row, palette))
+            .map(|line| format!("{}\n", phrase::wrap(&line, width, 4)))
+            .collect();
         if !notes.is_empty() {
             text += &notes;
             text.push('\n');
@@ -169,9 +173,9 @@ fn minute(time: &str) -> String {
 }
 
 /// Says what is odd about a host, if something is.
-fn note(row: &StatusRow) -> Vec<String> {
+fn note(row: &StatusRow, palette: Palette) -> Vec<String> {
     match &row.answer {
-        Answer::Failure { failure } => phrase::dropped_out(&row.host, failure.state(), Some(failure), Palette::PLAIN),
+        Answer::Failure { failure } => phrase::dropped_out(&row.host, failure.state(), Some(failure), palette),
         Answer::Releases(HostReleases { locked_by: Some(run), .. }) => {
             vec![format!("{}: run {run} is at work", phrase::host(&row.host))]
         }

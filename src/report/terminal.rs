@@ -21,6 +21,8 @@ const MIN_BAR: usize = 8;
 const MAX_BAR: usize = 40;
 /// The widest host name among the slowest.
 const MAX_HOST: usize = 30;
+/// Below this many columns the terminal may break lines itself.
+const MIN_WRAP: usize = 20;
 const REDRAW: Duration = Duration::from_millis(100);
 
 /// Draws on a terminal.
@@ -58,15 +60,16 @@ impl Terminal {
 
     /// Puts lines above the display, where they stay.
     fn say<T: AsRef<str>>(&self, lines: impl IntoIterator<Item = T>) {
+        let width = (self.width)().max(MIN_WRAP);
         for line in lines {
-            self.bar.println(line);
+            self.bar.println(phrase::wrap(line.as_ref(), width, 4));
         }
     }
 
     fn end(&self, end: &RunSummary) {
         self.bar.set_message("");
         let text = summary::render(self.view.header(), end, (self.width)(), self.palette);
-        self.say(["", text.trim_end()]);
+        self.bar.println(format!("\n{}", text.trim_end()));
         self.bar.finish_and_clear();
     }
 }
