@@ -65,7 +65,11 @@ pub fn settings(args: &ConnectionArgs, options: FleetOptions, output: &Output) -
 /// Turns an inventory's error into the command's.
 pub fn inventory_error(error: InventoryError) -> CommandError {
     let hint = error.hint().map(str::to_owned);
-    CommandError::new(ErrorKind::Input, error).hints(hint)
+    let error = match error.snippet() {
+        Some(snippet) => CommandError::input(format!("{error}\n{snippet}")),
+        None => CommandError::new(ErrorKind::Input, error),
+    };
+    error.hints(hint)
 }
 
 /// Turns the error of a run that did not begin into the command's.

@@ -40,8 +40,8 @@ impl Output {
 /// Says why a command could not be run or finished on a host that was reached.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TransportError {
-    #[error("the connection was lost: {0}")]
-    Lost(String),
+    #[error(transparent)]
+    Ssh(#[from] SshError),
     #[error("it took longer than {} s", .0.as_secs())]
     Timeout(Duration),
     #[error("can't run a command on this machine: {0}")]
@@ -52,8 +52,8 @@ impl TransportError {
     /// Turns the error into a host's failure.
     pub(super) fn failure(&self, during: HostState, what: &str) -> HostFailure {
         let kind = match self {
-            Self::Lost(_) => FailureKind::Unreachable,
-            Self::Timeout(_) | Self::Local(_) => FailureKind::Failed,
+            Self::Ssh(SshError::Lost { .. }) => FailureKind::Unreachable,
+            Self::Ssh(_) | Self::Timeout(_) | Self::Local(_) => FailureKind::Failed,
         };
         HostFailure::new(kind, during, format!("{what}: {self}"))
     }
@@ -88,7 +88,7 @@ impl Transport {
     /// Starts a command and hands out its streams.
     pub(super) async fn exec(&self, command: &str) -> Result<Process, TransportError> {
         match self {
-            Self::Ssh(connection) => connection.exec(command).await.map_err(|error| TransportError::Lost(error.to_string())),
+            Self::Ssh(connection) => connection.exec(command).await.map_err(TransportError::from),
             Self::Local => spawn_local(command).map_err(TransportError::Local),
         }
     }
@@ -124,8 +124,7 @@ async fn finish(process: Process, input: &[u8]) -> Result<Output, TransportError
         let _ = stdin.shutdown().await;
     };
     let (_, stdout, stderr, status) = tokio::join!(feed, collect(stdout), collect(stderr), exit);
-    let status = status.map_err(|error| TransportError::Lost(error.to_string()))?;
-    Ok(Output { status, stdout, stderr })
+    Ok(Output { status: status?, stdout, stderr })
 }
 
 /// Reads a stream to its end and keeps its first [`MAX_OUTPUT`] bytes.

@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 pub(super) use plan::{DeployPlan, JobPlan, Placement, RollbackPlan};
@@ -25,7 +25,7 @@ use crate::{
     inventory::HostEntry,
     model::{FailureKind, HostFailure, HostId, HostState},
     ssh::{Connector, Target},
-    wire::{FromAgent, PeerAddr, StopReason, ToAgent},
+    wire::{FrameError, FromAgent, PeerAddr, StopReason, ToAgent},
 };
 
 /// How often a broken connection is replaced in one run.
@@ -33,6 +33,8 @@ const RECONNECTS: u32 = 3;
 /// How long an agent may take to say hello, and to end after it was told to stop.
 pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long messages that had arrived before the connection ended may take to be read.
+const LAST_MESSAGES: Duration = Duration::from_secs(2);
 /// How long a host may work without any sign of progress before it counts as failed.
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(600);
 
@@ -204,7 +206,7 @@ impl HostTask {
                         }
                     }
                     Ok(None) | Err(_) if stop_deadline.is_some() => return End::Done,
-                    Ok(None) => return session.ended(progress.state).await,
+                    Ok(None) | Err(FrameError::Io(_)) => return session.ended(progress.state).await,
                     Err(error) => return End::Failed(failed(progress.state, format!("the agent's messages: {error}"))),
                 },
                 command = self.commands.recv() => match command {
@@ -220,7 +222,7 @@ impl HostTask {
                     None => return End::Done,
                 },
                 _ = ping.tick() => session.send(ToAgent::Ping).await,
-                () = transport.closed() => return session.ended(progress.state).await,
+                () = transport.closed() => return self.last_messages(session, progress, advertise).await,
                 () = tokio::time::sleep_until(silence), if stop_deadline.is_some() || works(progress) => {
                     if stop_deadline.is_some() {
                         return End::Done;
@@ -230,6 +232,21 @@ impl HostTask {
                 }
             }
         }
+    }
+
+    /// Takes what had arrived when the connection ended: it may tell why.
+    async fn last_messages(
+        &mut self,
+        session: &mut AgentSession,
+        progress: &mut Progress,
+        advertise: Option<std::net::IpAddr>,
+    ) -> End {
+        while let Ok(Ok(Some(message))) = timeout(LAST_MESSAGES, session.receive()).await {
+            if let Some(end) = self.agent_said(message, session, progress, advertise).await {
+                return end;
+            }
+        }
+        session.ended(progress.state).await
     }
 
     async fn obey(&self, command: Command, session: &mut AgentSession, progress: &mut Progress) {
