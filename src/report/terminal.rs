@@ -175,9 +175,16 @@ fn bar(done: u64, total: u64, columns: usize) -> (String, String) {
 fn counts(view: &FleetView, width: usize, now: Duration, palette: Palette) -> String {
     let clock = measure::clock(now);
     let text = phrase::counts(view.counts());
-    let text = if measure_text_width(&text) + 2 + clock.len() <= width { format!("{clock}  {text}") } else { text };
-    let text = truncate_str(&text, width, "…").into_owned();
-    if view.dropped() > 0 { palette.bad(text) } else { text }
+    let columns = measure_text_width(&text);
+    if columns > width {
+        return truncate_str(&text, width, "…").into_owned();
+    }
+    let mark = |(state, hosts)| {
+        let part = format!("{hosts} {state}");
+        if is_out(state) { palette.bad(part) } else { part }
+    };
+    let text = view.counts().map(mark).collect::<Vec<_>>().join(", ");
+    if columns + 2 + clock.len() <= width { format!("{clock}  {text}") } else { text }
 }
 
 fn slow(row: &HostRow, view: &FleetView, width: usize) -> String {

@@ -92,3 +92,12 @@ fn a_fleet_that_fails_as_a_whole_does_not_flood_the_log() {
     assert_eq!(text.matches("unreachable while connecting").count(), phrase::MAX_TOLD_FAILURES);
     assert!(text.ends_with("further failures are told in the summary\n"), "{text}");
 }
+
+#[test]
+fn a_rollback_is_told_by_its_own_words() {
+    let events = |to| vec![(Duration::ZERO, rehearsal::rollback_started(3, to))];
+    let text = told(events(None), false, Duration::ZERO);
+    assert_eq!(text, "[0:00] rolling back shop on 3 hosts to the release before the current one\n");
+    let text = told(events(Some(rehearsal::PREVIOUS)), false, Duration::ZERO);
+    assert_eq!(text, "[0:00] rolling back shop on 3 hosts to 20261113T101500Z-99887766\n");
+}

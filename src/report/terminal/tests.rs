@@ -76,6 +76,14 @@ fn a_narrow_terminal_loses_figures_first_and_the_bar_last() {
 }
 
 #[test]
+fn what_went_wrong_is_marked_and_nothing_else() {
+    let mut view = downloading(3, 64 << 20);
+    view.apply(&rehearsal::dropped("web02", rehearsal::disk_full()), Duration::from_secs(6));
+    let lines = frame(&view, 80, Duration::from_secs(83), Palette::new(true));
+    assert_eq!(lines[1], "1:23  2 downloading, \u{1b}[31m\u{1b}[1m1 failed\u{1b}[0m");
+}
+
+#[test]
 fn nothing_to_transfer_counts_hosts() {
     let mut view = FleetView::default();
     view.apply(&rehearsal::rollback_started(4, None), Duration::ZERO);
