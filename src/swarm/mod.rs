@@ -14,5 +14,7 @@ mod engine;
 mod metainfo;
 
 pub use announce::{AnnounceConfig, AnnounceError, AnnounceProgress, Announcer};
+#[cfg(test)]
+pub(crate) use engine::Control;
 pub use engine::{Engine, EngineConfig, EngineError, EngineHandle, Role, TransferStats};
 pub use metainfo::{MAX_PIECE_LENGTH, MAX_PIECES, MIN_PIECE_LENGTH, Metainfo, MetainfoError, PieceHash, choose_piece_length};
