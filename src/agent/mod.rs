@@ -36,9 +36,6 @@ mod status;
 mod store;
 mod switch;
 
-#[cfg(test)]
-mod tests;
-
 pub use entry::main;
 pub use environment::{AgentEnv, Clock};
 pub use session::{Ended, serve};

@@ -1,8 +1,280 @@
 //! Who gets which piece from whom: pure, no socket, file or clock inside.
+//!
+//! [`Policy`] is one engine's state machine. The session tells it what happened and when (`now`, a duration since the engine's
+//! start) and then performs the [`Action`]s it returns. [`neighbours`] chooses who connects to whom.
+//!
+//! # Rules
+//!
+//! * The controller's seed *pushes*: each piece goes once to the neighbour that has fewest, before any piece goes twice. Until
+//!   then it keeps fleet peers choked, so nobody waits for it. Afterwards it is a reserve: it serves what nobody else has, what
+//!   waited long, and otherwise only [`PolicyConfig::reserve_percent`] of the artifact. Standard clients are never pushed to.
+//! * Hosts request rarest first with random ties, few pieces per neighbour, whole pieces, each piece from one neighbour.
+//! * Uploads are whole pieces over few slots; next comes the request for the rarest piece, then of the neighbour with least.
+//! * A neighbour that is idle while all it could give is asked elsewhere but has not begun to arrive is asked too; the first block
+//!   from either cancels the other. Near the end this is the endgame; before, it takes work off busy neighbours.
+//! * A request that does not move in a few times the neighbour's usual service time is taken back.
+//!
+//! # Bounds
+//! Requests per neighbour, pieces in flight, wants kept per neighbour and upload slots are all bounded; an event costs at most
+//! the number of neighbours times their outstanding requests, never pieces times neighbours.
 
 pub mod neighbours;
+
+mod download;
 mod pieces;
 mod rarity;
+#[cfg(test)]
+mod simulation;
+mod upload;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 pub use neighbours::Neighbours;
 pub use pieces::PieceSet;
+
+use download::Flight;
+use rarity::Rarity;
+
+/// One connection, numbered by the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerKey(pub u32);
+
+/// What a policy is for and its bounds.
+#[derive(Debug, Clone)]
+pub struct PolicyConfig {
+    /// How many pieces there are.
+    pub pieces: u32,
+    /// True for the controller's seed.
+    pub push: bool,
+    /// Pieces uploaded at the same time.
+    pub slots: usize,
+    /// Pieces asked for at the same time over all neighbours; each gets an equal part, from 1 to 4.
+    pub outstanding: usize,
+    /// The most pieces in flight, which bounds memory.
+    pub max_in_flight: usize,
+    /// How much of the artifact a seed gives beyond one copy without need, in percent.
+    pub reserve_percent: u32,
+    /// The random numbers' seed.
+    pub seed: u64,
+}
+
+impl PolicyConfig {
+    /// Returns the defaults for that many pieces.
+    pub fn new(pieces: u32, push: bool, seed: u64) -> Self {
+        Self { pieces, push, slots: 8, outstanding: 32, max_in_flight: 64, reserve_percent: 8, seed }
+    }
+}
+
+/// What is known of a peer from its handshake.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PeerTraits {
+    /// It speaks our extension: it accepts pushes.
+    pub fleet: bool,
+    /// It is the controller's seed.
+    pub seed: bool,
+}
+
+/// What the session has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Ask for a whole piece.
+    Request {
+        /// Whom.
+        peer: PeerKey,
+        /// For what.
+        piece: u32,
+    },
+    /// Take a request back.
+    Cancel {
+        /// From whom.
+        peer: PeerKey,
+        /// For what.
+        piece: u32,
+    },
+    /// Send what was asked of a piece, then call [`Policy::sent`].
+    Send {
+        /// To whom.
+        peer: PeerKey,
+        /// What.
+        piece: u32,
+        /// True if it was not asked for: the whole piece is sent.
+        push: bool,
+    },
+    /// Tell the peer that it may ask.
+    Unchoke(PeerKey),
+    /// Tell the peer whether we would ask.
+    Interested(PeerKey, bool),
+}
+
+/// One engine's decisions.
+#[derive(Debug)]
+pub struct Policy {
+    config: PolicyConfig,
+    have: PieceSet,
+    rarity: Rarity,
+    peers: BTreeMap<PeerKey, Peer>,
+    flights: BTreeMap<u32, Flight>,
+    upload: upload::Upload,
+    random: fastrand::Rng,
+    actions: VecDeque<Action>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    traits: PeerTraits,
+    have: PieceSet,
+    /// It had everything when it came; not counted in `rarity`.
+    full: bool,
+    /// Pieces it has that we could ask for now.
+    useful: u32,
+    chokes_us: bool,
+    interested: bool,
+    unchoked: bool,
+    /// Pieces asked of it.
+    asked: Vec<u32>,
+    /// A request timed out since its last piece.
+    snubbed: bool,
+    /// Usual time from a request to its last block.
+    service: Option<Duration>,
+    wants: Vec<upload::Want>,
+    sending: Vec<u32>,
+}
+
+impl Policy {
+    /// Starts with the pieces that are there already.
+    pub fn new(config: PolicyConfig, have: PieceSet) -> Self {
+        let mut random = fastrand::Rng::with_seed(config.seed);
+        let rarity = Rarity::new(config.pieces, |piece| !have.contains(piece), &mut random);
+        let upload = upload::Upload::new(&config);
+        Self {
+            config,
+            have,
+            rarity,
+            peers: BTreeMap::new(),
+            flights: BTreeMap::new(),
+            upload,
+            random,
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Returns the next thing to do.
+    pub fn next_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Returns the verified pieces.
+    pub fn have(&self) -> &PieceSet {
+        &self.have
+    }
+
+    /// Adds a connection. Call with its bitfield right after, or with none for a peer that has nothing.
+    pub fn peer_joined(&mut self, now: Duration, key: PeerKey, traits: PeerTraits) {
+        let peer = Peer {
+            traits,
+            have: PieceSet::new(self.config.pieces),
+            full: false,
+            useful: 0,
+            chokes_us: true,
+            interested: false,
+            unchoked: false,
+            asked: Vec::new(),
+            snubbed: false,
+            service: None,
+            wants: Vec::new(),
+            sending: Vec::new(),
+        };
+        self.peers.insert(key, peer);
+        self.unchoke(key);
+        self.serve(now);
+    }
+
+    /// Takes in a peer's bitfield; later ones are ignored, as are those after a `have`.
+    pub fn peer_bitfield(&mut self, now: Duration, key: PeerKey, have: PieceSet) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if !peer.have.is_empty() || have.len() != self.config.pieces {
+            return;
+        }
+        peer.full = have.is_full();
+        peer.useful = have.iter().filter(|piece| self.rarity.contains(*piece)).count() as u32;
+        if !peer.full {
+            for piece in have.iter() {
+                self.rarity.gained(piece, &mut self.random);
+            }
+        }
+        peer.have = have;
+        self.show_interest(key);
+        self.fill(now, key);
+        self.serve(now);
+    }
+
+    /// Takes in one more piece of a peer.
+    pub fn peer_has(&mut self, now: Duration, key: PeerKey, piece: u32) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if !peer.have.insert(piece) {
+            return;
+        }
+        self.rarity.gained(piece, &mut self.random);
+        if self.rarity.contains(piece) {
+            peer.useful += 1;
+        }
+        // What it got elsewhere it no longer wants from us.
+        peer.wants.retain(|want| want.piece != piece);
+        if !self.have.contains(piece) {
+            self.show_interest(key);
+            self.fill(now, key);
+        }
+    }
+
+    /// Removes a connection; what it was asked for is asked elsewhere.
+    pub fn peer_left(&mut self, now: Duration, key: PeerKey) {
+        let Some(peer) = self.peers.remove(&key) else { return };
+        if !peer.full {
+            for piece in peer.have.iter() {
+                self.rarity.lost(piece, &mut self.random);
+            }
+        }
+        self.upload.active -= peer.sending.len();
+        self.push_again(peer.have.iter().chain(peer.sending.iter().copied()));
+        for piece in peer.asked {
+            self.drop_source(key, piece);
+        }
+        self.fill_all(now);
+        self.serve(now);
+    }
+
+    /// Takes in a choke or unchoke.
+    pub fn peer_chokes(&mut self, now: Duration, key: PeerKey, chokes: bool) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        peer.chokes_us = chokes;
+        if chokes {
+            // BEP 3: a choke discards the requests that are not served yet.
+            for piece in peer.asked.clone() {
+                self.actions.push_back(Action::Cancel { peer: key, piece });
+                self.drop_source(key, piece);
+            }
+            self.fill_all(now);
+        } else {
+            self.fill(now, key);
+        }
+    }
+
+    /// Lets time pass: call a few times a second.
+    pub fn tick(&mut self, now: Duration) {
+        self.expire(now);
+        self.fill_all(now);
+        self.check_pushes(now);
+        self.serve(now);
+    }
+
+    fn show_interest(&mut self, key: PeerKey) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        if !peer.interested && peer.have.iter().any(|piece| !self.have.contains(piece)) {
+            peer.interested = true;
+            self.actions.push_back(Action::Interested(key, true));
+        }
+    }
+}

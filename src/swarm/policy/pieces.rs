@@ -64,6 +64,16 @@ impl PieceSet {
         true
     }
 
+    /// Takes a piece out; false if it was not in.
+    pub fn remove(&mut self, piece: u32) -> bool {
+        if !self.contains(piece) {
+            return false;
+        }
+        self.words[piece as usize / 64] &= !(1 << (piece % 64));
+        self.count -= 1;
+        true
+    }
+
     /// Returns how many pieces are in.
     pub fn count(&self) -> u32 {
         self.count

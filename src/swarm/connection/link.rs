@@ -1,0 +1,254 @@
+//! What a connection's reader, its writer and the session know together.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Mutex,
+};
+
+use librqbit_peer_protocol::Request;
+use tokio::sync::Notify;
+
+use crate::swarm::{
+    Metainfo,
+    protocol::{BLOCK, MAX_QUEUED_REQUESTS, Violation},
+    storage::{CHUNK, lock},
+};
+
+/// Blocks in one chunk.
+const CHUNK_BLOCKS: u32 = CHUNK / BLOCK;
+/// Blocks that may be asked for but not yet here, in pieces of several chunks: the chunk that arrives and the next.
+const AHEAD: u32 = 2 * CHUNK_BLOCKS;
+/// The most requests sent to a peer that does not say how many it queues.
+const DEFAULT_QUEUE: u32 = 250;
+/// Blocks that nobody asked for and that are forgiven.
+const FORGIVEN: u32 = 256;
+
+/// Both directions of one connection.
+#[derive(Debug)]
+pub(in crate::swarm) struct Link {
+    piece_length: u32,
+    last: (u32, u32),
+    asking: Mutex<Asking>,
+    asked: Mutex<Asked>,
+    /// Wakes the writer: there are requests to send.
+    pub(super) wake: Notify,
+}
+
+/// What we ask of the peer.
+#[derive(Debug)]
+struct Asking {
+    pieces: Vec<Wanted>,
+    /// Blocks asked for and not here.
+    outstanding: u32,
+    queue: u32,
+    /// Blocks that may still come for requests taken back.
+    stale: u32,
+}
+
+/// One piece we ask for, or that is pushed to us.
+#[derive(Debug)]
+struct Wanted {
+    piece: u32,
+    blocks: u32,
+    /// The next block to ask for.
+    next: u32,
+    /// Blocks below this may be asked for.
+    limit: u32,
+    received: u32,
+    /// It comes unasked: its blocks are not in `outstanding`.
+    pushed: bool,
+}
+
+/// What the peer asks of us: blocks (begin, length) by piece.
+#[derive(Debug, Default)]
+struct Asked {
+    pieces: BTreeMap<u32, VecDeque<(u32, u32)>>,
+    blocks: usize,
+}
+
+impl Link {
+    pub(super) fn new(meta: &Metainfo) -> Self {
+        let last = meta.piece_count() - 1;
+        Self {
+            piece_length: meta.piece_length(),
+            last: (last, meta.piece_size(last).unwrap_or(0)),
+            asking: Mutex::new(Asking { pieces: Vec::new(), outstanding: 0, queue: DEFAULT_QUEUE, stale: FORGIVEN }),
+            asked: Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Returns a piece's length; 0 if there is no such piece.
+    pub(super) fn size(&self, piece: u32) -> u32 {
+        match piece.cmp(&self.last.0) {
+            std::cmp::Ordering::Less => self.piece_length,
+            std::cmp::Ordering::Equal => self.last.1,
+            std::cmp::Ordering::Greater => 0,
+        }
+    }
+
+    /// Respects the number of requests the peer says it queues.
+    pub(super) fn set_queue(&self, queue: u32) {
+        lock(&self.asking).queue = queue.clamp(1, DEFAULT_QUEUE);
+    }
+
+    /// Starts asking for a piece.
+    pub(super) fn ask(&self, piece: u32) {
+        self.add(piece, false);
+    }
+
+    /// Notes that a piece is pushed: nothing has to be asked for.
+    pub(super) fn expect_push(&self, piece: u32) {
+        self.add(piece, true);
+    }
+
+    fn add(&self, piece: u32, pushed: bool) {
+        let blocks = self.size(piece).div_ceil(BLOCK);
+        let (next, limit) = if pushed { (blocks, blocks) } else { (0, AHEAD.min(blocks)) };
+        let mut asking = lock(&self.asking);
+        if !asking.pieces.iter().any(|asked| asked.piece == piece) {
+            asking.pieces.push(Wanted { piece, blocks, next, limit, received: 0, pushed });
+        }
+    }
+
+    /// Returns whether blocks of the piece are welcome.
+    pub(super) fn expects(&self, piece: u32) -> bool {
+        lock(&self.asking).pieces.iter().any(|asked| asked.piece == piece)
+    }
+
+    /// Returns the blocks to ask for now, as far as the peer's queue allows.
+    pub(super) fn requests(&self) -> Vec<Request> {
+        let mut asking = lock(&self.asking);
+        let mut room = asking.queue.saturating_sub(asking.outstanding);
+        let mut requests = Vec::new();
+        for asked in &mut asking.pieces {
+            while room > 0 && asked.next < asked.limit {
+                requests.push(self.request(asked.piece, asked.next));
+                asked.next += 1;
+                room -= 1;
+            }
+        }
+        asking.outstanding += requests.len() as u32;
+        requests
+    }
+
+    fn request(&self, piece: u32, block: u32) -> Request {
+        let begin = block * BLOCK;
+        Request::new(piece, begin, (self.size(piece) - begin).min(BLOCK))
+    }
+
+    /// Counts an expected block; wakes the writer when there is room for more requests.
+    pub(super) fn block_came(&self, piece: u32) {
+        let mut asking = lock(&self.asking);
+        let Some(asked) = asking.pieces.iter_mut().find(|asked| asked.piece == piece) else { return };
+        asked.received += 1;
+        if !asked.pushed {
+            asking.outstanding = asking.outstanding.saturating_sub(1);
+        }
+        if asking.outstanding < asking.queue && asking.pieces.iter().any(|asked| asked.next < asked.limit) {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Moves the window of a long piece on by one chunk.
+    pub(super) fn chunk_done(&self, piece: u32) {
+        let mut asking = lock(&self.asking);
+        if let Some(asked) = asking.pieces.iter_mut().find(|asked| asked.piece == piece) {
+            asked.limit = (asked.limit + CHUNK_BLOCKS).min(asked.blocks);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Stops asking for a complete piece.
+    pub(super) fn piece_done(&self, piece: u32) {
+        let mut asking = lock(&self.asking);
+        let Some(at) = asking.pieces.iter().position(|asked| asked.piece == piece) else { return };
+        let asked = asking.pieces.swap_remove(at);
+        // Who delivers is forgiven more.
+        asking.stale = asking.stale.max((asking.stale + asked.blocks).min(FORGIVEN));
+    }
+
+    /// Stops asking for a piece; returns the requests to take back. Their blocks may still come.
+    pub(super) fn forget(&self, piece: u32) -> Vec<Request> {
+        let mut asking = lock(&self.asking);
+        let Some(at) = asking.pieces.iter().position(|asked| asked.piece == piece) else { return Vec::new() };
+        let asked = asking.pieces.swap_remove(at);
+        let missing = asked.next.saturating_sub(asked.received);
+        if !asked.pushed {
+            asking.outstanding = asking.outstanding.saturating_sub(missing);
+        }
+        asking.stale += missing;
+        // Which blocks came is the reader's knowledge; taking back one that came costs 17 bytes and nothing else. They come in order.
+        (asked.received..asked.next).map(|block| self.request(piece, block)).collect()
+    }
+
+    /// Counts a block nobody waits for; an error when there are too many.
+    pub(super) fn stray_block(&self) -> Result<(), Violation> {
+        let mut asking = lock(&self.asking);
+        asking.stale = asking.stale.checked_sub(1).ok_or(Violation("it sends blocks that nobody asked for"))?;
+        Ok(())
+    }
+
+    /// Adds a block the peer wants; true if it is the first of its piece.
+    pub(super) fn wanted(&self, request: &Request) -> Result<bool, Violation> {
+        let size = self.size(request.index);
+        let end = request.begin.checked_add(request.length);
+        if request.length == 0 || request.length > BLOCK || end.is_none_or(|end| end > size) {
+            return Err(Violation("it asks for a block that can't exist"));
+        }
+        let mut asked = lock(&self.asked);
+        if asked.blocks >= MAX_QUEUED_REQUESTS {
+            return Err(Violation("it asks for too many blocks at once"));
+        }
+        let first = !asked.pieces.contains_key(&request.index);
+        let blocks = asked.pieces.entry(request.index).or_default();
+        if !blocks.contains(&(request.begin, request.length)) {
+            blocks.push_back((request.begin, request.length));
+            asked.blocks += 1;
+        }
+        Ok(first)
+    }
+
+    /// Queues a whole piece that the peer did not ask for.
+    pub(super) fn push(&self, piece: u32) {
+        let size = self.size(piece);
+        let mut asked = lock(&self.asked);
+        let blocks: VecDeque<_> = (0..size).step_by(BLOCK as usize).map(|begin| (begin, (size - begin).min(BLOCK))).collect();
+        asked.blocks += blocks.len();
+        if let Some(old) = asked.pieces.insert(piece, blocks) {
+            asked.blocks -= old.len();
+        }
+    }
+
+    /// Takes a block out that the peer no longer wants; true if it was the last of its piece.
+    pub(super) fn unwanted(&self, request: &Request) -> bool {
+        let mut asked = lock(&self.asked);
+        let Some(blocks) = asked.pieces.get_mut(&request.index) else { return false };
+        let before = blocks.len();
+        blocks.retain(|block| *block != (request.begin, request.length));
+        let (removed, last) = (before - blocks.len(), blocks.is_empty());
+        asked.blocks -= removed;
+        if last {
+            asked.pieces.remove(&request.index);
+        }
+        last
+    }
+
+    /// Returns whether the peer wants blocks of the piece.
+    pub(super) fn wants(&self, piece: u32) -> bool {
+        lock(&self.asked).pieces.contains_key(&piece)
+    }
+
+    /// Takes the next block of a piece to send.
+    pub(super) fn next_block(&self, piece: u32) -> Option<(u32, u32)> {
+        let mut asked = lock(&self.asked);
+        let block = asked.pieces.get_mut(&piece).and_then(VecDeque::pop_front);
+        match block {
+            Some(_) => asked.blocks -= 1,
+            None => {
+                asked.pieces.remove(&piece);
+            }
+        }
+        block
+    }
+}

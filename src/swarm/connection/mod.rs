@@ -1,0 +1,233 @@
+//! One connection to one peer: handshake, then a reader and a writer in the same task.
+//!
+//! Reader and writer share [`Link`]: which pieces are being asked for and which blocks the peer asked for. Both are bounded by
+//! the policy and by the limits in `protocol`. What matters to the engine goes to the session as [`Event`]s; what the session
+//! wants comes as [`Command`]s. The task ends when the peer closes, breaks the protocol or is too slow, and when the session
+//! drops its end of the commands; the session joins it.
+
+mod assembly;
+mod link;
+mod reader;
+mod writer;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, atomic::AtomicU64},
+    time::Duration,
+};
+
+use librqbit_core::hash_id::Id20;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+
+use super::{
+    EngineError, Metainfo,
+    policy::{PeerKey, PieceSet},
+    protocol::{self, Extensions, HANDSHAKE_LEN, Violation},
+    storage::{Checked, Storage},
+    transport::{Stream, Transport},
+};
+pub(super) use link::Link;
+
+/// A TCP (and later TLS) connection must stand within this.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Both handshakes must be through within this.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest silence; peers send keep-alives every two minutes.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
+/// A message that has begun must be complete within this, and a write must move.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Our own keep-alives.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// Commands that may wait for a writer; a peer that lets more pile up is dropped.
+pub(super) const COMMANDS: usize = 256;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Exit {
+    /// The peer or the network closed it.
+    #[error("the connection failed")]
+    Io(#[from] io::Error),
+    /// The peer broke the protocol.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    /// The peer was too slow.
+    #[error("it was too slow: {0}")]
+    Timeout(&'static str),
+    /// The session refused it or let it go.
+    #[error("it was let go")]
+    Dropped,
+    /// Our own storage failed; nobody's fault.
+    #[error("our storage failed")]
+    Engine(#[source] EngineError),
+}
+
+/// What a connection tells the session.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The handshake is through; the session answers with what to send first, or drops the answer to refuse.
+    Shaken { peer_id: Id20, reply: oneshot::Sender<Welcome> },
+    /// The peer's first message came: what it can is known.
+    Joined(Extensions),
+    /// Its pieces.
+    Bitfield(PieceSet),
+    /// One more of its pieces.
+    Have(u32),
+    /// It chokes or unchokes us.
+    Chokes(bool),
+    /// It asks for blocks of a piece.
+    Requested(u32),
+    /// It asks for no more blocks of a piece.
+    Cancelled(u32),
+    /// Blocks of a piece we asked for arrive.
+    Progress(u32),
+    /// The first block of a piece we did not ask for came from the seed.
+    Pushed(u32),
+    /// A piece's last block came.
+    Received(u32),
+    /// A received piece is checked.
+    Checked(u32, Checked),
+    /// A [`Command::Send`] is done.
+    Sent(u32),
+}
+
+/// What the session answers to a handshake.
+#[derive(Debug)]
+pub(super) struct Welcome {
+    /// The pieces we have.
+    pub(super) have: PieceSet,
+    /// Where the list of later ones begins.
+    pub(super) cursor: usize,
+    /// Where the commands come from.
+    pub(super) commands: mpsc::Receiver<Command>,
+}
+
+/// What the session wants of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Command {
+    /// Ask for a piece.
+    Request(u32),
+    /// Take a request or a push back.
+    Cancel(u32),
+    /// Send the blocks the peer asked for; all of the piece if it is a push.
+    Send { piece: u32, push: bool },
+    /// Let the peer ask.
+    Unchoke,
+    /// Tell the peer whether we would ask.
+    Interested(bool),
+}
+
+/// The pieces verified since the engine's start, in order. Every connection announces them at its own pace, so a slow peer
+/// needs no queue.
+#[derive(Debug)]
+pub(super) struct HaveLog {
+    pieces: Mutex<Vec<u32>>,
+    length: watch::Sender<usize>,
+}
+
+impl HaveLog {
+    pub(super) fn new() -> Self {
+        Self { pieces: Mutex::default(), length: watch::Sender::new(0) }
+    }
+
+    /// Adds a piece and wakes the connections.
+    pub(super) fn push(&self, piece: u32) {
+        let length = {
+            let mut pieces = super::storage::lock(&self.pieces);
+            pieces.push(piece);
+            pieces.len()
+        };
+        self.length.send_replace(length);
+    }
+
+    /// Returns where the list ends now.
+    pub(super) fn cursor(&self) -> usize {
+        *self.length.borrow()
+    }
+}
+
+/// Payload bytes, counted as they pass.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    /// Blocks received, useful or not.
+    pub(super) received: AtomicU64,
+    /// Blocks sent.
+    pub(super) sent: AtomicU64,
+}
+
+/// What all connections of an engine share.
+pub(super) struct Context {
+    pub(super) meta: Arc<Metainfo>,
+    pub(super) storage: Storage,
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) peer_id: Id20,
+    /// Whether we are the controller's seed.
+    pub(super) seed: bool,
+    /// The port we listen on.
+    pub(super) port: u16,
+    pub(super) haves: HaveLog,
+    pub(super) counters: Counters,
+    pub(super) events: mpsc::Sender<(PeerKey, Event)>,
+}
+
+/// How a connection comes about.
+pub(super) enum Origin {
+    Dial(SocketAddr),
+    Accept(TcpStream),
+}
+
+/// Runs a connection from its beginning to its end.
+pub(super) async fn run(context: Arc<Context>, key: PeerKey, origin: Origin) -> Exit {
+    match establish(&context, key, origin).await {
+        Ok((stream, welcome, extended)) => {
+            let link = Arc::new(Link::new(&context.meta));
+            let (input, output) = tokio::io::split(stream);
+            tokio::select! {
+                exit = reader::run(&context, &link, key, extended, input) => exit,
+                exit = writer::run(&context, &link, key, extended, welcome, output) => exit,
+            }
+        }
+        Err(exit) => exit,
+    }
+}
+
+async fn establish(context: &Context, key: PeerKey, origin: Origin) -> Result<(Stream, Welcome, bool), Exit> {
+    let dialled = matches!(origin, Origin::Dial(_));
+    let connect = async {
+        match origin {
+            Origin::Dial(addr) => context.transport.connect(addr).await,
+            Origin::Accept(stream) => context.transport.accept(stream).await,
+        }
+    };
+    let mut stream = timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| Exit::Timeout("connecting"))??;
+    let shake = async {
+        let ours = protocol::handshake(context.meta.info_hash(), context.peer_id);
+        if dialled {
+            stream.write_all(&ours).await?;
+        }
+        let mut theirs = [0; HANDSHAKE_LEN];
+        stream.read_exact(&mut theirs).await?;
+        let shaken = protocol::read_handshake(&theirs, context.meta.info_hash())?;
+        // Who accepts answers only to those who know the torrent.
+        if !dialled {
+            stream.write_all(&ours).await?;
+        }
+        Ok::<_, Exit>(shaken)
+    };
+    let (peer_id, extended) = timeout(HANDSHAKE_TIMEOUT, shake).await.map_err(|_| Exit::Timeout("handshake"))??;
+    let (reply, answer) = oneshot::channel();
+    context.tell(key, Event::Shaken { peer_id, reply }).await?;
+    let welcome = answer.await.map_err(|_| Exit::Dropped)?;
+    Ok((stream, welcome, extended))
+}
+
+impl Context {
+    async fn tell(&self, key: PeerKey, event: Event) -> Result<(), Exit> {
+        self.events.send((key, event)).await.map_err(|_| Exit::Dropped)
+    }
+}

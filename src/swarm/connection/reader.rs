@@ -1,0 +1,254 @@
+//! Reads a peer's messages. Blocks go from the socket straight into the piece they belong to.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, BufReader, ReadHalf},
+    time::timeout,
+};
+
+use super::{Context, Event, Exit, IDLE_TIMEOUT, Link, STALL_TIMEOUT, assembly::Assembly};
+use crate::swarm::{
+    policy::{PeerKey, PieceSet},
+    protocol::{self, Control, Extensions, ID_BITFIELD, ID_EXTENDED, ID_PIECE, Violation},
+    storage::CHUNK,
+    transport::Stream,
+};
+
+const BUFFER: usize = 32 << 10;
+/// How often progress of one piece is reported.
+const REPORT_EVERY: Duration = Duration::from_millis(250);
+/// Pieces that the seed may push at the same time.
+const MAX_PUSHES: usize = 4;
+
+/// Reads until the connection ends.
+pub(super) async fn run(
+    context: &Arc<Context>,
+    link: &Arc<Link>,
+    key: PeerKey,
+    extended: bool,
+    input: ReadHalf<Stream>,
+) -> Exit {
+    let mut reader = Reader {
+        context: context.clone(),
+        link: link.clone(),
+        key,
+        input: BufReader::with_capacity(BUFFER, input),
+        frame: Vec::new(),
+        assemblies: Vec::new(),
+        joined: None,
+        extended,
+        first: true,
+    };
+    loop {
+        if let Err(exit) = reader.message().await {
+            return exit;
+        }
+    }
+}
+
+struct Reader {
+    context: Arc<Context>,
+    link: Arc<Link>,
+    key: PeerKey,
+    input: BufReader<ReadHalf<Stream>>,
+    frame: Vec<u8>,
+    assemblies: Vec<Assembly>,
+    /// What the peer can, once the session knows.
+    joined: Option<Extensions>,
+    /// It speaks BEP 10.
+    extended: bool,
+    /// No bitfield may come any more once another message came.
+    first: bool,
+}
+
+impl Reader {
+    async fn message(&mut self) -> Result<(), Exit> {
+        let length = timeout(IDLE_TIMEOUT, self.input.read_u32()).await.map_err(|_| Exit::Timeout("silence"))??;
+        if length == 0 {
+            return Ok(());
+        }
+        timeout(STALL_TIMEOUT, self.body(length)).await.map_err(|_| Exit::Timeout("half a message"))?
+    }
+
+    async fn body(&mut self, length: u32) -> Result<(), Exit> {
+        let id = self.input.read_u8().await?;
+        protocol::check_length(id, length, self.context.meta.piece_count())?;
+        if id == ID_PIECE {
+            return self.piece(length - 9).await;
+        }
+        self.frame.clear();
+        self.frame.extend_from_slice(&length.to_be_bytes());
+        self.frame.push(id);
+        self.frame.resize(length as usize + 4, 0);
+        self.input.read_exact(&mut self.frame[5..]).await?;
+        if id == ID_EXTENDED {
+            return self.extension().await;
+        }
+        self.join(Extensions::default()).await?;
+        if id == ID_BITFIELD {
+            return self.bitfield().await;
+        }
+        self.first = false;
+        self.control().await
+    }
+
+    async fn tell(&mut self, event: Event) -> Result<(), Exit> {
+        self.context.tell(self.key, event).await
+    }
+
+    async fn join(&mut self, extensions: Extensions) -> Result<(), Exit> {
+        if self.joined.is_none() {
+            self.joined = Some(extensions);
+            self.tell(Event::Joined(extensions)).await?;
+        }
+        Ok(())
+    }
+
+    async fn extension(&mut self) -> Result<(), Exit> {
+        if !self.extended {
+            return Err(Violation("it sent an extended message without saying that it would").into());
+        }
+        if let Some(extensions) = protocol::read_extension_handshake(&self.frame[5..])? {
+            if let Some(queue) = extensions.queue {
+                self.link.set_queue(queue);
+            }
+            // Fleet peers send it first. Whoever sends it later stays what the session took it for: a standard client.
+            self.join(extensions).await?;
+        }
+        Ok(())
+    }
+
+    async fn bitfield(&mut self) -> Result<(), Exit> {
+        if !std::mem::take(&mut self.first) {
+            return Err(Violation("it sent its bitfield late").into());
+        }
+        let Some(have) = PieceSet::from_wire(&self.frame[5..], self.context.meta.piece_count()) else {
+            return Err(Violation("its bitfield does not fit the torrent").into());
+        };
+        self.tell(Event::Bitfield(have)).await
+    }
+
+    async fn control(&mut self) -> Result<(), Exit> {
+        match protocol::read_control(&self.frame)? {
+            Control::Choke(chokes) => self.tell(Event::Chokes(chokes)).await,
+            Control::Have(piece) if piece >= self.context.meta.piece_count() => {
+                Err(Violation("it has a piece that does not exist").into())
+            }
+            Control::Have(piece) => self.tell(Event::Have(piece)).await,
+            Control::Request(request) => {
+                // A piece we don't have may have been asked for by mistake; silence is the answer.
+                if self.context.storage.has(request.index) && self.link.wanted(&request)? {
+                    self.tell(Event::Requested(request.index)).await?;
+                }
+                Ok(())
+            }
+            Control::Cancel(request) => {
+                if self.link.unwanted(&request) {
+                    self.tell(Event::Cancelled(request.index)).await?;
+                }
+                Ok(())
+            }
+            Control::Nothing => Ok(()),
+        }
+    }
+
+    async fn piece(&mut self, length: u32) -> Result<(), Exit> {
+        let (piece, begin) = (self.input.read_u32().await?, self.input.read_u32().await?);
+        self.first = false;
+        self.join(Extensions::default()).await?;
+        self.context.counters.received.fetch_add(u64::from(length), Ordering::Relaxed);
+        let Some(at) = self.assembly(piece, begin).await? else { return self.skip(length).await };
+        let assembly = &mut self.assemblies[at];
+        let Some(slot) = assembly.slot(begin, length)? else { return self.skip(length).await };
+        self.input.read_exact(slot).await?;
+        assembly.filled(begin);
+        self.link.block_came(piece);
+        let now = Instant::now();
+        if assembly.reported.is_none_or(|before| now - before >= REPORT_EVERY) {
+            let first_of_push = assembly.pushed && assembly.reported.is_none();
+            assembly.reported = Some(now);
+            let event = if first_of_push { Event::Pushed(piece) } else { Event::Progress(piece) };
+            self.context.tell(self.key, event).await?;
+        }
+        self.store(at).await
+    }
+
+    /// Reads and forgets a block.
+    async fn skip(&mut self, length: u32) -> Result<(), Exit> {
+        self.link.stray_block()?;
+        let copied = tokio::io::copy(&mut (&mut self.input).take(u64::from(length)), &mut tokio::io::sink()).await?;
+        if copied < u64::from(length) {
+            return Err(Exit::Io(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(())
+    }
+
+    /// Finds or starts the piece that a block belongs to; none if nobody waits for it.
+    async fn assembly(&mut self, piece: u32, begin: u32) -> Result<Option<usize>, Exit> {
+        let expected = self.link.expects(piece);
+        if let Some(at) = self.assemblies.iter().position(|assembly| assembly.piece == piece) {
+            if expected {
+                return Ok(Some(at));
+            }
+            self.assemblies.swap_remove(at);
+            return Ok(None);
+        }
+        let pushed = !expected && begin == 0 && self.accepts_push(piece);
+        if !expected && !pushed {
+            return Ok(None);
+        }
+        // What was taken back in the meantime is not kept.
+        let link = &self.link;
+        self.assemblies.retain(|assembly| link.expects(assembly.piece));
+        let size = link.size(piece);
+        let mut claim = None;
+        if size > CHUNK {
+            claim = self.context.storage.claim(piece);
+            if claim.is_none() {
+                // Another peer is delivering it; the policy hears the same from that one's progress.
+                return Ok(None);
+            }
+        }
+        if pushed {
+            link.expect_push(piece);
+        }
+        self.assemblies.push(Assembly::new(piece, size, pushed, claim));
+        Ok(Some(self.assemblies.len() - 1))
+    }
+
+    fn accepts_push(&self, piece: u32) -> bool {
+        let from_seed = self.joined.is_some_and(|peer| peer.fleet && peer.seed);
+        from_seed
+            && self.link.size(piece) > 0
+            && !self.context.storage.has(piece)
+            && self.assemblies.iter().filter(|assembly| assembly.pushed).count() < MAX_PUSHES
+    }
+
+    /// Hands complete chunks to the storage; after the last the piece is checked there.
+    async fn store(&mut self, at: usize) -> Result<(), Exit> {
+        while let Some((offset, data, last)) = self.assemblies[at].take_chunk() {
+            let piece = self.assemblies[at].piece;
+            if !last {
+                let hasher = std::mem::take(&mut self.assemblies[at].hasher);
+                let hasher = self.context.storage.append(piece, offset, data, hasher).await.map_err(Exit::Engine)?;
+                self.assemblies[at].hasher = hasher;
+                self.link.chunk_done(piece);
+                continue;
+            }
+            let assembly = self.assemblies.swap_remove(at);
+            self.link.piece_done(piece);
+            self.tell(Event::Received(piece)).await?;
+            let (events, key) = (self.context.events.clone(), self.key);
+            // Fails only when the session has ended, and then nobody needs to know.
+            let report = Box::new(move |checked| drop(events.blocking_send((key, Event::Checked(piece, checked)))));
+            let storage = &self.context.storage;
+            let finish = storage.finish(piece, offset, data, assembly.hasher, assembly.claim, report);
+            return finish.await.map_err(Exit::Engine);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! Writes to a peer: what we have, what we want, and the blocks it asked for.
+//!
+//! Announcements and requests go before blocks, and blocks go in batches of a few, so that a request never waits for a whole
+//! piece. A batch is one vectored write straight from the storage's chunk.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    sync::{Arc, atomic::Ordering},
+};
+
+use bytes::Bytes;
+use librqbit_peer_protocol::Message;
+use tokio::{
+    io::{AsyncWriteExt, WriteHalf},
+    sync::{mpsc, watch},
+    time::timeout,
+};
+
+use super::{Command, Context, Event, Exit, KEEP_ALIVE, Link, STALL_TIMEOUT, Welcome};
+use crate::swarm::{
+    policy::PeerKey,
+    protocol::{self, PIECE_HEADER_LEN},
+    storage::{CHUNK, lock},
+    transport::Stream,
+};
+
+/// Blocks in one write.
+const BATCH: usize = 4;
+
+/// Writes until the connection ends.
+pub(super) async fn run(
+    context: &Arc<Context>,
+    link: &Arc<Link>,
+    key: PeerKey,
+    extended: bool,
+    welcome: Welcome,
+    output: WriteHalf<Stream>,
+) -> Exit {
+    let mut out = Vec::new();
+    if extended {
+        out.extend_from_slice(&protocol::extension_handshake(context.seed, context.port));
+    }
+    // A peer without pieces may leave its bitfield out (BEP 3).
+    if !welcome.have.is_empty() {
+        protocol::write_bitfield(&welcome.have, &mut out);
+    }
+    let mut writer = Writer {
+        context: context.clone(),
+        link: link.clone(),
+        key,
+        output,
+        commands: welcome.commands,
+        haves: context.haves.length.subscribe(),
+        cursor: welcome.cursor,
+        out,
+        sending: VecDeque::new(),
+        chunk: None,
+    };
+    loop {
+        if let Err(exit) = writer.step().await {
+            return exit;
+        }
+    }
+}
+
+struct Writer {
+    context: Arc<Context>,
+    link: Arc<Link>,
+    key: PeerKey,
+    output: WriteHalf<Stream>,
+    commands: mpsc::Receiver<Command>,
+    haves: watch::Receiver<usize>,
+    /// How much of the have log is announced.
+    cursor: usize,
+    /// Messages to write before the next blocks.
+    out: Vec<u8>,
+    /// Pieces to send, the first one now.
+    sending: VecDeque<u32>,
+    /// The chunk that blocks are taken from: piece, index, bytes.
+    chunk: Option<(u32, u32, Bytes)>,
+}
+
+impl Writer {
+    /// Writes what there is to write, or waits for something.
+    async fn step(&mut self) -> Result<(), Exit> {
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.obey(command),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => return Err(Exit::Dropped),
+            }
+        }
+        self.announce();
+        for request in self.link.requests() {
+            protocol::write_message(&Message::Request(request), &mut self.out);
+        }
+        let blocks = self.next_blocks().await?;
+        if self.out.is_empty() && blocks.is_empty() {
+            if self.sending.is_empty() {
+                self.wait().await?;
+            }
+            return Ok(());
+        }
+        self.write(&blocks).await?;
+        let sent: u64 = blocks.iter().map(|(_, data)| data.len() as u64).sum();
+        self.context.counters.sent.fetch_add(sent, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn wait(&mut self) -> Result<(), Exit> {
+        tokio::select! {
+            command = self.commands.recv() => match command {
+                Some(command) => self.obey(command),
+                None => return Err(Exit::Dropped),
+            },
+            changed = self.haves.changed() => changed.map_err(|_| Exit::Dropped)?,
+            () = self.link.wake.notified() => {}
+            () = tokio::time::sleep(KEEP_ALIVE) => protocol::write_message(&Message::KeepAlive, &mut self.out),
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Request(piece) => self.link.ask(piece),
+            Command::Cancel(piece) => {
+                for request in self.link.forget(piece) {
+                    protocol::write_message(&Message::Cancel(request), &mut self.out);
+                }
+            }
+            Command::Send { piece, push } => {
+                if push {
+                    self.link.push(piece);
+                }
+                self.sending.push_back(piece);
+            }
+            Command::Unchoke => protocol::write_message(&Message::Unchoke, &mut self.out),
+            Command::Interested(true) => protocol::write_message(&Message::Interested, &mut self.out),
+            Command::Interested(false) => protocol::write_message(&Message::NotInterested, &mut self.out),
+        }
+    }
+
+    /// Announces the pieces verified since the last time.
+    fn announce(&mut self) {
+        let length = *self.haves.borrow_and_update();
+        if length <= self.cursor {
+            return;
+        }
+        let pieces = lock(&self.context.haves.pieces);
+        for piece in pieces.get(self.cursor..length).unwrap_or_default() {
+            protocol::write_message(&Message::Have(*piece), &mut self.out);
+        }
+        self.cursor = length;
+    }
+
+    /// Takes the next few blocks of the first piece; reports the piece when there are none left.
+    async fn next_blocks(&mut self) -> Result<Vec<([u8; PIECE_HEADER_LEN], Bytes)>, Exit> {
+        let mut blocks = Vec::new();
+        let Some(piece) = self.sending.front().copied() else { return Ok(blocks) };
+        while blocks.len() < BATCH {
+            let Some((begin, length)) = self.link.next_block(piece) else {
+                if blocks.is_empty() {
+                    self.sending.pop_front();
+                    self.chunk = None;
+                    self.context.tell(self.key, Event::Sent(piece)).await?;
+                    if self.link.wants(piece) {
+                        // More requests for it came after the last block was taken; the policy took them for old ones.
+                        self.context.tell(self.key, Event::Requested(piece)).await?;
+                    }
+                }
+                break;
+            };
+            let header = protocol::piece_header(piece, begin, length);
+            blocks.push((header, self.block(piece, begin, length).await?));
+        }
+        Ok(blocks)
+    }
+
+    async fn block(&mut self, piece: u32, begin: u32, length: u32) -> Result<Bytes, Exit> {
+        let first = self.part(piece, begin, length).await?;
+        if first.len() == length as usize {
+            return Ok(first);
+        }
+        // Only a client that asks for blocks at odd offsets gets here.
+        let rest = self.part(piece, begin + first.len() as u32, length - first.len() as u32).await?;
+        Ok([first, rest].concat().into())
+    }
+
+    /// Returns a block's bytes as far as they are in one chunk.
+    async fn part(&mut self, piece: u32, begin: u32, length: u32) -> Result<Bytes, Exit> {
+        let index = begin / CHUNK;
+        let data = match &self.chunk {
+            Some((p, i, data)) if (*p, *i) == (piece, index) => data.clone(),
+            _ => {
+                let data = self.context.storage.read(piece, index).await.map_err(Exit::Engine)?;
+                self.chunk = Some((piece, index, data.clone()));
+                data
+            }
+        };
+        let start = (begin % CHUNK) as usize;
+        let end = (start + length as usize).min(data.len());
+        Ok(data.slice(start.min(end)..end))
+    }
+
+    /// Writes the messages and the blocks.
+    async fn write(&mut self, blocks: &[([u8; PIECE_HEADER_LEN], Bytes)]) -> Result<(), Exit> {
+        let mut slices = Vec::with_capacity(1 + 2 * blocks.len());
+        slices.push(IoSlice::new(&self.out));
+        for (header, data) in blocks {
+            slices.extend([IoSlice::new(header), IoSlice::new(data)]);
+        }
+        let mut left = slices.as_mut_slice();
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            let write = self.output.write_vectored(left);
+            match timeout(STALL_TIMEOUT, write).await.map_err(|_| Exit::Timeout("it takes nothing"))?? {
+                0 => return Err(Exit::Io(io::ErrorKind::WriteZero.into())),
+                written => IoSlice::advance_slices(&mut left, written),
+            }
+        }
+        self.out.clear();
+        // Nothing to do for plain TCP; encryption has a buffer of its own.
+        self.output.flush().await?;
+        Ok(())
+    }
+}

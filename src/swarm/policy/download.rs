@@ -1,0 +1,244 @@
+//! The download side: which piece is asked from whom, and when a request is taken back.
+
+use std::time::Duration;
+
+use super::{Action, PeerKey, Policy};
+
+/// A piece that is asked for, arriving, or being checked.
+#[derive(Debug, Default)]
+pub(super) struct Flight {
+    sources: Vec<Source>,
+    /// All blocks are here; the hash is being checked.
+    checking: bool,
+}
+
+#[derive(Debug)]
+struct Source {
+    peer: PeerKey,
+    asked: Duration,
+    /// When its last block came; none before the first.
+    moved: Option<Duration>,
+}
+
+/// A request younger than this is not asked elsewhere.
+const STEAL_AFTER: Duration = Duration::from_millis(250);
+/// Bounds of the time after which a request that has not begun is taken back.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(30));
+/// Bounds of the time after which a transfer that has begun counts as stalled.
+const STALL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
+
+impl Policy {
+    /// Notes that blocks of a requested piece came.
+    pub fn progress(&mut self, now: Duration, key: PeerKey, piece: u32) {
+        let Some(flight) = self.flights.get_mut(&piece) else { return };
+        let Some(source) = flight.sources.iter_mut().find(|source| source.peer == key) else { return };
+        let first = source.moved.replace(now).is_none();
+        if first && flight.sources.len() > 1 {
+            self.cancel_others(now, Some(key), piece);
+        }
+    }
+
+    /// Notes the first block of a piece that was not asked for. False refuses it: it is there or arriving.
+    pub fn push_started(&mut self, now: Duration, key: PeerKey, piece: u32) -> bool {
+        if piece >= self.config.pieces || self.have.contains(piece) || !self.peers.contains_key(&key) {
+            return false;
+        }
+        let flight = self.flights.entry(piece).or_default();
+        if flight.checking || flight.sources.iter().any(|source| source.moved.is_some()) {
+            return false;
+        }
+        flight.sources.retain(|source| source.peer != key);
+        flight.sources.push(Source { peer: key, asked: now, moved: Some(now) });
+        if let Some(peer) = self.peers.get_mut(&key)
+            && !peer.asked.contains(&piece)
+        {
+            peer.asked.push(piece);
+        }
+        self.take(piece);
+        self.cancel_others(now, Some(key), piece);
+        true
+    }
+
+    /// Notes a piece's last block; its hash is being checked now.
+    pub fn received(&mut self, now: Duration, key: PeerKey, piece: u32) {
+        let Some(flight) = self.flights.get_mut(&piece) else { return };
+        let Some(at) = flight.sources.iter().position(|source| source.peer == key) else { return };
+        let source = flight.sources.swap_remove(at);
+        flight.checking = true;
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.asked.retain(|asked| *asked != piece);
+            peer.snubbed = false;
+            let took = now.saturating_sub(source.asked);
+            peer.service = Some(peer.service.map_or(took, |usual| (usual * 3 + took) / 4));
+        }
+        self.cancel_others(now, Some(key), piece);
+        self.fill(now, key);
+    }
+
+    /// Notes that a received piece has the right hash and is on disk: it can be served.
+    pub fn verified(&mut self, now: Duration, piece: u32) {
+        if !self.have.insert(piece) {
+            return;
+        }
+        self.take(piece);
+        self.cancel_others(now, None, piece);
+        self.flights.remove(&piece);
+        if !self.have.is_full() {
+            return;
+        }
+        for (key, peer) in &mut self.peers {
+            if std::mem::take(&mut peer.interested) {
+                self.actions.push_back(Action::Interested(*key, false));
+            }
+        }
+        self.serve(now);
+    }
+
+    /// Notes that a received piece was wrong or lost: it is asked for again.
+    pub fn failed(&mut self, now: Duration, piece: u32) {
+        if let Some(flight) = self.flights.get_mut(&piece) {
+            flight.checking = false;
+            if flight.sources.is_empty() {
+                self.flights.remove(&piece);
+                self.put(piece);
+            }
+        }
+        self.fill_all(now);
+    }
+
+    /// Asks a neighbour for as much as it may be asked for.
+    pub(super) fn fill(&mut self, now: Duration, key: PeerKey) {
+        let limit = self.limit();
+        while let Some(peer) = self.peers.get(&key) {
+            let limit = if peer.snubbed || peer.traits.seed { 1 } else { limit };
+            if peer.chokes_us || peer.asked.len() >= limit || self.flights.len() >= self.config.max_in_flight {
+                return;
+            }
+            let Some(piece) = self.pick(key).or_else(|| self.steal(now, key)) else { return };
+            self.take(piece);
+            let source = Source { peer: key, asked: now, moved: None };
+            self.flights.entry(piece).or_default().sources.push(source);
+            if let Some(peer) = self.peers.get_mut(&key) {
+                peer.asked.push(piece);
+            }
+            self.actions.push_back(Action::Request { peer: key, piece });
+        }
+    }
+
+    /// Asks every neighbour that has room, starting at a random one so that the first is not favoured.
+    pub(super) fn fill_all(&mut self, now: Duration) {
+        if self.have.is_full() {
+            return;
+        }
+        let mut keys: Vec<PeerKey> = self.peers.keys().copied().collect();
+        self.random.shuffle(&mut keys);
+        for key in keys {
+            self.fill(now, key);
+        }
+    }
+
+    /// Takes back requests that don't move.
+    pub(super) fn expire(&mut self, now: Duration) {
+        let mut late = Vec::new();
+        for (piece, flight) in &self.flights {
+            for source in &flight.sources {
+                let usual = self.peers.get(&source.peer).and_then(|peer| peer.service).unwrap_or_default();
+                let expired = match source.moved {
+                    None => now.saturating_sub(source.asked) > (usual * 4).clamp(PATIENCE.0, PATIENCE.1),
+                    Some(moved) => now.saturating_sub(moved) > (usual * 2).clamp(STALL.0, STALL.1),
+                };
+                if expired {
+                    late.push((source.peer, *piece));
+                }
+            }
+        }
+        for (key, piece) in late {
+            if let Some(peer) = self.peers.get_mut(&key) {
+                peer.snubbed = true;
+                peer.asked.retain(|asked| *asked != piece);
+            }
+            self.actions.push_back(Action::Cancel { peer: key, piece });
+            self.drop_source(key, piece);
+        }
+    }
+
+    /// Forgets that a neighbour was asked; without another source the piece is wanted again.
+    pub(super) fn drop_source(&mut self, key: PeerKey, piece: u32) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.asked.retain(|asked| *asked != piece);
+        }
+        let Some(flight) = self.flights.get_mut(&piece) else { return };
+        flight.sources.retain(|source| source.peer != key);
+        if flight.sources.is_empty() && !flight.checking {
+            self.flights.remove(&piece);
+            self.put(piece);
+        }
+    }
+
+    /// Returns how many pieces one neighbour may be asked for.
+    fn limit(&self) -> usize {
+        (self.config.outstanding / self.peers.len().max(1)).clamp(1, 4)
+    }
+
+    /// Returns the rarest piece that nobody is asked for and this neighbour has.
+    fn pick(&self, key: PeerKey) -> Option<u32> {
+        let peer = self.peers.get(&key)?;
+        if peer.useful == 0 {
+            return None;
+        }
+        if peer.traits.seed {
+            // The seed is the reserve: only what no neighbour has, and only while the neighbours have nothing to give.
+            return if self.rarity.rarest(true, |_| true).is_some() { None } else { self.rarity.rarest(false, |_| true) };
+        }
+        self.rarity.rarest(!peer.full, |piece| peer.have.contains(piece))
+    }
+
+    /// Returns the oldest request to another neighbour that has not begun to arrive, for an idle neighbour that has the piece.
+    fn steal(&self, now: Duration, key: PeerKey) -> Option<u32> {
+        let peer = self.peers.get(&key)?;
+        if !peer.asked.is_empty() || (peer.traits.seed && !self.rarity.is_empty()) {
+            return None;
+        }
+        self.flights
+            .iter()
+            .filter(|(piece, flight)| !flight.checking && flight.sources.len() == 1 && peer.have.contains(**piece))
+            .filter_map(|(piece, flight)| flight.sources.first().map(|source| (piece, source)))
+            .filter(|(_, source)| {
+                source.peer != key && source.moved.is_none() && now.saturating_sub(source.asked) >= STEAL_AFTER
+            })
+            .min_by_key(|(_, source)| source.asked)
+            .map(|(piece, _)| *piece)
+    }
+
+    /// Takes back what other neighbours were asked for, because `key` delivers.
+    fn cancel_others(&mut self, now: Duration, key: Option<PeerKey>, piece: u32) {
+        let Some(flight) = self.flights.get_mut(&piece) else { return };
+        let others: Vec<PeerKey> = flight.sources.iter().map(|source| source.peer).filter(|peer| Some(*peer) != key).collect();
+        flight.sources.retain(|source| Some(source.peer) == key);
+        for other in others {
+            if let Some(peer) = self.peers.get_mut(&other) {
+                peer.asked.retain(|asked| *asked != piece);
+                self.actions.push_back(Action::Cancel { peer: other, piece });
+                self.fill(now, other);
+            }
+        }
+    }
+
+    /// Takes a piece out of the wanted ones.
+    fn take(&mut self, piece: u32) {
+        if self.rarity.take(piece) {
+            for peer in self.peers.values_mut().filter(|peer| peer.have.contains(piece)) {
+                peer.useful -= 1;
+            }
+        }
+    }
+
+    /// Puts a piece back among the wanted ones.
+    fn put(&mut self, piece: u32) {
+        if !self.have.contains(piece) && self.rarity.put(piece) {
+            for peer in self.peers.values_mut().filter(|peer| peer.have.contains(piece)) {
+                peer.useful += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! One running engine: the single task that owns the policy, the connections and the addresses.
+//!
+//! Every input (connections' events, new connections, addresses, the clock, the handle) ends in one `select!`; each is handled to
+//! its end before the next. The task never waits for a connection: commands go out with `try_send`, and a connection that lets
+//! them pile up is dropped. When the task ends, every task and thread it started has ended.
+
+mod peers;
+mod pool;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod tracking;
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::MissedTickBehavior,
+};
+
+use super::{
+    EngineConfig, EngineError, EngineHandle, Role, TransferStats,
+    connection::{Context, Counters, Event, Exit, HaveLog},
+    engine::Control,
+    policy::{PeerKey, PieceSet, Policy, PolicyConfig},
+    protocol::BLOCK,
+    storage::{CHUNK, Checked, Storage, Threads},
+    transport::{self, Transport},
+};
+use peers::Peers;
+use pool::Pool;
+use stats::Stats;
+use tracking::Tracking;
+
+/// Events that may wait for the session.
+const EVENTS: usize = 1024;
+const TICK: Duration = Duration::from_millis(100);
+/// Memory for pieces on their way in.
+const ASSEMBLY_BYTES: u32 = 12 << 20;
+
+/// The running engine's state.
+struct Session {
+    context: Arc<Context>,
+    policy: Policy,
+    peers: Peers,
+    pool: Pool,
+    stats: Stats,
+    tracking: Tracking,
+    started: Instant,
+    random: fastrand::Rng,
+    /// The sync after the last piece.
+    syncing: Option<JoinHandle<Result<(), EngineError>>>,
+    complete: bool,
+}
+
+/// Opens everything and starts the engine's task.
+pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -> Result<EngineHandle, EngineError> {
+    let meta = config.metainfo.clone();
+    let role = config.role.clone();
+    let opened = tokio::task::spawn_blocking(move || Storage::open(meta, &role));
+    let (storage, threads, have) = opened.await.map_err(|error| EngineError::Engine(error.to_string()))??;
+    let listener = transport::listen(config.listen)
+        .map_err(|source| EngineError::Io { what: format!("can't listen on {}", config.listen), source })?;
+    let local_addr = listener
+        .local_addr()
+        .map_err(|source| EngineError::Io { what: format!("can't listen on {}", config.listen), source })?;
+
+    let mut random = fastrand::Rng::new();
+    let meta = config.metainfo.clone();
+    let seed = matches!(config.role, Role::Seed { .. });
+    let complete = have.is_full();
+    let initial_bytes: u64 = have.iter().filter_map(|piece| meta.piece_size(piece)).map(u64::from).sum();
+    let initial = initial_stats(&have, if seed { 0 } else { initial_bytes });
+    let (stats_sender, stats) = watch::channel(initial);
+    let (control_sender, control) = mpsc::channel(8);
+    let (events, received) = mpsc::channel(EVENTS);
+    let mut policy_config = PolicyConfig::new(meta.piece_count(), seed, random.u64(..));
+    // A long piece has two chunks in memory, a short one itself.
+    let each = meta.piece_length().min(2 * CHUNK).max(BLOCK);
+    policy_config.max_in_flight = policy_config.max_in_flight.min((ASSEMBLY_BYTES / each) as usize);
+    let context = Arc::new(Context {
+        meta,
+        storage,
+        transport,
+        peer_id: peer_id(&mut random),
+        seed,
+        port: local_addr.port(),
+        haves: HaveLog::new(),
+        counters: Counters::default(),
+        events,
+    });
+    let tracking = Tracking::start(&config, &context, context.meta.length() - initial_bytes)?;
+    let mut pool = Pool::default();
+    pool.add(config.peers.iter().copied().map(plain), true);
+    let session = Session {
+        policy: Policy::new(policy_config, have),
+        peers: Peers::new(seed, config.controller_peers),
+        pool,
+        stats: Stats::new(stats_sender),
+        tracking,
+        started: Instant::now(),
+        random,
+        syncing: None,
+        complete,
+        context,
+    };
+    let task = tokio::spawn(session.run(listener, received, control, threads));
+    Ok(EngineHandle::new(local_addr, stats, control_sender, task))
+}
+
+fn initial_stats(have: &PieceSet, from_disk: u64) -> TransferStats {
+    let mut stats = TransferStats { pieces_done: have.count(), complete: have.is_full(), ..TransferStats::default() };
+    stats.bytes.from_disk = from_disk;
+    stats
+}
+
+/// An id in the usual style (BEP 20): client, version, random.
+fn peer_id(random: &mut fastrand::Rng) -> librqbit_core::hash_id::Id20 {
+    let mut id = *b"-FD0100-000000000000";
+    for byte in &mut id[8..] {
+        *byte = random.alphanumeric() as u8;
+    }
+    librqbit_core::hash_id::Id20::new(id)
+}
+
+impl Session {
+    /// Runs until stopped or failed, then takes everything down.
+    async fn run(
+        mut self,
+        listener: TcpListener,
+        mut events: mpsc::Receiver<(PeerKey, Event)>,
+        mut control: mpsc::Receiver<Control>,
+        threads: Threads,
+    ) -> Result<(), EngineError> {
+        let result = self.serve(&listener, &mut events, &mut control).await;
+        drop(listener);
+        // The storage threads may be waiting to report: nobody listens any more.
+        drop(events);
+        self.peers.shut_down().await;
+        if let Some(syncing) = self.syncing.take() {
+            // It can't be cut short; it uses a storage thread, which is joined below.
+            let _ = syncing.await;
+        }
+        let Self { context, stats, tracking, .. } = self;
+        drop(context);
+        tracking.stop().await;
+        threads.join().await;
+        // Last: who watches the statistics learns of the end when everything has ended.
+        drop(stats);
+        result
+    }
+
+    async fn serve(
+        &mut self,
+        listener: &TcpListener,
+        events: &mut mpsc::Receiver<(PeerKey, Event)>,
+        control: &mut mpsc::Receiver<Control>,
+    ) -> Result<(), EngineError> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pause_accept = false;
+        loop {
+            tokio::select! {
+                Some((key, event)) = events.recv() => self.event(key, event)?,
+                Some((key, exit)) = self.peers.ended() => self.ended(key, exit)?,
+                accepted = listener.accept(), if !pause_accept => match accepted {
+                    Ok((stream, addr)) => self.peers.accept(&self.context, &self.pool, stream, addr),
+                    Err(error) => {
+                        // Most likely out of file descriptors: the next tick tries again.
+                        tracing::debug!(%error, "can't accept a peer");
+                        pause_accept = true;
+                    }
+                },
+                asked = control.recv() => match asked {
+                    Some(Control::AddPeers(addrs)) => {
+                        let addrs = addrs.into_iter().map(plain);
+                        self.pool.add(addrs.filter(|addr| !self.peers.is_connected_to(*addr)), true);
+                        self.dial();
+                    }
+                    Some(Control::Stop) | None => return Ok(()),
+                },
+                addrs = self.tracking.peers() => {
+                    let unknown = addrs.into_iter().filter(|addr| !self.peers.is_connected_to(*addr));
+                    self.pool.add(unknown, false);
+                    self.dial();
+                }
+                synced = wait(&mut self.syncing) => {
+                    self.syncing = None;
+                    synced?;
+                    self.complete = true;
+                    self.stats.complete(self.started.elapsed(), &self.context.counters, self.peers.joined());
+                }
+                _ = tick.tick() => {
+                    pause_accept = false;
+                    self.tick();
+                }
+            }
+            self.perform();
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.started.elapsed();
+        self.policy.tick(now);
+        self.dial();
+        self.stats.publish(now, &self.context.counters, self.peers.joined());
+        self.tracking.progress(self.stats.announce(self.context.meta.length()));
+    }
+
+    fn dial(&mut self) {
+        for addr in self.pool.due(self.started.elapsed(), self.peers.room_to_dial(), self.peers.joined()) {
+            let key = self.peers.dial(&self.context, addr);
+            self.pool.busy(addr, key);
+        }
+    }
+
+    /// Performs what the policy decided.
+    fn perform(&mut self) {
+        while let Some(action) = self.policy.next_action() {
+            self.peers.command(action);
+        }
+    }
+
+    fn event(&mut self, key: PeerKey, event: Event) -> Result<(), EngineError> {
+        let now = self.started.elapsed();
+        match event {
+            Event::Shaken { peer_id, reply } => {
+                let refused = self.peers.shaken(key, peer_id, self.context.peer_id);
+                self.peers.forget_useless(&mut self.pool, key, refused);
+                if !refused.refuses() {
+                    let (have, cursor) = (self.policy.have().clone(), self.context.haves.cursor());
+                    self.peers.welcome(key, have, cursor, reply);
+                }
+            }
+            Event::Joined(extensions) => {
+                if let Some((traits, listens)) = self.peers.join(key, extensions) {
+                    match listens {
+                        Some(addr) if self.pool.is_banned(addr) => self.peers.drop_peer(key),
+                        _ => {
+                            if let Some(addr) = listens {
+                                self.pool.busy(addr, key);
+                                self.pool.works(addr);
+                            }
+                            self.policy.peer_joined(now, key, traits);
+                        }
+                    }
+                }
+            }
+            Event::Bitfield(have) => self.policy.peer_bitfield(now, key, have),
+            Event::Have(piece) => self.policy.peer_has(now, key, piece),
+            Event::Chokes(chokes) => self.policy.peer_chokes(now, key, chokes),
+            Event::Requested(piece) => self.policy.requested(now, key, piece),
+            Event::Cancelled(piece) => self.policy.cancelled(key, piece),
+            Event::Progress(piece) => self.policy.progress(now, key, piece),
+            Event::Pushed(piece) => {
+                if !self.policy.push_started(now, key, piece) {
+                    self.peers.refuse_push(key, piece);
+                }
+            }
+            Event::Received(piece) => self.policy.received(now, key, piece),
+            Event::Sent(piece) => self.policy.sent(now, key, piece),
+            Event::Checked(piece, checked) => self.checked(now, key, piece, checked)?,
+        }
+        Ok(())
+    }
+
+    fn checked(&mut self, now: Duration, key: PeerKey, piece: u32, checked: Checked) -> Result<(), EngineError> {
+        match checked {
+            Checked::Good => {
+                if self.policy.have().contains(piece) {
+                    return Ok(());
+                }
+                let size = self.context.meta.piece_size(piece).unwrap_or(0);
+                self.stats.verified(size, self.peers.is_controller(key));
+                self.context.haves.push(piece);
+                self.policy.verified(now, piece);
+                if self.policy.have().is_full() && !self.complete && self.syncing.is_none() {
+                    let storage = self.context.storage.clone();
+                    self.syncing = Some(tokio::spawn(async move { storage.sync().await }));
+                }
+            }
+            Checked::Bad => {
+                let addr = self.peers.ban(key);
+                tracing::warn!(piece, peer = ?addr, "a peer sent a piece with a wrong hash and is banned");
+                if let Some(addr) = addr {
+                    self.pool.ban(addr);
+                }
+                self.policy.failed(now, piece);
+            }
+            Checked::Failed(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, key: PeerKey, exit: Exit) -> Result<(), EngineError> {
+        let now = self.started.elapsed();
+        self.policy.peer_left(now, key);
+        let Some(addr) = self.peers.remove(key, &exit) else {
+            return match exit {
+                Exit::Engine(error) => Err(error),
+                _ => Ok(()),
+            };
+        };
+        match exit {
+            Exit::Engine(error) => return Err(error),
+            Exit::Violation(_) => self.pool.ban(addr),
+            Exit::Io(_) | Exit::Timeout(_) | Exit::Dropped => self.pool.ended(now, addr, key, &mut self.random),
+        }
+        Ok(())
+    }
+}
+
+/// Waits for the sync, if there is one.
+async fn wait(syncing: &mut Option<JoinHandle<Result<(), EngineError>>>) -> Result<(), EngineError> {
+    match syncing {
+        Some(task) => task.await.unwrap_or_else(|error| Err(EngineError::Engine(error.to_string()))),
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns an address in the form in which it is compared: IPv4 also where a socket for both families says IPv6.
+fn plain(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}

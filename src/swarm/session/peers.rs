@@ -1,0 +1,289 @@
+//! The connections of one engine: their tasks, their identities and their bounds.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use librqbit_core::hash_id::Id20;
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, oneshot},
+    task::{AbortHandle, Id, JoinSet},
+};
+
+use super::{plain, pool::Pool};
+use crate::swarm::{
+    connection::{self, COMMANDS, Command, Context, Exit, Origin, Welcome},
+    policy::{Action, PeerKey, PeerTraits, PieceSet},
+    protocol::Extensions,
+};
+
+/// Connections of a host and of the controller's seed.
+const MAX_PEERS: (usize, usize) = (256, 2048);
+/// Accepted connections that have not shaken hands yet.
+const MAX_PENDING: usize = 256;
+/// Connections from one address, this machine's excepted (tests and the demo run whole fleets on it).
+const MAX_PER_IP: usize = 512;
+/// Connections being dialled.
+const MAX_DIALLING: usize = 32;
+
+/// One connection.
+#[derive(Debug)]
+struct Peer {
+    /// The socket's other end.
+    addr: SocketAddr,
+    /// Where the peer can be dialled, when it is known.
+    listens: Option<SocketAddr>,
+    dialled: bool,
+    id: Option<Id20>,
+    commands: Option<mpsc::Sender<Command>>,
+    joined: bool,
+    controller: bool,
+    task: AbortHandle,
+}
+
+/// What becomes of a connection after the handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Welcome,
+    /// It is ourselves.
+    Own,
+    /// There is a better one to the same peer.
+    Duplicate,
+}
+
+impl Verdict {
+    pub(super) fn refuses(self) -> bool {
+        self != Self::Welcome
+    }
+}
+
+/// The connections.
+#[derive(Debug)]
+pub(super) struct Peers {
+    peers: HashMap<PeerKey, Peer>,
+    by_id: HashMap<Id20, PeerKey>,
+    tasks: JoinSet<Exit>,
+    keys: HashMap<Id, PeerKey>,
+    next: u32,
+    max: usize,
+    controllers: Vec<SocketAddr>,
+    /// Controllers' connections that ended; their pieces may still be checked.
+    last_controller: Option<PeerKey>,
+}
+
+impl Peers {
+    pub(super) fn new(seed: bool, controllers: Vec<SocketAddr>) -> Self {
+        Self {
+            peers: HashMap::new(),
+            by_id: HashMap::new(),
+            tasks: JoinSet::new(),
+            keys: HashMap::new(),
+            next: 0,
+            max: if seed { MAX_PEERS.1 } else { MAX_PEERS.0 },
+            controllers: controllers.into_iter().map(plain).collect(),
+            last_controller: None,
+        }
+    }
+
+    /// Returns how many peers are connected.
+    pub(super) fn joined(&self) -> usize {
+        self.peers.values().filter(|peer| peer.joined).count()
+    }
+
+    /// Returns whether a peer that listens there is connected.
+    pub(super) fn is_connected_to(&self, addr: SocketAddr) -> bool {
+        self.peers.values().any(|peer| peer.listens == Some(plain(addr)))
+    }
+
+    /// Returns how many more connections may be dialled now.
+    pub(super) fn room_to_dial(&self) -> usize {
+        let dialling = self.peers.values().filter(|peer| peer.dialled && peer.id.is_none()).count();
+        MAX_DIALLING.saturating_sub(dialling).min(self.max.saturating_sub(self.peers.len()))
+    }
+
+    /// Dials an address.
+    pub(super) fn dial(&mut self, context: &Arc<Context>, addr: SocketAddr) -> PeerKey {
+        self.spawn(context, Origin::Dial(addr), addr, true)
+    }
+
+    /// Takes in an accepted connection, or closes it when there are too many.
+    pub(super) fn accept(&mut self, context: &Arc<Context>, pool: &Pool, stream: TcpStream, addr: SocketAddr) {
+        let addr = plain(addr);
+        let pending = self.peers.values().filter(|peer| !peer.dialled && peer.id.is_none()).count();
+        let crowded = !addr.ip().is_loopback() && self.count(addr.ip()) >= MAX_PER_IP;
+        if self.peers.len() >= self.max || pending >= MAX_PENDING || crowded || pool.is_banned(addr) {
+            tracing::debug!(%addr, "refused a connection");
+            return;
+        }
+        self.spawn(context, Origin::Accept(stream), addr, false);
+    }
+
+    fn count(&self, ip: IpAddr) -> usize {
+        self.peers.values().filter(|peer| peer.addr.ip() == ip).count()
+    }
+
+    fn spawn(&mut self, context: &Arc<Context>, origin: Origin, addr: SocketAddr, dialled: bool) -> PeerKey {
+        let key = PeerKey(self.next);
+        self.next = self.next.wrapping_add(1);
+        let task = self.tasks.spawn(connection::run(context.clone(), key, origin));
+        self.keys.insert(task.id(), key);
+        let addr = plain(addr);
+        let peer = Peer {
+            addr,
+            listens: dialled.then_some(addr),
+            dialled,
+            id: None,
+            commands: None,
+            joined: false,
+            controller: self.controllers.contains(&addr),
+            task,
+        };
+        self.peers.insert(key, peer);
+        key
+    }
+
+    /// Judges a connection whose handshake is through.
+    pub(super) fn shaken(&mut self, key: PeerKey, id: Id20, own: Id20) -> Verdict {
+        if id == own {
+            return Verdict::Own;
+        }
+        let Some(dialled) = self.peers.get(&key).map(|peer| peer.dialled) else { return Verdict::Duplicate };
+        if let Some(other) = self.by_id.get(&id).copied() {
+            // Both sides may have dialled at the same time. Both keep the one that the larger id dialled.
+            let keep_dialled = own > id;
+            let other_dialled = self.peers.get(&other).is_some_and(|peer| peer.dialled);
+            if dialled != keep_dialled || other_dialled == keep_dialled {
+                return Verdict::Duplicate;
+            }
+            self.drop_peer(other);
+        }
+        self.by_id.insert(id, key);
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.id = Some(id);
+        }
+        Verdict::Welcome
+    }
+
+    /// Keeps the pool from dialling ourselves again.
+    pub(super) fn forget_useless(&self, pool: &mut Pool, key: PeerKey, verdict: Verdict) {
+        if verdict == Verdict::Own
+            && let Some(peer) = self.peers.get(&key)
+            && peer.dialled
+        {
+            pool.forget(peer.addr);
+        }
+    }
+
+    /// Lets a connection begin.
+    pub(super) fn welcome(&mut self, key: PeerKey, have: PieceSet, cursor: usize, reply: oneshot::Sender<Welcome>) {
+        let Some(peer) = self.peers.get_mut(&key) else { return };
+        let (sender, commands) = mpsc::channel(COMMANDS);
+        peer.commands = Some(sender);
+        // A connection that has ended meanwhile reports its end by itself.
+        let _ = reply.send(Welcome { have, cursor, commands });
+    }
+
+    /// Notes what a peer can; returns that and where it can be dialled.
+    pub(super) fn join(&mut self, key: PeerKey, extensions: Extensions) -> Option<(PeerTraits, Option<SocketAddr>)> {
+        let peer = self.peers.get_mut(&key)?;
+        peer.commands.as_ref()?;
+        peer.joined = true;
+        if let Some(port) = extensions.port.filter(|_| !peer.dialled) {
+            peer.listens = Some(SocketAddr::new(peer.addr.ip(), port));
+        }
+        let seed = extensions.fleet && extensions.seed;
+        peer.controller |= seed || peer.listens.is_some_and(|addr| self.controllers.contains(&addr));
+        if peer.controller {
+            self.last_controller = Some(key);
+        }
+        Some((PeerTraits { fleet: extensions.fleet, seed }, peer.listens))
+    }
+
+    /// Returns whether a connection is (or was) the controller's.
+    pub(super) fn is_controller(&self, key: PeerKey) -> bool {
+        self.peers.get(&key).map_or(self.last_controller == Some(key), |peer| peer.controller)
+    }
+
+    /// Passes a decision on to its connection.
+    pub(super) fn command(&mut self, action: Action) {
+        let (key, command) = match action {
+            Action::Request { peer, piece } => (peer, Command::Request(piece)),
+            Action::Cancel { peer, piece } => (peer, Command::Cancel(piece)),
+            Action::Send { peer, piece, push } => (peer, Command::Send { piece, push }),
+            Action::Unchoke(peer) => (peer, Command::Unchoke),
+            Action::Interested(peer, interested) => (peer, Command::Interested(interested)),
+        };
+        self.send(key, command);
+    }
+
+    /// Takes a push back that is not welcome.
+    pub(super) fn refuse_push(&mut self, key: PeerKey, piece: u32) {
+        self.send(key, Command::Cancel(piece));
+    }
+
+    fn send(&mut self, key: PeerKey, command: Command) {
+        let Some(peer) = self.peers.get(&key) else { return };
+        if let Some(commands) = &peer.commands
+            && let Err(mpsc::error::TrySendError::Full(_)) = commands.try_send(command)
+        {
+            tracing::debug!(addr = %peer.addr, "a peer takes nothing and is dropped");
+            self.drop_peer(key);
+        }
+    }
+
+    /// Ends a connection; its end is reported like any other.
+    pub(super) fn drop_peer(&mut self, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.commands = None;
+            peer.task.abort();
+            if let Some(id) = peer.id
+                && self.by_id.get(&id) == Some(&key)
+            {
+                self.by_id.remove(&id);
+            }
+        }
+    }
+
+    /// Ends a connection for good; returns the address to ban.
+    pub(super) fn ban(&mut self, key: PeerKey) -> Option<SocketAddr> {
+        let addr = self.peers.get(&key).map(|peer| peer.listens.unwrap_or(peer.addr));
+        self.drop_peer(key);
+        addr
+    }
+
+    /// Waits for a connection's end; none when there is no connection.
+    pub(super) async fn ended(&mut self) -> Option<(PeerKey, Exit)> {
+        let (id, exit) = match self.tasks.join_next_with_id().await? {
+            Ok((id, exit)) => (id, exit),
+            Err(error) => {
+                if error.is_panic() {
+                    tracing::error!(%error, "a connection's task panicked");
+                }
+                (error.id(), Exit::Dropped)
+            }
+        };
+        self.keys.remove(&id).map(|key| (key, exit))
+    }
+
+    /// Removes an ended connection; returns where it could be dialled again, or banned.
+    pub(super) fn remove(&mut self, key: PeerKey, exit: &Exit) -> Option<SocketAddr> {
+        let peer = self.peers.remove(&key)?;
+        if let Some(id) = peer.id
+            && self.by_id.get(&id) == Some(&key)
+        {
+            self.by_id.remove(&id);
+        }
+        let addr = peer.listens.unwrap_or(peer.addr);
+        tracing::debug!(%addr, reason = %exit, "a connection ended");
+        Some(addr)
+    }
+
+    /// Ends all connections and waits for their tasks.
+    pub(super) async fn shut_down(&mut self) {
+        self.peers.clear();
+        self.tasks.shutdown().await;
+    }
+}

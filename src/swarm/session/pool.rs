@@ -1,0 +1,168 @@
+//! The addresses worth connecting to, and when to try again. Pure: the caller tells the time.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use crate::swarm::policy::PeerKey;
+
+/// The most addresses remembered.
+const MAX_KNOWN: usize = 4096;
+/// Bounds of the pause after a failed or lost connection; doubled each time.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// An address that only the tracker told is forgotten after this many failures.
+const MAX_FAILURES: u32 = 6;
+/// Addresses from the tracker are tried only while there are fewer connections than this.
+const ENOUGH: usize = 40;
+/// An address family's one host may get banned this often, under any port, before all of it is.
+const MAX_BANS_PER_IP: u32 = 3;
+/// The most banned addresses remembered; more than that and the oldest are tried again, and banned again.
+const MAX_BANNED: usize = 4096;
+
+#[derive(Debug)]
+struct Known {
+    /// The controller told us: never forgotten.
+    chosen: bool,
+    failures: u32,
+    next: Duration,
+    busy: Option<PeerKey>,
+}
+
+/// The addresses.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    known: HashMap<SocketAddr, Known>,
+    banned: HashMap<SocketAddr, ()>,
+    bans_per_ip: HashMap<IpAddr, u32>,
+}
+
+impl Pool {
+    /// Adds addresses; `chosen` ones come from the controller.
+    pub(super) fn add(&mut self, addrs: impl IntoIterator<Item = SocketAddr>, chosen: bool) {
+        for addr in addrs {
+            if let Some(known) = self.known.get_mut(&addr) {
+                known.chosen |= chosen;
+            } else if self.known.len() < MAX_KNOWN && addr.port() != 0 && !addr.ip().is_unspecified() && !self.is_banned(addr) {
+                self.known.insert(addr, Known { chosen, failures: 0, next: Duration::ZERO, busy: None });
+            }
+        }
+    }
+
+    /// Returns up to `room` addresses that are due.
+    pub(super) fn due(&self, now: Duration, room: usize, connections: usize) -> Vec<SocketAddr> {
+        self.known
+            .iter()
+            .filter(|(_, known)| known.busy.is_none() && known.next <= now && (known.chosen || connections < ENOUGH))
+            .map(|(addr, _)| *addr)
+            .take(room)
+            .collect()
+    }
+
+    /// Notes that a connection to or from the address is being made or stands.
+    pub(super) fn busy(&mut self, addr: SocketAddr, key: PeerKey) {
+        if let Some(known) = self.known.get_mut(&addr) {
+            known.busy = Some(key);
+        }
+    }
+
+    /// Notes that a connection works.
+    pub(super) fn works(&mut self, addr: SocketAddr) {
+        if let Some(known) = self.known.get_mut(&addr) {
+            known.failures = 0;
+        }
+    }
+
+    /// Notes that a connection ended; another to the same address may stand.
+    pub(super) fn ended(&mut self, now: Duration, addr: SocketAddr, key: PeerKey, random: &mut fastrand::Rng) {
+        let Some(known) = self.known.get_mut(&addr) else { return };
+        if known.busy != Some(key) {
+            return;
+        }
+        known.busy = None;
+        known.failures += 1;
+        if !known.chosen && known.failures >= MAX_FAILURES {
+            self.known.remove(&addr);
+            return;
+        }
+        let pause = (PAUSE.0 * 2u32.saturating_pow(known.failures.min(10) - 1)).min(PAUSE.1);
+        known.next = now + pause.mul_f64(0.5 + random.f64());
+    }
+
+    /// Forgets an address for good: it is our own, or leads to a peer that is connected another way.
+    pub(super) fn forget(&mut self, addr: SocketAddr) {
+        self.known.remove(&addr);
+    }
+
+    /// Bans an address, and after several its whole host, unless that is this machine.
+    pub(super) fn ban(&mut self, addr: SocketAddr) {
+        self.known.remove(&addr);
+        if self.banned.len() < MAX_BANNED {
+            self.banned.insert(addr, ());
+        }
+        if !addr.ip().is_loopback() && self.bans_per_ip.len() < MAX_BANNED {
+            *self.bans_per_ip.entry(addr.ip()).or_default() += 1;
+        }
+    }
+
+    /// Returns whether an address is banned.
+    pub(super) fn is_banned(&self, addr: SocketAddr) -> bool {
+        self.banned.contains_key(&addr) || self.bans_per_ip.get(&addr.ip()).is_some_and(|bans| *bans >= MAX_BANS_PER_IP)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    #[test]
+    fn failures_back_off_and_tracker_addresses_are_forgotten() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut pool = Pool::default();
+        pool.add([addr(1)], true);
+        pool.add([addr(2), addr(0)], false);
+        assert_eq!(pool.due(Duration::ZERO, 9, 0).len(), 2, "port 0 must not be tried");
+        let mut now = Duration::ZERO;
+        for round in 0..MAX_FAILURES {
+            for port in [1, 2] {
+                pool.busy(addr(port), PeerKey(round));
+                assert!(!pool.due(now, 9, 0).contains(&addr(port)));
+                pool.ended(now, addr(port), PeerKey(round), &mut random);
+                assert!(!pool.due(now, 9, 0).contains(&addr(port)), "retried at once");
+            }
+            now += Duration::from_secs(60);
+        }
+        assert_eq!(pool.due(now, 9, 0), [addr(1)]);
+    }
+
+    #[test]
+    fn enough_connections_leave_tracker_addresses_alone() {
+        let mut pool = Pool::default();
+        pool.add([addr(1)], false);
+        assert!(pool.due(Duration::ZERO, 9, ENOUGH).is_empty());
+        pool.add([addr(1)], true);
+        assert_eq!(pool.due(Duration::ZERO, 9, ENOUGH), [addr(1)]);
+    }
+
+    #[test]
+    fn bans_hold_and_spread_to_the_host() {
+        let mut pool = Pool::default();
+        pool.add([addr(1)], true);
+        pool.ban(addr(1));
+        pool.add([addr(1)], true);
+        assert!(pool.due(Duration::ZERO, 9, 0).is_empty());
+        assert!(!pool.is_banned(addr(9)));
+        pool.ban(addr(2));
+        pool.ban(addr(3));
+        assert!(pool.is_banned(addr(9)), "a host banned under three ports may come back under a fourth");
+        for port in 1..9 {
+            pool.ban(SocketAddr::from(([127, 0, 0, 1], port)));
+        }
+        assert!(!pool.is_banned(SocketAddr::from(([127, 0, 0, 1], 99))));
+    }
+}

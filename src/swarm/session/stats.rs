@@ -1,0 +1,71 @@
+//! What the engine tells of itself.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tokio::sync::watch;
+
+use crate::swarm::{AnnounceProgress, TransferStats, connection::Counters};
+
+/// The rate is a moving average over about this long.
+const WINDOW: f64 = 2.0;
+
+/// Keeps the statistics and publishes them.
+#[derive(Debug)]
+pub(super) struct Stats {
+    now: TransferStats,
+    sender: watch::Sender<TransferStats>,
+    rate: f64,
+    /// The last measurement: when, and received bytes.
+    measured: (Duration, u64),
+}
+
+impl Stats {
+    pub(super) fn new(sender: watch::Sender<TransferStats>) -> Self {
+        let now = sender.borrow().clone();
+        Self { now, sender, rate: 0.0, measured: (Duration::ZERO, 0) }
+    }
+
+    /// Counts a verified piece.
+    pub(super) fn verified(&mut self, bytes: u32, from_controller: bool) {
+        let bytes = u64::from(bytes);
+        match from_controller {
+            true => self.now.bytes.from_controller += bytes,
+            false => self.now.bytes.from_peers += bytes,
+        }
+        self.now.pieces_done += 1;
+    }
+
+    /// Notes that everything is on disk, and says so at once.
+    pub(super) fn complete(&mut self, now: Duration, counters: &Counters, peers: usize) {
+        self.now.complete = true;
+        self.publish(now, counters, peers);
+    }
+
+    /// Returns what the tracker is told.
+    pub(super) fn announce(&self, length: u64) -> AnnounceProgress {
+        let bytes = &self.now.bytes;
+        let downloaded = bytes.from_peers + bytes.from_controller + bytes.from_origin;
+        let left = if self.now.complete { 0 } else { length.saturating_sub(bytes.received()).max(1) };
+        AnnounceProgress { uploaded: bytes.uploaded, downloaded, left }
+    }
+
+    /// Publishes what changed. Called at most about ten times a second.
+    pub(super) fn publish(&mut self, now: Duration, counters: &Counters, peers: usize) {
+        let received = counters.received.load(Ordering::Relaxed);
+        let passed = (now - self.measured.0).as_secs_f64();
+        if passed > 0.0 {
+            let current = (received - self.measured.1) as f64 / passed;
+            let weight = (passed / WINDOW).min(1.0);
+            self.rate += (current - self.rate) * weight;
+            self.measured = (now, received);
+        }
+        self.now.rate = self.rate as u64;
+        self.now.bytes.uploaded = counters.sent.load(Ordering::Relaxed);
+        self.now.peers = peers as u32;
+        self.sender.send_if_modified(|stats| {
+            let changed = *stats != self.now;
+            stats.clone_from(&self.now);
+            changed
+        });
+    }
+}

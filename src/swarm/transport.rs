@@ -1,0 +1,77 @@
+//! How peers are reached: one small interface, so that encryption can slot in. Here is plain TCP.
+//!
+//! Owns socket options. Buffers in the kernel are kept short (`TCP_NOTSENT_LOWAT`), so that which piece goes next is decided late.
+
+use std::{io, net::SocketAddr, pin::Pin, time::Duration};
+
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+
+/// The most bytes that wait unsent in a socket.
+const NOT_SENT_LOW_WATER: u32 = 32 << 10;
+/// A peer that acknowledges nothing for this long is gone.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+const BACKLOG: i32 = 1024;
+
+/// A connection's bytes.
+pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A connection as the engine sees it.
+pub(super) type Stream = Box<dyn Duplex>;
+
+/// A future the size of a pointer.
+pub(super) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Makes connections out of TCP streams.
+pub(super) trait Transport: Send + Sync + 'static {
+    /// Connects to a peer.
+    fn connect(&self, addr: SocketAddr) -> Boxed<'_, io::Result<Stream>>;
+
+    /// Prepares an accepted connection.
+    fn accept(&self, stream: TcpStream) -> Boxed<'_, io::Result<Stream>>;
+}
+
+/// Plain TCP.
+#[derive(Debug)]
+pub(super) struct Plain;
+
+impl Transport for Plain {
+    fn connect(&self, addr: SocketAddr) -> Boxed<'_, io::Result<Stream>> {
+        Box::pin(async move {
+            let stream = TcpStream::connect(addr).await?;
+            tune(&stream)?;
+            Ok(Box::new(stream) as Stream)
+        })
+    }
+
+    fn accept(&self, stream: TcpStream) -> Boxed<'_, io::Result<Stream>> {
+        Box::pin(async move {
+            tune(&stream)?;
+            Ok(Box::new(stream) as Stream)
+        })
+    }
+}
+
+/// Binds a listening socket. The address is free again as soon as the listener is dropped.
+pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn tune(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    {
+        socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER)?;
+        socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    }
+    Ok(())
+}
