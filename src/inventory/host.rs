@@ -70,12 +70,7 @@ pub struct HostEntry {
 }
 
 /// Reads what is needed of one host.
-pub(super) fn entry(name: &str, groups: Vec<String>, vars: HostVars) -> Result<HostEntry, InventoryError> {
-    let name = HostName::new(name).map_err(|error| InventoryError::Limit {
-        pattern: name.chars().take(60).collect(),
-        reason: error.to_string(),
-        hint: None,
-    })?;
+pub(super) fn entry(name: HostName, groups: Vec<String>, vars: HostVars) -> Result<HostEntry, InventoryError> {
     let reader = Reader { host: name.as_str(), vars: &vars };
     let connection = reader.connection()?;
     let mut entry = HostEntry {
@@ -151,8 +146,9 @@ impl<'a> Reader<'a> {
                 Ok(Some((found, text)))
             }
             _ => {
-                let why = format!("must be text, but YAML reads it as {}", found.node.kind());
-                Err(self.wrong(&found, why).with_hint("put the value in quotation marks"))
+                let error = self.wrong(&found, format!("must be text, but YAML reads it as {}", found.node.kind()));
+                let scalar = !matches!(found.node.value, Value::Seq(_) | Value::Map(_));
+                Err(if scalar { error.with_hint("put the value in quotation marks") } else { error })
             }
         }
     }

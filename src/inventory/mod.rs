@@ -67,7 +67,7 @@ pub enum InventoryError {
     #[error(transparent)]
     File(#[from] YamlError),
     /// The pattern of `--limit` does not lead to hosts.
-    #[error("`{pattern}`: {reason}")]
+    #[error("--limit `{pattern}`: {reason}")]
     Limit {
         /// The pattern, or the part of it that is wrong.
         pattern: String,
@@ -165,7 +165,7 @@ impl Inventory {
         let direct = self.tree.direct_groups(id);
         let view = shared.entry(direct).or_insert_with(|| self.view(direct));
         let vars = HostVars::new(Arc::clone(&view.layers), host.vars.clone());
-        host::entry(&host.name, view.names.clone(), vars)
+        host::entry(host.name.clone(), view.names.clone(), vars)
     }
 
     /// Collects what hosts in these groups have in common. Precedence, lowest first: `all`, the other groups, then the files of

@@ -40,9 +40,12 @@ fn other_format(text: &str) -> Option<&'static str> {
 }
 
 /// Adds what is known about the file's format to a syntax error.
-pub(super) fn explain_syntax(source: &Source, error: Diagnostic) -> Diagnostic {
+pub(super) fn explain_syntax(source: &Arc<Source>, error: Diagnostic) -> Diagnostic {
     match other_format(source.text()) {
-        Some(format) => Diagnostic::new(&error.location, format!("this looks like {format}, not YAML")).with_hint(CONVERT),
+        Some(format) => {
+            let message = format!("this looks like {format}, not YAML");
+            Diagnostic::new(&Location::new(source, 1, 1), message).with_hint(CONVERT)
+        }
         None => error,
     }
 }
@@ -222,8 +225,8 @@ impl Parser<'_> {
         port: Option<&Arc<VarMap>>,
         vars: Option<&Arc<VarMap>>,
     ) -> Result<(), Diagnostic> {
-        HostName::new(name).map_err(|error| Diagnostic::new(&key.location, error.to_string()))?;
-        let (host, new) = self.tree.add_host(name, &key.location);
+        let id = HostName::new(name).map_err(|error| Diagnostic::new(&key.location, error.to_string()))?;
+        let (host, new) = self.tree.add_host(id, &key.location);
         if self.tree.host_count() > MAX_HOSTS {
             return Err(Diagnostic::new(&key.location, format!("more than {MAX_HOSTS} hosts")));
         }
@@ -231,11 +234,12 @@ impl Parser<'_> {
         match port {
             Some(port) if new => self.tree.host_mut(host).vars.push(Arc::clone(port)),
             Some(_) => {
-                let message = format!("the port is ignored, because `{name}` was mentioned before without it");
-                let hint = "write the port where the host comes first, or set `ansible_port`";
-                let first = &self.tree.host(host).location;
-                if first.to_string() != key.location.to_string() {
-                    self.warnings.push(Diagnostic::new(&key.location, message).with_hint(hint));
+                let first = self.tree.host(host).location.line();
+                if first != key.location.line() {
+                    let line = first.unwrap_or(0);
+                    let message = format!("this port is ignored: the first mention of `{name}` counts, on line {line}");
+                    self.warnings
+                        .push(Diagnostic::new(&key.location, message).with_hint("write the port there, or set `ansible_port`"));
                 }
             }
             None => {}
@@ -304,7 +308,7 @@ fn describe(key: &Node) -> String {
 /// other hosts it is refused.
 fn check_shared_names(tree: &Tree, warnings: &mut Warnings) -> Result<(), Diagnostic> {
     for (id, host) in tree.hosts() {
-        let Some(group) = tree.find_group(&host.name) else { continue };
+        let Some(group) = tree.find_group(host.name.as_str()) else { continue };
         let name = &host.name;
         let with_others = group == ALL || tree.hosts_below(group).iter().any(|member| *member != id);
         if !host.vars.is_empty() && with_others {

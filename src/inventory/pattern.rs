@@ -134,7 +134,7 @@ fn matches(tree: &Tree, pattern: &str, part: &str) -> Result<Vec<HostIndex>, Inv
         hosts.extend(tree.hosts_below(*id));
     }
     if groups.is_empty() || name.starts_with('~') || name.contains(['.', '?', '*', '[']) {
-        hosts.extend(tree.hosts().filter(|(_, host)| matcher.matches(&host.name)).map(|(id, _)| id));
+        hosts.extend(tree.hosts().filter(|(_, host)| matcher.matches(host.name.as_str())).map(|(id, _)| id));
     }
     if groups.is_empty() && hosts.is_empty() {
         return Err(unmatched(tree, name, part));
@@ -150,7 +150,7 @@ fn matches(tree: &Tree, pattern: &str, part: &str) -> Result<Vec<HostIndex>, Inv
 }
 
 fn unmatched(tree: &Tree, name: &str, part: &str) -> InventoryError {
-    let known = tree.groups().map(|(_, group)| &*group.name).chain(tree.hosts().map(|(_, host)| &*host.name));
+    let known = tree.groups().map(|(_, group)| &*group.name).chain(tree.hosts().map(|(_, host)| host.name.as_str()));
     let error = bad(part, "matches no host and no group of the inventory");
     match nearest::suggestion(name, known) {
         Some(hint) => error.with_hint(hint),
@@ -226,8 +226,12 @@ impl<'a> Matcher<'a> {
         let built = RegexBuilder::new(&regex).size_limit(MAX_REGEX).dfa_size_limit(MAX_REGEX).build();
         built.map(Self::Regex).map_err(|error| match error {
             regex::Error::CompiledTooBig(_) => "the pattern is too complex".to_owned(),
-            // The last line of a syntax error says what is wrong; the ones before draw it.
-            error => format!("not a valid pattern: {}", error.to_string().lines().next_back().unwrap_or_default().trim()),
+            error => {
+                // The last line of a syntax error says what is wrong; the ones before draw it.
+                let error = error.to_string();
+                let last = error.lines().next_back().unwrap_or_default().trim();
+                format!("not a valid pattern: {}", last.strip_prefix("error: ").unwrap_or(last))
+            }
         })
     }
 

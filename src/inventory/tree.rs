@@ -12,6 +12,7 @@ use super::{
     MAX_GROUP_DEPTH,
     yaml::{Diagnostic, Location, Node},
 };
+use crate::model::HostName;
 
 /// Variables from one place.
 pub(super) type VarMap = BTreeMap<Arc<str>, Node>;
@@ -50,7 +51,7 @@ pub(super) struct Group {
 
 #[derive(Debug)]
 pub(super) struct Host {
-    pub(super) name: Arc<str>,
+    pub(super) name: HostName,
     /// Where it was first mentioned.
     pub(super) location: Location,
     /// From the inventory file and then from `host_vars/`, later ones win.
@@ -64,7 +65,7 @@ pub(super) struct Tree {
     groups: Vec<Group>,
     group_ids: HashMap<Arc<str>, GroupId>,
     hosts: Vec<Host>,
-    host_ids: HashMap<Arc<str>, HostIndex>,
+    host_ids: HashMap<HostName, HostIndex>,
     edges: HashMap<(GroupId, GroupId), Location>,
     members: HashSet<(GroupId, HostIndex)>,
 }
@@ -125,7 +126,7 @@ impl Tree {
     }
 
     pub(super) fn find_host(&self, name: &str) -> Option<HostIndex> {
-        self.host_ids.get(name).copied()
+        self.host_ids.get(&HostName::new(name).ok()?).copied()
     }
 
     /// Returns the group of this name, made if it is new.
@@ -160,13 +161,12 @@ impl Tree {
     }
 
     /// Returns the host of this name and true if it is new.
-    pub(super) fn add_host(&mut self, name: &str, location: &Location) -> (HostIndex, bool) {
-        if let Some(id) = self.find_host(name) {
-            return (id, false);
+    pub(super) fn add_host(&mut self, name: HostName, location: &Location) -> (HostIndex, bool) {
+        if let Some(id) = self.host_ids.get(&name) {
+            return (*id, false);
         }
         let id = HostIndex(self.hosts.len());
-        let name: Arc<str> = name.into();
-        self.host_ids.insert(Arc::clone(&name), id);
+        self.host_ids.insert(name.clone(), id);
         self.hosts.push(Host { name, location: location.clone(), vars: Vec::new(), groups: Vec::new() });
         (id, true)
     }

@@ -36,9 +36,9 @@ pub(super) fn load(inventory: &Path, tree: &mut Tree, warnings: &mut Warnings) -
         }
     }
     if let Some(directory) = Directory::open(base.join("host_vars"), loader.warnings)? {
-        let hosts: Vec<_> = tree.hosts().map(|(id, host)| (id, Arc::clone(&host.name))).collect();
+        let hosts: Vec<_> = tree.hosts().map(|(id, host)| (id, host.name.clone())).collect();
         for (id, name) in hosts {
-            let files = loader.load(&directory, &name)?;
+            let files = loader.load(&directory, name.as_str())?;
             tree.host_mut(id).vars.extend(files);
         }
     }

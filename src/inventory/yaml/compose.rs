@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use serde_saphyr::granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span, Tag};
+use serde_saphyr::granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, ScanError, Span, Tag};
 
 use super::{Diagnostic, Location, MAX_DEPTH, MAX_TEXT_BYTES, MAX_VALUES, Map, Node, Source, Value, scalar};
 
@@ -64,6 +64,9 @@ pub(super) fn compose(source: &Arc<Source>) -> Result<Node, Diagnostic> {
     let text = source.text();
     let mut options = Options::default();
     options.set_emit_comments(false);
+    // The parser reads ahead of what is built here, so it has the limit too.
+    options.flow_nesting_limit = MAX_DEPTH;
+    options.block_nesting_limit = MAX_DEPTH;
     let mut composer = Composer {
         source: Arc::clone(source),
         json: text.trim_start().starts_with(['{', '[']) && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok(),
@@ -83,12 +86,17 @@ pub(super) fn compose(source: &Arc<Source>) -> Result<Node, Diagnostic> {
 }
 
 impl Composer {
+    /// Returns where a value begins, its tag included.
     fn at(&self, span: Span) -> Location {
-        Location::new(&self.source, span.start.line(), span.start.col() + 1)
+        let start = span.tag_start().unwrap_or(span.start);
+        Location::new(&self.source, start.line(), start.col() + 1)
     }
 
     fn syntax(&self, error: &ScanError) -> Diagnostic {
         let location = Location::new(&self.source, error.marker().line().max(1), error.marker().col() + 1);
+        if *error.kind() == ErrorKind::RecursionLimitExceeded {
+            return too_deep(&location);
+        }
         let message = format!("not valid YAML: {}", error.info());
         let hint = match self.source.text().lines().nth(error.marker().line().saturating_sub(1)) {
             Some(line) if line.trim_start_matches(' ').starts_with('\t') => "indent with spaces; YAML allows no tabs there",
@@ -204,7 +212,8 @@ impl Composer {
     fn scalar(&self, text: &str, style: ScalarStyle, tag: Option<&Tag>, location: Location) -> Result<Node, Diagnostic> {
         let plain = matches!(style, ScalarStyle::Plain);
         let resolve = || if self.json { scalar::json(text) } else { scalar::plain(text) };
-        let (value, tag) = match tag {
+        // A lone `!` changes nothing for PyYAML.
+        let (value, tag) = match tag.filter(|tag| !is_bare(tag)) {
             None if plain && text == "<<" => (Value::String(text.into()), Some(MERGE.into())),
             None if plain => (resolve(), None),
             None => (Value::String(text.into()), None),
@@ -216,7 +225,6 @@ impl Composer {
                     }
                     Core::Foreign => (Value::String(text.into()), Some(format!("!!{name}").into())),
                 },
-                None if tag.suffix().is_empty() && tag.handle() == "!" => (Value::String(text.into()), None),
                 None => (Value::String(text.into()), Some(tag.original().into())),
             },
         };
@@ -249,12 +257,17 @@ fn core_name(tag: &Tag) -> Option<String> {
     tag.suffix_in_namespace(CORE).map(std::borrow::Cow::into_owned)
 }
 
+/// True for a `!` alone.
+fn is_bare(tag: &Tag) -> bool {
+    matches!(tag.parts(), ("!", "") | ("", "!"))
+}
+
 /// Returns the tag of a collection unless it is the one it has anyway.
 fn foreign_tag(tag: &Tag, own: &str) -> Option<Arc<str>> {
     match core_name(tag) {
         Some(name) if name == own => None,
         Some(name) => Some(format!("!!{name}").into()),
-        None if tag.suffix().is_empty() && tag.handle() == "!" => None,
+        None if is_bare(tag) => None,
         None => Some(tag.original().into()),
     }
 }
