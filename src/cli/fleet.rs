@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     controller::{AgentFinder, FleetSettings, RunError},
-    inventory::{Become, HostEntry, Inventory, InventoryError},
+    inventory::{Become, HostEntry, Inventory, InventoryError, Warning},
     model::FailureBudget,
     report::escape,
     ssh::{Connector, HostKeyPolicy, SshSettings},
@@ -72,6 +72,19 @@ pub fn inventory_error(error: InventoryError) -> CommandError {
     error.hints(hint)
 }
 
+/// Shows what the inventory was warned of, unless the operator wants quiet.
+pub fn show_warnings(warnings: &[Warning], output: &Output) {
+    let mut stderr = std::io::stderr().lock();
+    let (limit, palette) = (500, output.palette());
+    for warning in warnings.iter().filter(|_| !output.quiet) {
+        // Without a stderr there is nobody to warn.
+        let _ = writeln!(stderr, "{} {}", palette.note("warning:"), escape::line(&warning.to_string(), limit));
+        if let Some(hint) = &warning.hint {
+            let _ = writeln!(stderr, "  {} {}", palette.note("hint:"), escape::line(hint, limit));
+        }
+    }
+}
+
 /// Turns the error of a run that did not begin into the command's.
 pub fn run_error(error: RunError) -> CommandError {
     let hint = error.hint();
@@ -81,13 +94,7 @@ pub fn run_error(error: RunError) -> CommandError {
 
 fn hosts(args: &ConnectionArgs, output: &Output) -> Result<Vec<HostEntry>, CommandError> {
     let loaded = Inventory::load(&args.fleet.hosts).map_err(inventory_error)?;
-    if !output.quiet {
-        for warning in &loaded.warnings {
-            let text = escape::line(&warning.to_string(), 500);
-            // Without a stderr there is nobody to warn.
-            let _ = writeln!(std::io::stderr().lock(), "{} {text}", output.palette().note("warning:"));
-        }
-    }
+    show_warnings(&loaded.warnings, output);
     let mut hosts = loaded.inventory.select(args.fleet.limit.as_deref()).map_err(inventory_error)?;
     if args.r#become {
         let user = args.become_user.as_deref().unwrap_or("root");

@@ -42,12 +42,13 @@ fn other_format(text: &str) -> Option<&'static str> {
 /// Adds what is known about the file's format to a syntax error.
 pub(super) fn explain_syntax(source: &Arc<Source>, error: Diagnostic) -> Diagnostic {
     match other_format(source.text()) {
-        Some(format) => {
-            let message = format!("this looks like {format}, not YAML");
-            Diagnostic::new(&Location::new(source, 1, 1), message).with_hint(CONVERT)
-        }
+        Some(format) => not_yaml(source, format),
         None => error,
     }
+}
+
+fn not_yaml(source: &Arc<Source>, format: &str) -> Diagnostic {
+    Diagnostic::new(&Location::new(source, 1, 1), format!("this looks like {format}, not YAML")).with_hint(CONVERT)
 }
 
 /// Builds the tree of an inventory file.
@@ -63,14 +64,16 @@ pub(super) fn parse(source: &Arc<Source>, root: &Node, warnings: &mut Warnings) 
     Ok(tree)
 }
 
-fn top_level<'a>(source: &Source, root: &'a Node) -> Result<&'a Map, Diagnostic> {
+fn top_level<'a>(source: &Arc<Source>, root: &'a Node) -> Result<&'a Map, Diagnostic> {
     let Some(top) = root.as_map().filter(|map| !map.is_empty()) else {
         let empty = root.is_null() || root.as_map().is_some();
-        let format = other_format(source.text()).filter(|_| !empty);
-        let (message, hint) = match format {
-            Some(format) => (format!("this looks like {format}, not YAML"), CONVERT),
-            None if empty => ("the inventory is empty".to_owned(), "start with `all:`, `  hosts:`, `    web1.example.com:`"),
-            None => (format!("an inventory is a mapping of groups, but this is {}", root.kind()), CONVERT),
+        if let Some(format) = other_format(source.text()).filter(|_| !empty) {
+            return Err(not_yaml(source, format));
+        }
+        let (message, hint) = if empty {
+            ("the inventory is empty".to_owned(), "start with `all:`, `  hosts:`, `    web1.example.com:`")
+        } else {
+            (format!("an inventory is a mapping of groups, but this is {}", root.kind()), CONVERT)
         };
         return Err(Diagnostic::new(&root.location, message).with_hint(hint));
     };

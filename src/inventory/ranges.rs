@@ -228,7 +228,7 @@ fn parse_range(range: &str) -> Result<Piece<'_>, RangeError> {
         [begin, end] => (begin, end, "1"),
         [begin, end, step] => (begin, end, step),
         [_] => return Err(wrong("a range needs a begin and an end")),
-        _ if format!("{range}").parse::<Ipv6Addr>().is_ok() => {
+        _ if range.parse::<Ipv6Addr>().is_ok() => {
             return Err(RangeError::new(
                 format!("`[{range}]` is read as a range"),
                 "write an IPv6 address without brackets, or with brackets and a port: `\"[2001:db8::1]:22\"`",

@@ -18,8 +18,11 @@ struct Case {
     patterns: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct Answer {
+    /// Ansible could not read it; nothing else is set then.
+    error: Option<String>,
     order: Vec<String>,
     order_is_defined: bool,
     hosts: BTreeMap<String, HostAnswer>,
@@ -69,6 +72,7 @@ fn ask_ansible(cases: &[Case]) -> Vec<Answer> {
 /// Compares one inventory with Ansible's answer.
 fn compare(case: &Case, answer: &Answer) {
     let file = case.file.display();
+    assert_eq!(answer.error, None, "{file}");
     let inventory = Inventory::load(&case.file).unwrap_or_else(|error| panic!("{error} {:?}", error.hint())).inventory;
     let ids = pattern::select(&inventory.tree, None).unwrap();
     let name = |id: &HostIndex| inventory.tree.host(*id).name.to_string();
@@ -113,10 +117,37 @@ fn the_corpus_is_understood_as_ansible_understands_it() {
         let patterns = fs::read_to_string(directory.join("patterns.txt")).unwrap_or_default();
         cases.push(Case { file, patterns: patterns.lines().map(str::to_owned).collect() });
     }
-    assert!(cases.len() >= 12, "the corpus is gone: {} cases in {}", cases.len(), data().display());
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/inventories");
+    let production = ["web:!canary", "berlin:&canary", "web_oslo[-1]", "*.ber.*"].map(str::to_owned).to_vec();
+    cases.push(Case { file: examples.join("production/inventory.yaml"), patterns: production });
+    cases.push(Case { file: examples.join("simple.yaml"), patterns: Vec::new() });
+    assert!(cases.len() >= 14, "the corpus is gone: {} cases in {}", cases.len(), data().display());
     let answers = ask_ansible(&cases);
     assert_eq!(answers.len(), cases.len());
     cases.iter().zip(&answers).for_each(|(case, answer)| compare(case, answer));
+}
+
+#[test]
+fn plain_scalars_mean_what_they_mean_to_ansible() {
+    let mut random = fastrand::Rng::with_seed(11);
+    let letters: Vec<char> = "0011223456789__..::+-eExbo~".chars().collect();
+    let directory = tempfile::tempdir().unwrap();
+    let mut cases = Vec::new();
+    for number in 0..400 {
+        let text: String = (0..random.usize(1..8)).map(|_| *random.choice(&letters).unwrap()).collect();
+        let file = directory.path().join(format!("{number}.yml"));
+        fs::write(&file, format!("all: {{hosts: {{h: {{v: {text} }}}}}}\n")).unwrap();
+        cases.push(Case { file, patterns: Vec::new() });
+    }
+    let answers = ask_ansible(&cases);
+    // What stops PyYAML (`0b_`, a 13th month) may stop us or not.
+    let understood: Vec<_> = cases.iter().zip(&answers).filter(|(_, answer)| answer.error.is_none()).collect();
+    assert!(understood.len() > 300, "only {} of {}", understood.len(), cases.len());
+    understood.into_iter().for_each(|(case, answer)| {
+        if std::panic::catch_unwind(|| compare(case, answer)).is_err() {
+            panic!("differs: {}", fs::read_to_string(&case.file).unwrap());
+        }
+    });
 }
 
 /// Writes an inventory of random groups, hosts and variables, without loops.

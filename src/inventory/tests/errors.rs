@@ -2,19 +2,93 @@
 
 use super::*;
 
-/// Returns the error of an inventory that must not load or select.
-fn refusal(yaml: &str) -> String {
-    let files = Files::new(&[("hosts.yml", yaml)]);
-    let error = match files.load("hosts.yml") {
-        Ok(loaded) => loaded.inventory.select(None).expect_err(yaml),
-        Err(error) => error,
+/// Returns the errors of inventories that must not load or select, as people see them.
+fn refusals(inventories: &[&str]) -> String {
+    let refusal = |yaml: &&str| {
+        let files = Files::new(&[("hosts.yml", yaml)]);
+        let error = match files.load("hosts.yml") {
+            Ok(loaded) => loaded.inventory.select(None).expect_err(yaml),
+            Err(error) => error,
+        };
+        files.explain(&error)
     };
-    files.explain(&error)
+    inventories.iter().map(refusal).collect::<Vec<_>>().join("\n\n")
+}
+
+/// As [`refusals`], for one host with these variables each.
+fn refused_variables(variables: &[&str]) -> String {
+    let inventories: Vec<_> = variables.iter().map(|line| format!("all:\n  hosts:\n    w1:\n      {line}\n")).collect();
+    refusals(&inventories.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 #[test]
-fn a_bad_file_says_where_what_and_what_to_do() {
-    let texts = [
+fn a_file_that_is_something_else_says_what_and_what_to_do() {
+    let shown = refusals(&[
+        "# nothing yet\n",
+        "[web]\nweb1 ansible_host=10.0.0.1\n",
+        "web1 ansible_host=10.0.0.1\n\n[db]\ndb1\n",
+        "web1\nweb2\n",
+        "#!/bin/sh\necho '{}'\n",
+        "- web1\n",
+        "plugin: amazon.aws.aws_ec2\nregions: [eu]\n",
+        "_meta: {hostvars: {}}\n",
+        "all:\n  hosts:\n   web1:\n    ansible_port: 22\n  bad\n",
+        "all:\n  hosts:\n    w:\n      ansible_password: [\n",
+    ]);
+    insta::assert_snapshot!(shown, @r#"
+    hosts.yml:1:1: the inventory is empty
+    1 | # nothing yet
+      | ^
+      hint: start with `all:`, `  hosts:`, `    web1.example.com:`
+
+    hosts.yml:1:1: this looks like an INI inventory, not YAML
+    1 | [web]
+      | ^
+      hint: fleetdrop reads Ansible's YAML inventories; convert it with `ansible-inventory -i FILE --list --yaml > inventory.yaml`
+
+    hosts.yml:1:1: this looks like an INI inventory, not YAML
+    1 | web1 ansible_host=10.0.0.1
+      | ^
+      hint: fleetdrop reads Ansible's YAML inventories; convert it with `ansible-inventory -i FILE --list --yaml > inventory.yaml`
+
+    hosts.yml:1:1: an inventory is a mapping of groups, but this is text
+    1 | web1
+      | ^
+      hint: fleetdrop reads Ansible's YAML inventories; convert it with `ansible-inventory -i FILE --list --yaml > inventory.yaml`
+
+    hosts.yml:1:1: this looks like an inventory script, not YAML
+    1 | #!/bin/sh
+      | ^
+      hint: fleetdrop reads Ansible's YAML inventories; convert it with `ansible-inventory -i FILE --list --yaml > inventory.yaml`
+
+    hosts.yml:1:1: an inventory is a mapping of groups, but this is a list
+    1 | - web1
+      | ^
+      hint: fleetdrop reads Ansible's YAML inventories; convert it with `ansible-inventory -i FILE --list --yaml > inventory.yaml`
+
+    hosts.yml:1:1: this configures an inventory plugin; it is not an inventory
+    1 | plugin: amazon.aws.aws_ec2
+      | ^
+      hint: write out what it yields: `ansible-inventory -i FILE --list --yaml > inventory.yaml`
+
+    hosts.yml:1:1: this is the JSON output of an inventory script or of `ansible-inventory --list`
+    1 | _meta: {hostvars: {}}
+      | ^
+      hint: write it as YAML: `ansible-inventory -i FILE --list --yaml`
+
+    hosts.yml:5:3: not valid YAML: simple key expected ':'
+    5 |   bad
+      |   ^
+      hint: look at this line and the ones before it: indentation, quotes, brackets
+
+    hosts.yml:4:25: not valid YAML: unclosed bracket '['
+      hint: look at this line and the ones before it: indentation, quotes, brackets
+    "#);
+}
+
+#[test]
+fn bad_hosts_are_refused_with_their_place() {
+    let shown = refusals(&[
         "all:\n  hosts:\n    web1:\n    web2:\n    web1:\n",
         "all:\n  hosts:\n    web1:\n    42:\n",
         "all:\n  hosts:\n    no:\n",
@@ -23,26 +97,9 @@ fn a_bad_file_says_where_what_and_what_to_do() {
         "all:\n  hosts:\n    web[1:x]:\n",
         "all:\n  hosts:\n    web[1:200000]:\n",
         "all:\n  hosts:\n    web 1:\n",
-        "plugin: amazon.aws.aws_ec2\nregions: [eu]\n",
-        "_meta: {hostvars: {}}\n",
-        "# nothing yet\n",
-        "[web]\nweb1 ansible_host=10.0.0.1\n",
-        "web1 ansible_host=10.0.0.1\n\n[db]\ndb1\n",
-        "web1\nweb2\n",
-        "#!/bin/sh\necho '{}'\n",
-        "- web1\n",
-        "all:\n  hosts:\n   web1:\n    ansible_port: 22\n  bad\n",
-        "a:\n  children:\n    b:\n      children:\n        c:\nc:\n  children:\n    a:\n",
-        "a:\n  children:\n    a:\n",
-        "a:\n  children:\n    all:\n",
-        "a:\n  children:\n    b: 5\n",
-        "a:\n  vars:\n    ansible_group_priority: high\n  hosts: {x: }\n",
-        "db:\n  hosts:\n    db: {ansible_host: 10.0.0.1}\n    db2:\n",
         "all:\n  children:\n    web:\n",
-        "all:\n  hosts:\n    w:\n      ansible_password: [\n",
-    ];
-    let shown: Vec<String> = texts.iter().map(|text| refusal(text)).collect();
-    insta::assert_snapshot!(shown.join("\n\n"), @r#"
+    ]);
+    insta::assert_snapshot!(shown, @r#"
     hosts.yml:5:5: the key `web1` is already in this mapping, on line 3
     5 |     web1:
       |     ^
@@ -81,51 +138,23 @@ fn a_bad_file_says_where_what_and_what_to_do() {
     3 |     web 1:
       |     ^
 
-    hosts.yml:1:1: this configures an inventory plugin; it is not an inventory
-    1 | plugin: amazon.aws.aws_ec2
-      | ^
-      hint: write out what it yields: `ansible-inventory -i FILE --list --yaml > inventory.yaml`
+    hosts.yml: the inventory has no hosts
+      hint: name hosts under `hosts:` of a group
+    "#);
+}
 
-    hosts.yml:1:1: this is the JSON output of an inventory script or of `ansible-inventory --list`
-    1 | _meta: {hostvars: {}}
-      | ^
-      hint: write it as YAML: `ansible-inventory -i FILE --list --yaml`
-
-    hosts.yml:1:1: the inventory is empty
-    1 | # nothing yet
-      | ^
-      hint: start with `all:`, `  hosts:`, `    web1.example.com:`
-
-    hosts.yml:1:1: this looks like an INI inventory, not YAML
-    1 | [web]
-      | ^
-      hint: fleetdrop reads Ansible's YAML inventories; convert it with `ansible-inventory -i FILE --list --yaml > inventory.yaml`
-
-    hosts.yml:1:1: this looks like an INI inventory, not YAML
-    1 | web1 ansible_host=10.0.0.1
-      | ^
-      hint: fleetdrop reads Ansible's YAML inventories; convert it with `ansible-inventory -i FILE --list --yaml > inventory.yaml`
-
-    hosts.yml:1:1: an inventory is a mapping of groups, but this is text
-    1 | web1
-      | ^
-      hint: fleetdrop reads Ansible's YAML inventories; convert it with `ansible-inventory -i FILE --list --yaml > inventory.yaml`
-
-    hosts.yml:1:1: this looks like an inventory script, not YAML
-    1 | #!/bin/sh
-      | ^
-      hint: fleetdrop reads Ansible's YAML inventories; convert it with `ansible-inventory -i FILE --list --yaml > inventory.yaml`
-
-    hosts.yml:1:1: an inventory is a mapping of groups, but this is a list
-    1 | - web1
-      | ^
-      hint: fleetdrop reads Ansible's YAML inventories; convert it with `ansible-inventory -i FILE --list --yaml > inventory.yaml`
-
-    hosts.yml:5:3: not valid YAML: simple key expected ':'
-    5 |   bad
-      |   ^
-      hint: look at this line and the ones before it: indentation, quotes, brackets
-
+#[test]
+fn bad_groups_are_refused_with_their_place() {
+    let shown = refusals(&[
+        "a:\n  children:\n    b:\n      children:\n        c:\nc:\n  children:\n    a:\n",
+        "a:\n  children:\n    a:\n",
+        "a:\n  children:\n    all:\n",
+        "a:\n  children:\n    b: 5\n",
+        "7:\n  hosts: {x: }\n",
+        "a:\n  vars:\n    ansible_group_priority: high\n  hosts: {x: }\n",
+        "db:\n  hosts:\n    db: {ansible_host: 10.0.0.1}\n    db2:\n",
+    ]);
+    insta::assert_snapshot!(shown, @r#"
     hosts.yml:3:5: groups contain each other in a loop: `b` > `c` > `a` > `b`
     3 |     b:
       |     ^
@@ -146,6 +175,11 @@ fn a_bad_file_says_where_what_and_what_to_do() {
       |     ^
       hint: a group is a mapping with `hosts`, `children` and `vars`
 
+    hosts.yml:1:1: a group's name must be text, but YAML reads this as a whole number
+    1 | 7:
+      | ^
+      hint: put the name in quotation marks
+
     hosts.yml:3:29: `ansible_group_priority` must be a whole number, but it is text
     3 |     ansible_group_priority: high
       |                             ^
@@ -154,23 +188,16 @@ fn a_bad_file_says_where_what_and_what_to_do() {
     3 |     db: {ansible_host: 10.0.0.1}
       |     ^
       hint: Ansible would give the host's variables to the whole group; rename one of the two
-
-    hosts.yml: the inventory has no hosts
-      hint: name hosts under `hosts:` of a group
-
-    hosts.yml:4:25: not valid YAML: unclosed bracket '['
-      hint: look at this line and the ones before it: indentation, quotes, brackets
     "#);
 }
 
 #[test]
 fn a_needed_variable_that_cannot_be_used_says_so() {
-    let variables = [
+    let shown = refused_variables(&[
         "ansible_host: \"{{ inventory_hostname }}.example.com\"",
         "ansible_user: !vault |\n        $ANSIBLE_VAULT;1.1;AES256\n        6162",
         "ansible_port: !thing 22",
         "ansible_port: 70000",
-        "ansible_port: ssh",
         "ansible_user: no",
         "ansible_host: [10.0.0.1]",
         "ansible_host: -oProxyCommand=x",
@@ -178,16 +205,8 @@ fn a_needed_variable_that_cannot_be_used_says_so() {
         "ansible_become: maybe",
         "ansible_become: true\n      ansible_become_method: su",
         "ansible_ssh_common_args: -o 'x",
-        "fleetdrop_deploy_to: srv/shop",
-        "fleetdrop_deploy_to: /srv/../etc",
-        "fleetdrop_deploy_to: /",
-        "fleetdrop_zone: 1.5",
-        "fleetdrop_advertise: web1",
-        "fleetdrop_advertise: 0.0.0.0",
-    ];
-    let shown: Vec<String> =
-        variables.iter().map(|variable| refusal(&format!("all:\n  hosts:\n    w1:\n      {variable}\n"))).collect();
-    insta::assert_snapshot!(shown.join("\n\n"), @r#"
+    ]);
+    insta::assert_snapshot!(shown, @r#"
     hosts.yml:4:21: `ansible_host` of host `w1` is a Jinja template, and fleetdrop needs its value
     4 |       ansible_host: "{{ inventory_hostname }}.example.com"
       |                     ^
@@ -203,10 +222,6 @@ fn a_needed_variable_that_cannot_be_used_says_so() {
 
     hosts.yml:4:21: `ansible_port` of host `w1` must be a port from 1 to 65535
     4 |       ansible_port: 70000
-      |                     ^
-
-    hosts.yml:4:21: `ansible_port` of host `w1` must be a port from 1 to 65535
-    4 |       ansible_port: ssh
       |                     ^
 
     hosts.yml:4:21: `ansible_user` of host `w1` must be text, but YAML reads it as the boolean false
@@ -239,7 +254,20 @@ fn a_needed_variable_that_cannot_be_used_says_so() {
     hosts.yml:4:32: `ansible_ssh_common_args` of host `w1` has a quotation mark or a backslash without its end
     4 |       ansible_ssh_common_args: -o 'x
       |                                ^
+    "#);
+}
 
+#[test]
+fn our_own_variables_are_checked() {
+    let shown = refused_variables(&[
+        "fleetdrop_deploy_to: srv/shop",
+        "fleetdrop_deploy_to: /srv/../etc",
+        "fleetdrop_deploy_to: /",
+        "fleetdrop_zone: 1.5",
+        "fleetdrop_advertise: web1",
+        "fleetdrop_advertise: 0.0.0.0",
+    ]);
+    insta::assert_snapshot!(shown, @r#"
     hosts.yml:4:28: `fleetdrop_deploy_to` of host `w1` must be a directory's absolute path, or start with `~/`
     4 |       fleetdrop_deploy_to: srv/shop
       |                            ^

@@ -175,3 +175,17 @@ fn errors_in_variables_files_name_the_file() {
     let error = files.load("hosts.yml").unwrap().inventory.select(None).unwrap_err();
     assert!(error.to_string().contains("host_vars/a.yml:2:15: `ansible_port` of host `a`"), "{error}");
 }
+
+#[test]
+fn the_examples_load_without_a_warning() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/inventories");
+    for (file, hosts) in [("simple.yaml", 3), ("local.yaml", 1), ("production/inventory.yaml", 40)] {
+        let loaded = Inventory::load(&examples.join(file)).unwrap();
+        assert!(loaded.warnings.is_empty(), "{file}: {:?}", loaded.warnings);
+        assert_eq!(loaded.inventory.select(None).unwrap().len(), hosts, "{file}");
+    }
+    let loaded = Inventory::load(&examples.join("production/inventory.yaml")).unwrap();
+    let last = &loaded.inventory.select(Some("oslo[-1]")).unwrap()[0];
+    assert_eq!((last.address.as_str(), last.zone.as_deref()), ("192.0.2.20", Some("oslo")));
+    assert_eq!(last.groups, ["oslo", "web", "web_oslo"]);
+}

@@ -246,7 +246,7 @@ impl fmt::Debug for Node {
     }
 }
 
-/// Reads a file as text: a regular file of at most [`MAX_FILE_BYTES`], in UTF-8; a byte order mark is dropped.
+/// Reads a file as text: UTF-8, at most [`MAX_FILE_BYTES`]; a byte order mark is dropped. A pipe will do, a directory won't.
 pub fn read(path: &Path) -> Result<Arc<Source>, YamlError> {
     let failed = |source| YamlError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
