@@ -53,23 +53,34 @@ impl PassError {
     }
 }
 
-type Buffer = Vec<u8>;
-
-/// One hasher's end: filled buffers come in, emptied ones go back.
-struct Feed {
-    filled: Receiver<Arc<Buffer>>,
-    free: SyncSender<Buffer>,
+/// A filled buffer that several threads read. Whoever drops it last sends it back to the reader: no buffer can get lost, however
+/// the threads interleave.
+struct Shared {
+    bytes: Vec<u8>,
+    free: SyncSender<Vec<u8>>,
 }
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // There is room for all buffers; without a reader nobody needs it any more.
+        let _ = self.free.send(std::mem::take(&mut self.bytes));
+    }
+}
+
+/// The buffers that are not in use.
+struct Pool {
+    free: SyncSender<Vec<u8>>,
+    reusable: Receiver<Vec<u8>>,
+}
+
+/// One hasher's end.
+struct Feed(Receiver<Arc<Shared>>);
 
 impl Feed {
     /// Calls `each` for every buffer until the reader hangs up.
     fn drain(self, mut each: impl FnMut(&[u8])) {
-        for buffer in self.filled {
-            each(&buffer);
-            // Only the last of the hashers gets the buffer back; the channel has room for all of them.
-            if let Some(buffer) = Arc::into_inner(buffer) {
-                let _ = self.free.send(buffer);
-            }
+        for buffer in self.0 {
+            each(&buffer.bytes);
         }
     }
 }
@@ -83,20 +94,18 @@ pub(super) fn run(file: &File, size: u64, piece_length: Option<u32>, progress: &
     }
     thread::scope(|scope| {
         let (to_sha256, filled) = sync_channel(BUFFERS);
-        let feed = Feed { filled, free: free.clone() };
-        let sha256 = thread::Builder::new().name("sha256".into()).spawn_scoped(scope, move || sha256(feed));
+        let sha256 = thread::Builder::new().name("sha256".into()).spawn_scoped(scope, move || sha256(Feed(filled)));
         let sha256 = sha256.map_err(PassError::Threads)?;
         let mut feeds = vec![to_sha256];
         let mut sha1 = None;
         if let Some(piece_length) = piece_length {
             let (to_sha1, filled) = sync_channel(BUFFERS);
-            let feed = Feed { filled, free: free.clone() };
-            let work = move || sha1_pieces(feed, size, piece_length);
+            let work = move || sha1_pieces(Feed(filled), size, piece_length);
             sha1 = Some(thread::Builder::new().name("sha1".into()).spawn_scoped(scope, work).map_err(PassError::Threads)?);
             feeds.push(to_sha1);
         }
-        drop(free);
-        let read = read_all(file, size, &reusable, &feeds, progress);
+        let pool = Pool { free, reusable };
+        let read = read_all(file, size, &pool, &feeds, progress);
         // Hanging up is what ends the hashers.
         drop(feeds);
         let digest = sha256.join().map_err(|_| died())?;
@@ -113,22 +122,22 @@ fn died() -> PassError {
 fn read_all(
     mut file: &File,
     size: u64,
-    reusable: &Receiver<Buffer>,
-    feeds: &[SyncSender<Arc<Buffer>>],
+    pool: &Pool,
+    feeds: &[SyncSender<Arc<Shared>>],
     progress: &dyn Fn(u64),
 ) -> Result<(), PassError> {
     let mut offset = 0;
     let mut reported = 0;
     while offset < size {
-        let mut buffer = reusable.recv().map_err(|_| died())?;
-        buffer.clear();
+        let mut bytes = pool.reusable.recv().map_err(|_| died())?;
+        bytes.clear();
         let want = (size - offset).min(BUFFER as u64);
-        let got = file.by_ref().take(want).read_to_end(&mut buffer).map_err(|source| PassError::Read { offset, source })?;
+        let got = file.by_ref().take(want).read_to_end(&mut bytes).map_err(|source| PassError::Read { offset, source })?;
         if got as u64 != want {
             return Err(PassError::Length);
         }
         offset += want;
-        let buffer = Arc::new(buffer);
+        let buffer = Arc::new(Shared { bytes, free: pool.free.clone() });
         for feed in feeds {
             feed.send(buffer.clone()).map_err(|_| died())?;
         }

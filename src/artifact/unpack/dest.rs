@@ -33,6 +33,9 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 /// Bytes moved at a time.
 const BUFFER: usize = 256 << 10;
 
+/// Up to so many files and directories are synced one by one; their descriptors stay open until then.
+const SYNC_SINGLY: usize = 64;
+
 /// The first Linux whose `syncfs` reports write errors.
 const SYNCFS_REPORTS: (u32, u32) = (5, 8);
 
@@ -55,6 +58,38 @@ pub(super) trait Content {
 /// A moment: seconds since 1970 and nanoseconds.
 pub(super) type Time = (i64, u32);
 
+/// What has to be synced before the release gets its name.
+#[derive(Default)]
+struct Unsynced {
+    files: Vec<OwnedFd>,
+    directories: Vec<OwnedFd>,
+    /// There are more than [`SYNC_SINGLY`]: the whole file system is synced.
+    all: bool,
+}
+
+impl Unsynced {
+    fn file(&mut self, fd: OwnedFd) {
+        self.files.push(fd);
+        self.bound();
+    }
+
+    /// Notes a directory; it stays open elsewhere, too.
+    fn directory(&mut self, fd: &OwnedFd) {
+        match fd.try_clone() {
+            Ok(fd) if !self.all => self.directories.push(fd),
+            // Out of descriptors.
+            _ => self.all = true,
+        }
+        self.bound();
+    }
+
+    fn bound(&mut self) {
+        if self.all || self.files.len() + self.directories.len() > SYNC_SINGLY {
+            *self = Self { all: true, ..Self::default() };
+        }
+    }
+}
+
 /// The directory that is being filled.
 pub(super) struct Dest<'a> {
     pub(super) meter: Meter<'a>,
@@ -65,7 +100,8 @@ pub(super) struct Dest<'a> {
     /// Inodes of directories that were made only because something lies in them.
     implied: HashSet<u64>,
     root_named: bool,
-    sync_each_file: bool,
+    sync_at_once: bool,
+    unsynced: Unsynced,
     /// Kept between files so that it is allocated once.
     buffer: Vec<u8>,
 }
@@ -84,7 +120,8 @@ impl<'a> Dest<'a> {
             open: Vec::new(),
             implied: HashSet::new(),
             root_named: false,
-            sync_each_file: !syncfs_reports_errors(),
+            sync_at_once: !syncfs_reports_errors(),
+            unsynced: Unsynced::default(),
             buffer: Vec::new(),
         })
     }
@@ -108,6 +145,7 @@ impl<'a> Dest<'a> {
         };
         if !named_before {
             self.meter.entry(path.as_bytes())?;
+            self.unsynced.directory(&fd);
         } else if !self.implied.remove(&self.inode(path, &fd)?) {
             return Err(refused(path, Rule::Duplicate));
         }
@@ -125,7 +163,7 @@ impl<'a> Dest<'a> {
     ) -> Result<(), UnpackError> {
         let mut file = self.new_file(path, mode)?;
         self.fill(path, &mut file, content)?;
-        self.complete_file(path, &file, mode, mtime)
+        self.complete_file(path, file, mode, mtime)
     }
 
     /// Makes an empty file that only its owner can read and write; [`Dest::complete_file`] must follow.
@@ -141,7 +179,7 @@ impl<'a> Dest<'a> {
     pub(super) fn complete_file(
         &mut self,
         path: &EntryPath,
-        file: &File,
+        file: File,
         mode: u32,
         mtime: Option<Time>,
     ) -> Result<(), UnpackError> {
@@ -149,13 +187,14 @@ impl<'a> Dest<'a> {
             let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
             let mtime = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
             // A time that the file system can't hold is not worth a failed deploy.
-            let _ = rustix::fs::futimens(file, &Timestamps { last_access: omit, last_modification: mtime });
+            let _ = rustix::fs::futimens(&file, &Timestamps { last_access: omit, last_modification: mtime });
         }
         let mode = Mode::from_raw_mode(mode & 0o775);
-        rustix::fs::fchmod(file, mode).map_err(|errno| self.io("set the mode of", path, errno))?;
-        if self.sync_each_file {
-            rustix::fs::fsync(file).map_err(|errno| self.io("sync", path, errno))?;
+        rustix::fs::fchmod(&file, mode).map_err(|errno| self.io("set the mode of", path, errno))?;
+        if self.sync_at_once {
+            rustix::fs::fsync(&file).map_err(|errno| self.io("sync", path, errno))?;
         }
+        self.unsynced.file(file.into());
         Ok(())
     }
 
@@ -175,15 +214,22 @@ impl<'a> Dest<'a> {
 
     /// Writes everything to the disk and returns the counts.
     ///
-    /// One `syncfs` replaces an `fsync` per file and directory, each of which would be a journal commit of its own: with many small
-    /// files that is seconds instead of minutes. It orders nothing within the release, and needs not to: the release gets its name
-    /// only after this. Before Linux 5.8 `syncfs` hides write errors, so there each file was synced when it was complete.
+    /// A small release is synced file by file, then directory by directory. For a larger one, one `syncfs` replaces all those
+    /// `fsync`s, each of which would be a journal commit of its own: seconds instead of minutes for many small files, at the
+    /// price of waiting for what others have written to the same file system. It orders nothing within the release, and need not: the
+    /// release gets its name only after this. Before Linux 5.8 `syncfs` hides write errors, so there each file was synced at once.
     pub(super) fn finish(self, archive: &Path) -> Result<Unpacked, UnpackError> {
         let done = self.meter.done();
         if done.entries == 0 {
             return Err(UnpackError::Empty { archive: archive.into() });
         }
-        rustix::fs::syncfs(&self.root).map_err(|errno| UnpackError::io("sync", &self.path, errno))?;
+        let synced = if self.unsynced.all {
+            rustix::fs::syncfs(&self.root)
+        } else {
+            let everything = self.unsynced.files.iter().chain(&self.unsynced.directories).chain([&self.root]);
+            everything.into_iter().try_for_each(rustix::fs::fsync)
+        };
+        synced.map_err(|errno| UnpackError::io("sync", &self.path, errno))?;
         Ok(done)
     }
 
@@ -253,6 +299,7 @@ impl<'a> Dest<'a> {
             .and_then(|fd| rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o755)).map(|()| fd));
         let fd = made.map_err(|errno| self.io("create the directory of", path, errno))?;
         self.implied.insert(self.inode(path, &fd)?);
+        self.unsynced.directory(&fd);
         Ok(fd)
     }
 

@@ -36,7 +36,7 @@ pub(super) fn copy(artifact: &File, archive: &Path, file_name: &str, dest: &mut 
         let mut content = Bytes { artifact, archive, offset: 0 };
         dest.fill(&path, &mut file, &mut content)?;
     }
-    dest.complete_file(&path, &file, mode, None)
+    dest.complete_file(&path, file, mode, None)
 }
 
 /// Lets the new file share the artifact's blocks. False if the file system can't.
