@@ -1,5 +1,10 @@
 //! The integration tests, in one binary. `sshd` and `operator` are the two sides of most of them: hosts, and somebody at a command
 //! line.
 
+mod ssh_fleet;
+mod ssh_login;
+mod ssh_process;
+mod ssh_rig;
+mod ssh_trust;
 mod sshd;
 mod tracker;
