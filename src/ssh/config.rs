@@ -321,8 +321,7 @@ fn agent(fields: &Dump<'_>, tokens: &Tokens<'_>) -> Result<Agent, String> {
         Some(variable) if variable.starts_with('$') => {
             Err(format!("IdentityAgent `{}`: only $SSH_AUTH_SOCK is supported", one_line(variable)))
         }
-        // Already expanded by ssh.
-        Some(path) => Ok(Agent::Socket(tokens.home(path))),
+        Some(path) => Ok(Agent::Socket(tokens.home(&tokens.expand(path)?))),
     }
 }
 
