@@ -86,9 +86,10 @@ impl Location {
     /// Returns the source line with a caret under the column; none if there is nothing to show or it might be a secret.
     pub fn snippet(&self) -> Option<String> {
         let index = usize::try_from(self.line.checked_sub(1)?).ok()?;
-        let line = self.source.text().lines().nth(index)?;
+        let lines: Vec<&str> = self.source.text().lines().take(index + 1).collect();
+        let line = *lines.get(index)?;
         let before = usize::try_from(self.column.saturating_sub(1)).ok()?;
-        if line.trim().is_empty() || before >= MAX_SNIPPET || is_secret_name(line) {
+        if line.trim().is_empty() || before >= MAX_SNIPPET || may_be_secret(&lines) {
             return None;
         }
         let show = |c: char| if c.is_control() { ' ' } else { c };
@@ -96,6 +97,21 @@ impl Location {
         let number = self.line.to_string();
         Some(format!("{number} | {shown}\n{:width$} | {:before$}^", "", "", width = number.len()))
     }
+}
+
+/// True if the last of these lines, or a line it stands under by its indentation, has a secret's name in it.
+fn may_be_secret(lines: &[&str]) -> bool {
+    let mut indentation = usize::MAX;
+    for line in lines.iter().rev().filter(|line| !line.trim().is_empty()) {
+        let own = line.len() - line.trim_start().len();
+        if own < indentation {
+            indentation = own;
+            if is_secret_name(line) {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 impl fmt::Display for Location {
@@ -156,6 +172,10 @@ mod tests {
         assert_eq!(at.snippet().unwrap(), "2 |   y: [\n  |      ^");
         assert_eq!(Location::new(&source, 3, 22).snippet(), None);
         assert_eq!(Location::new(&source, 9, 1).snippet(), None);
+        let nested = "db_passwords:\n  shop: |\n\n    hunter2\nother:\n  x: 1\n";
+        let source = Source::new(Path::new("a.yml"), nested.into());
+        assert_eq!(Location::new(&source, 4, 5).snippet(), None, "it stands under a secret's name");
+        assert!(Location::new(&source, 6, 3).snippet().is_some());
         assert_eq!(Location::whole(Path::new("dir")).to_string(), "dir");
     }
 }

@@ -45,7 +45,12 @@ fn parts(limit: &str) -> Result<Vec<String>, InventoryError> {
             Some(file) => {
                 let source = yaml::read(Path::new(file))?;
                 let lines = source.text().lines().map(str::trim);
+                let before = parts.len();
                 parts.extend(lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned));
+                // Nothing named must not come to mean everything.
+                if parts.len() == before {
+                    return Err(bad(part, "the file names no host"));
+                }
             }
             None => parts.push(part.to_owned()),
         }

@@ -32,7 +32,7 @@ const MAX_TRIES: usize = 24;
 
 /// Something to try.
 enum Candidate {
-    Agent(AgentIdentity),
+    Agent(Box<AgentIdentity>),
     Key { name: String, key: Arc<PrivateKey> },
     Certificate { name: String, key: Arc<PrivateKey>, certificate: Box<Certificate> },
     Locked(Arc<KeyFile>),
@@ -102,7 +102,7 @@ impl Attempt<'_> {
             match file.content().await {
                 _ if !from_agent.is_empty() => {
                     let list = if explicit { &mut first } else { &mut matched };
-                    list.extend(from_agent.into_iter().map(Candidate::Agent));
+                    list.extend(from_agent.into_iter().map(|identity| Candidate::Agent(Box::new(identity))));
                 }
                 KeyContent::Open(key) => {
                     let list = if explicit { &mut first } else { &mut later };
@@ -125,7 +125,7 @@ impl Attempt<'_> {
             in_agent.clear();
         }
         first.extend(matched);
-        first.extend(in_agent.into_iter().map(Candidate::Agent));
+        first.extend(in_agent.into_iter().map(|identity| Candidate::Agent(Box::new(identity))));
         first.extend(later);
         first.extend(locked);
         Ok(first)
@@ -196,7 +196,7 @@ impl Attempt<'_> {
             Candidate::Agent(identity) => {
                 let Some(agent) = agent else { return Ok(false) };
                 self.tried.push(format!("{} (agent)", name(&identity)));
-                self.offer_from_agent(link, agent, identity).await
+                self.offer_from_agent(link, agent, *identity).await
             }
         };
         match answer {

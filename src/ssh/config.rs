@@ -321,7 +321,8 @@ fn agent(fields: &Dump<'_>, tokens: &Tokens<'_>) -> Result<Agent, String> {
         Some(variable) if variable.starts_with('$') => {
             Err(format!("IdentityAgent `{}`: only $SSH_AUTH_SOCK is supported", one_line(variable)))
         }
-        Some(path) => Ok(Agent::Socket(tokens.home(&tokens.expand(path)?))),
+        // Already expanded by ssh.
+        Some(path) => Ok(Agent::Socket(tokens.home(path))),
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OnceCell, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep},
 };
 
@@ -53,15 +53,18 @@ struct Shared {
     logins: Arc<Semaphore>,
     addresses: Mutex<HashMap<String, Arc<Semaphore>>>,
     queries: Semaphore,
-    bastions: Mutex<HashMap<BastionKey, Arc<tokio::sync::Mutex<Bastion>>>>,
+    bastions: Mutex<HashMap<String, Arc<Bastion>>>,
 }
 
-/// What makes two jump hosts the same.
-type BastionKey = String;
-
-/// A jump host's place in the table.
+/// A jump host's place in the table; the key is all that makes it another one.
 #[derive(Default)]
-enum Bastion {
+struct Bastion {
+    host: OnceCell<Resolved>,
+    state: tokio::sync::Mutex<BastionState>,
+}
+
+#[derive(Default)]
+enum BastionState {
     #[default]
     Untried,
     Up(Arc<Session>),
@@ -101,23 +104,48 @@ impl Connector {
     /// Logs in to a host. Waits for a free login slot, then tries within the limits of each step; what fails before
     /// authentication is tried again with growing, jittered pauses. Dropping the future cuts the attempt.
     pub async fn connect(&self, target: &Target) -> Result<Connection, ConnectError> {
-        let session = self.shared.login(Hop::of(target), 0).await?;
+        let session = self.shared.login_to(Hop::of(target)).await?;
         Ok(Connection { session })
     }
 }
 
 impl Shared {
-    /// Resolves and logs in to a hop, through its jump hosts. Boxed because jump hosts recur.
-    fn login(&self, hop: Hop, depth: usize) -> Pin<Box<dyn Future<Output = Result<Session, ConnectError>> + Send + '_>> {
+    async fn login_to(&self, hop: Hop) -> Result<Session, ConnectError> {
+        let host = self.resolve(&hop).await?;
+        self.check_jumps(&hop, &host).await?;
+        self.login(&hop, &host).await
+    }
+
+    async fn resolve(&self, hop: &Hop) -> Result<Resolved, ConnectError> {
+        let _query = self.queries.acquire().await;
+        config::resolve(&self.settings, hop).await
+    }
+
+    /// Follows the jump hosts to the last one. In a loop of them, logins would wait for each other for ever.
+    async fn check_jumps(&self, hop: &Hop, host: &Resolved) -> Result<(), ConnectError> {
+        let mut next = Hop::through(&host.jumps, hop);
+        for _ in 0..MAX_DEPTH {
+            let Some(jump) = next else { return Ok(()) };
+            let place = self.place(&jump);
+            let host = place.host.get_or_try_init(|| self.resolve(&jump)).await?;
+            next = Hop::through(&host.jumps, &jump);
+        }
+        let at = transport::address(&host.host, host.port);
+        let error = ConnectError::new(at, Step::Config, "its jump hosts form a loop, or a very long chain");
+        Err(error.with_hint("a jump host whose own `ProxyJump` must not apply needs `ProxyJump none`"))
+    }
+
+    /// Logs in to a hop, through its jump hosts. Boxed because jump hosts recur.
+    fn login<'a>(
+        &'a self,
+        hop: &'a Hop,
+        host: &'a Resolved,
+    ) -> Pin<Box<dyn Future<Output = Result<Session, ConnectError>> + Send + 'a>> {
         Box::pin(async move {
-            let host = {
-                let _query = self.queries.acquire().await;
-                config::resolve(&self.settings, &hop).await?
-            };
             let mut attempts = 0;
             loop {
                 attempts += 1;
-                let error = match self.attempt(&hop, &host, depth).await {
+                let error = match self.attempt(hop, host).await {
                     Ok(session) => return Ok(session),
                     Err(error) => error,
                 };
@@ -135,10 +163,10 @@ impl Shared {
         })
     }
 
-    async fn attempt(&self, hop: &Hop, host: &Resolved, depth: usize) -> Result<Session, ConnectError> {
+    async fn attempt(&self, hop: &Hop, host: &Resolved) -> Result<Session, ConnectError> {
         let at = transport::address(&host.host, host.port);
         // Before any slot is taken: a jump host needs slots itself, and hosts waiting for it must not hold all of them.
-        let through = self.bastion(hop, host, depth).await.map_err(|error| error.behind(&at))?;
+        let through = self.bastion(hop, host).await.map_err(|error| error.behind(&at))?;
         let _slots = self.slots(&at).await;
         let trust = self.trust(host).await.map_err(|refusal| refused(&at, refusal))?;
         let life = Life::new(&at);
@@ -170,31 +198,33 @@ impl Shared {
     }
 
     /// Returns the connection to the hop's jump host, opening it if nobody did yet.
-    async fn bastion(&self, hop: &Hop, host: &Resolved, depth: usize) -> Result<Option<Arc<Session>>, ConnectError> {
+    async fn bastion(&self, hop: &Hop, host: &Resolved) -> Result<Option<Arc<Session>>, ConnectError> {
         let Some(jump) = Hop::through(&host.jumps, hop) else { return Ok(None) };
-        if depth >= MAX_DEPTH {
-            return Err(ConnectError::new(&jump.address, Step::Config, "the jump hosts form a loop, or a very long chain"));
-        }
-        let key = format!("{jump:?}");
-        let place = self.bastions.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone();
+        let place = self.place(&jump);
+        let host = place.host.get_or_try_init(|| self.resolve(&jump)).await?;
         // Everybody behind the same jump host waits here while the first one logs in to it.
-        let mut place = place.lock().await;
-        match &*place {
-            Bastion::Up(session) if !session.link.life.is_gone() => return Ok(Some(session.clone())),
-            Bastion::Down(since, error) if since.elapsed() < BASTION_VERDICT => return Err(error.clone()),
+        let mut state = place.state.lock().await;
+        match &*state {
+            BastionState::Up(session) if !session.link.life.is_gone() => return Ok(Some(session.clone())),
+            BastionState::Down(since, error) if since.elapsed() < BASTION_VERDICT => return Err(error.clone()),
             _ => {}
         }
-        match self.login(jump, depth + 1).await {
+        match self.login(&jump, host).await {
             Ok(session) => {
                 let session = Arc::new(session);
-                *place = Bastion::Up(session.clone());
+                *state = BastionState::Up(session.clone());
                 Ok(Some(session))
             }
             Err(error) => {
-                *place = Bastion::Down(Instant::now(), error.clone());
+                *state = BastionState::Down(Instant::now(), error.clone());
                 Err(error)
             }
         }
+    }
+
+    fn place(&self, jump: &Hop) -> Arc<Bastion> {
+        let mut bastions = self.bastions.lock().unwrap_or_else(PoisonError::into_inner);
+        bastions.entry(format!("{jump:?}")).or_default().clone()
     }
 
     async fn slots(&self, address: &str) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {

@@ -12,11 +12,7 @@
 //! Stricter than `ssh` in two points: a key revoked under the bare name is revoked on every port, and a revoked key is refused
 //! even without strict checking. A property test holds that no input makes this module panic.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, path::Path, sync::Arc};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -359,9 +355,4 @@ fn parse_names(field: &[u8]) -> Option<Names> {
 fn encoded_type(key: &[u8]) -> Option<&[u8]> {
     let (length, rest) = key.split_first_chunk::<4>()?;
     rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)
-}
-
-/// Returns the paths of the files in `locations` order, for messages that list them.
-pub(super) fn list_paths(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }

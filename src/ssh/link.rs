@@ -292,7 +292,7 @@ impl Link {
                     None => error,
                 })
             }
-            Ok(Err(ClientError::Ssh(error))) => Err(handshake_error(life, &error, log)),
+            Ok(Err(ClientError::Ssh(error))) => Err(handshake_error(life, &error, log).await),
             Err(_) => {
                 let cause = format!("not finished within {}", seconds(HANDSHAKE_LIMIT));
                 Err(ConnectError::new(life.address(), Step::Handshake, cause).with_retry(Retry::Few))
@@ -402,12 +402,14 @@ fn config(trust: &HostTrust) -> client::Config {
     }
 }
 
-fn handshake_error(life: &Life, error: &russh::Error, log: Option<&ProxyLog>) -> ConnectError {
+async fn handshake_error(life: &Life, error: &russh::Error, log: Option<&ProxyLog>) -> ConnectError {
     let mut cause = match error {
-        russh::Error::Disconnect | russh::Error::HUP => life.reason().unwrap_or_else(|| "connection closed".to_owned()),
+        russh::Error::Disconnect | russh::Error::HUP => life.reason().unwrap_or_else(|| describe(error)),
         other => describe(other),
     };
-    if let Some(log) = log.and_then(ProxyLog::text) {
+    if let Some(log) = log
+        && let Some(log) = log.text().await
+    {
         cause = format!("{cause}; ProxyCommand says: {log}");
     }
     let failed = ConnectError::new(life.address(), Step::Handshake, cause);

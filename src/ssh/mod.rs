@@ -51,7 +51,8 @@ pub use process::{ExitStatus, Output, Process, RunLimits};
 
 /// Asks for the passphrase of the key file at a path; `None` means "not available, go on without that key".
 ///
-/// Called from a blocking thread, at most once a key file and [`Connector`].
+/// Called from a blocking thread. A key file is unlocked once a [`Connector`], however many hosts need it; a wrong passphrase is asked
+/// for again, three times at most.
 pub type PassphrasePrompt = Arc<dyn Fn(&Path) -> Option<String> + Send + Sync>;
 
 /// What happens with a host whose key is not in `known_hosts`.

@@ -32,6 +32,9 @@ const MAX_ADDRESSES: usize = 8;
 /// How much of what a `ProxyCommand` writes to standard error is kept.
 const MAX_PROXY_LOG: usize = 1024;
 
+/// How long a `ProxyCommand` that closed the connection may take to say why.
+const PROXY_LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Anything SSH can be spoken over.
 pub(super) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
@@ -96,27 +99,32 @@ pub(super) fn cause(error: &io::Error) -> String {
         io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
         io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
         io::ErrorKind::NetworkUnreachable => "network is unreachable".to_owned(),
-        io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => "connection closed".to_owned(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof => "connection closed by the host".to_owned(),
         _ => error.to_string(),
     }
 }
 
 /// What a `ProxyCommand` wrote to standard error, the last part of it.
 #[derive(Clone, Default)]
-pub(super) struct ProxyLog(Arc<Mutex<Vec<u8>>>);
+pub(super) struct ProxyLog {
+    text: Arc<Mutex<Vec<u8>>>,
+    complete: CancellationToken,
+}
 
 impl ProxyLog {
-    /// Returns what was written so far, if anything.
-    pub(super) fn text(&self) -> Option<String> {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Returns what was written, if anything; waits a moment for a command that is just about to end.
+    pub(super) async fn text(&self) -> Option<String> {
+        let _ = timeout(PROXY_LAST_WORDS, self.complete.cancelled()).await;
+        let bytes = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         let text = String::from_utf8_lossy(&bytes).trim().to_owned();
         (!text.is_empty()).then_some(text)
     }
 
     async fn fill(self, mut stderr: ChildStderr) {
+        let _complete = self.complete.drop_guard();
         let mut buffer = [0; 512];
         while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.text.lock().unwrap_or_else(PoisonError::into_inner);
             kept.extend_from_slice(&buffer[..count]);
             let excess = kept.len().saturating_sub(MAX_PROXY_LOG);
             kept.drain(..excess);
@@ -185,9 +193,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cut<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    /// Never fails: russh would not tell why the session ended if its last act, this one, did.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check(cx)?;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.check(cx).is_ok() {
+            let _ = std::task::ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

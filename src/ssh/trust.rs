@@ -10,7 +10,9 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use russh::keys::{Algorithm, Certificate, EcdsaCurve, HashAlg, PublicKeyOrCertificate, ssh_key::certificate::CertType};
+use russh::keys::{
+    Algorithm, Certificate, EcdsaCurve, HashAlg, PublicKey, PublicKeyOrCertificate, ssh_key::certificate::CertType,
+};
 
 use super::{
     HostKeyPolicy,
@@ -128,16 +130,24 @@ impl HostTrust {
     pub(super) async fn judge(&self, shown: &PublicKeyOrCertificate) -> Result<(), Refusal> {
         let key = shown.public_key();
         let blob = key.to_bytes().map_err(|error| self.refusal(format!("unreadable host key: {error}")))?;
+        let mut note = None;
         if let Some(certificate) = shown.certificate() {
             match self.judge_certificate(certificate, &blob) {
                 CertificateVerdict::Good => return Ok(()),
                 CertificateVerdict::Refused(refusal) => return Err(refusal),
                 // As OpenSSH does: then the key in it must stand for itself.
-                CertificateVerdict::NotVouchedFor(why) => {
-                    tracing::debug!(host = %self.sources.name, why, "host certificate not used");
-                }
+                CertificateVerdict::NotVouchedFor(why) => note = Some(why),
             }
         }
+        self.judge_key(&key, blob).await.map_err(|mut refusal| {
+            if let Some(why) = note {
+                refusal.cause = format!("{}; its certificate does not count: {why}", refusal.cause);
+            }
+            refusal
+        })
+    }
+
+    async fn judge_key(&self, key: &PublicKey, blob: Vec<u8>) -> Result<(), Refusal> {
         let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
         let algorithm = key.algorithm().as_str().to_owned();
         match (self.keys.check(&blob), self.sources.policy) {
@@ -156,7 +166,7 @@ impl HostTrust {
     fn judge_certificate(&self, certificate: &Certificate, key: &[u8]) -> CertificateVerdict {
         use CertificateVerdict::{Good, NotVouchedFor, Refused};
         let authority = certificate.signature_key();
-        let authority_blob = match russh::keys::PublicKey::from(authority.clone()).to_bytes() {
+        let authority_blob = match PublicKey::from(authority.clone()).to_bytes() {
             Ok(blob) => blob,
             Err(_) => return NotVouchedFor("unreadable authority key"),
         };
@@ -216,8 +226,9 @@ impl HostTrust {
 
     fn unknown(&self, algorithm: &str, fingerprint: &str) -> Refusal {
         let name = &self.sources.name;
-        let files: Vec<_> = self.sources.user_files.iter().chain(&self.sources.global_files).cloned().collect();
-        let files = if files.is_empty() { "any known_hosts".to_owned() } else { known_hosts::list_paths(&files) };
+        let files = self.sources.user_files.iter().chain(&self.sources.global_files);
+        let files: Vec<String> = files.map(|path| path.display().to_string()).collect();
+        let files = if files.is_empty() { "any known_hosts file".to_owned() } else { files.join(", ") };
         Refusal {
             cause: format!("{name} is not in {files}; the host shows {algorithm} {fingerprint}"),
             hint: Some("check the fingerprint and add the host with ssh-keyscan, or allow `accept-new`".to_owned()),

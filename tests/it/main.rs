@@ -1,11 +1,16 @@
 //! The integration tests, in one binary. `sshd` and `operator` are the two sides of most of them: hosts, and somebody at a command
 //! line.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
 
 mod interop;
 #[path = "../support/node.rs"]
 mod node;
+mod ssh_fleet;
+mod ssh_login;
+mod ssh_process;
+mod ssh_rig;
+mod ssh_trust;
 mod sshd;
 mod tracker;
 #[path = "../support/venv.rs"]

@@ -53,5 +53,8 @@ fn a_file_names_one_pattern_a_line() {
     assert_eq!(names(&inventory, Some(&limit)), ["web02", "db1"]);
     assert_eq!(names(&inventory, Some(&format!("{limit},web05"))), ["web02", "web05", "db1"]);
     let none = format!("@{}", files.path("none.txt").display());
-    assert!(inventory.select(Some(&none)).is_err(), "an empty file must not mean every host");
+    for limit in [none.clone(), format!("{none},!web01"), format!("{none},&prod")] {
+        let error = inventory.select(Some(&limit)).expect_err("an empty file must not mean every host");
+        assert!(error.to_string().ends_with("the file names no host"), "{error}");
+    }
 }
