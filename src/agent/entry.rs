@@ -17,10 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
 use super::{AgentEnv, Ended, serve};
-use crate::{
-    swarm::{Engine, EngineConfig, EngineError, EngineHandle},
-    wire::WIRE_VERSION,
-};
+use crate::{swarm::FleetEngine, wire::WIRE_VERSION};
 
 /// Bytes of log that are written at most.
 const LOG_BUDGET: usize = 256 << 10;
@@ -31,15 +28,6 @@ const BAD_USAGE: u8 = 5;
 
 const USAGE: &str = "usage: fleetdrop-agent serve [--log off|error|warn|info|debug|trace]\n       fleetdrop-agent --version\n\
                      hint: fleetdrop starts the agent by itself; nobody needs to do it by hand\n";
-
-/// Stands in until the fleet engine is there.
-struct FleetEngine;
-
-impl Engine for FleetEngine {
-    async fn start(&self, _config: EngineConfig) -> Result<EngineHandle, EngineError> {
-        Err(EngineError::Engine("not built yet".into()))
-    }
-}
 
 /// What the arguments ask for.
 #[derive(Debug, PartialEq, Eq)]

@@ -3,9 +3,20 @@
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
+use etcetera::BaseStrategy as _;
 
-use super::{CommandError, Output, connection::ConnectionArgs, value};
-use crate::model::{AppName, ArchiveKind, FailureBudget};
+use super::{
+    CommandError, Output,
+    connection::ConnectionArgs,
+    fleet::{self, FleetOptions},
+    interrupt, reporting, value,
+};
+use crate::{
+    artifact::HashCache,
+    controller::{self, Artifact, DeployRequest},
+    model::{AppName, ArchiveKind, FailureBudget},
+    swarm::FleetEngine,
+};
 
 /// What to deploy, and how.
 #[derive(Debug, Clone, Args)]
@@ -80,9 +91,33 @@ impl DeployArgs {
 }
 
 /// Deploys and returns the exit code.
-pub async fn run(args: DeployArgs, _output: &Output) -> Result<u8, CommandError> {
+pub async fn run(args: DeployArgs, output: &Output) -> Result<u8, CommandError> {
     let app = args.app_name()?;
-    Err(CommandError::internal(format!("deploying {app} is not wired up yet")))
+    let options = FleetOptions {
+        deploy_to: args.deploy_to,
+        cache: args.cache,
+        lease: args.lease,
+        confirm: args.confirm_timeout,
+        max_failures: args.max_failures,
+    };
+    let fleet = fleet::settings(&args.connection, options, output)?;
+    let cache = if args.rehash { None } else { hash_cache() };
+    let artifact = Artifact::open(&args.artifact, app, fleet.hosts.len(), cache).await.map_err(fleet::run_error)?;
+    let request = DeployRequest {
+        fleet,
+        artifact,
+        advertise: args.advertise,
+        cache_limit: args.cache_limit,
+        keep_releases: args.keep_releases,
+    };
+    let interrupt = interrupt::watch()?;
+    reporting::report(output, async |events| controller::deploy(request, &FleetEngine, events, interrupt).await).await
+}
+
+/// Keeps hashes of artifacts in the user's cache directory; without one every deploy hashes anew.
+fn hash_cache() -> Option<HashCache> {
+    let strategy = etcetera::choose_base_strategy().ok()?;
+    Some(HashCache::new(strategy.cache_dir().join("fleetdrop").join("hashes")))
 }
 
 #[cfg(test)]

@@ -263,11 +263,15 @@ impl Dispatcher {
         while let Some((host, event)) = events.pop_front() {
             let barrier_was_met = self.rollout.barrier_met();
             let actions = self.rollout.handle(event);
+            if self.rollout.barrier_met() && !barrier_was_met {
+                // The host that completed the barrier is already told to activate; that it was staged is worth an event, too.
+                if let Event::Staged(host) = event {
+                    self.show_as(host, HostState::Staged).await;
+                }
+                self.barrier_met(&actions).await;
+            }
             if let Some(host) = host {
                 self.show(host).await;
-            }
-            if self.rollout.barrier_met() && !barrier_was_met {
-                self.barrier_met(&actions).await;
             }
             for action in actions {
                 if let Err(stuck) = self.perform(action) {
@@ -332,9 +336,16 @@ impl Dispatcher {
 
     /// Tells the reporter a host's state if it is new.
     async fn show(&mut self, host: HostId) {
-        let Some(state) = self.rollout.state(host) else { return };
+        if let Some(state) = self.rollout.state(host) {
+            self.show_as(host, state).await;
+        }
+    }
+
+    async fn show_as(&mut self, host: HostId, state: HostState) {
         let member = &mut self.members[host.index()];
-        if member.shown == state {
+        // A rollback transfers nothing: between prepared and staged there is nothing to show.
+        let is_transfer = (HostState::Downloading..HostState::Staged).contains(&state);
+        if member.shown == state || (is_transfer && self.distribution.is_none()) {
             return;
         }
         member.shown = state;

@@ -71,7 +71,9 @@ impl Tally {
             HostState::Extracting => self.verified(host, now),
             HostState::Staged => {
                 self.verified(host, now);
-                self.end(Phase::Stage, now);
+                // Without a transfer, as in a rollback, being staged is the end of the preparation.
+                let phase = if self.phases.contains_key(&Phase::Stage) { Phase::Stage } else { Phase::Prepare };
+                self.end(phase, now);
             }
             HostState::Activating => self.begin(Phase::Activate, now),
             HostState::Active => {
