@@ -241,3 +241,131 @@ pub(crate) fn recover(root: &Root, clock: Clock) -> Result<Option<Recovered>, Sw
     journal.append(JournalEntry { stage, at: clock.stamp(), ..last })?;
     Ok(switched.then_some(recovered))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::SystemTime};
+
+    use super::*;
+    use crate::{
+        agent::releases::Record,
+        model::{ArchiveKind, Digest, Manifest},
+    };
+
+    const CLOCK: Clock = Clock(SystemTime::now);
+
+    fn id(text: &str) -> ReleaseId {
+        text.parse().unwrap()
+    }
+
+    fn root(dir: &tempfile::TempDir) -> Root {
+        let root = Root::new(dir.path().join("app").to_str().unwrap(), None).unwrap();
+        root.prepare(rustix::process::geteuid().as_raw()).unwrap();
+        root
+    }
+
+    fn complete(root: &Root, release: &str, sequence: u64) -> Staged {
+        let manifest = Manifest {
+            app: "shop".parse().unwrap(),
+            file_name: "shop.tar".into(),
+            digest: Digest([7; 32]),
+            size: 1,
+            archive: ArchiveKind::Tar,
+        };
+        let (release, staged_at) = (id(release), CLOCK.stamp());
+        let record = Record { release, manifest, sequence, staged_at, activated_at: None, replaced: None };
+        fs::create_dir(root.staging(&record.release)).unwrap();
+        releases::complete(root, &record).unwrap();
+        let run = "00000000000000aa".parse().unwrap();
+        Staged::new(root.clone(), CLOCK, run, record.release)
+    }
+
+    fn live(root: &Root) -> Option<ReleaseId> {
+        releases::current(root).unwrap().live()
+    }
+
+    #[test]
+    fn an_agent_that_dies_after_any_step_is_undone_by_the_next() {
+        for first_deploy in [true, false] {
+            for steps in 0..=STEPS.len() {
+                let dir = tempfile::tempdir().unwrap();
+                let root = root(&dir);
+                let before = (!first_deploy).then(|| id("r1"));
+                if !first_deploy {
+                    complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
+                }
+                let mut dying = complete(&root, "r2", 2).begin().unwrap();
+                for step in &STEPS[..steps] {
+                    dying.perform(*step).unwrap();
+                    assert!(live(&root) == before || live(&root) == Some(id("r2")));
+                }
+                drop(dying);
+                let recovered = recover(&root, CLOCK).unwrap();
+                assert_eq!(live(&root), before, "died after {steps} steps");
+                // Nothing to tell if `current` had not been switched yet.
+                let told = matches!(&recovered, Some(Recovered::Reverted { release, current, .. })
+                    if *release == id("r2") && *current == before);
+                assert_eq!(told, steps >= 2, "died after {steps} steps: {recovered:?}");
+                assert_eq!(recover(&root, CLOCK).unwrap(), None, "recovering twice changes nothing");
+                assert!(!root.current().is_symlink() == first_deploy);
+            }
+        }
+    }
+
+    #[test]
+    fn a_confirmation_that_reached_only_the_journal_is_completed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(&dir);
+        complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
+        let mut dying = complete(&root, "r2", 2).activate().unwrap();
+        dying.note(Stage::Confirmed).unwrap();
+        drop(dying);
+        assert_eq!(recover(&root, CLOCK).unwrap(), None);
+        let record = releases::record(&root, &id("r2")).unwrap().unwrap();
+        assert!(record.activated_at.is_some());
+        assert_eq!((live(&root), record.replaced), (Some(id("r2")), Some(id("r1"))));
+    }
+
+    #[test]
+    fn what_cannot_be_undone_stays_live() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(&dir);
+        complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
+        drop(complete(&root, "r2", 2).activate().unwrap());
+        fs::remove_dir(root.release(&id("r1"))).unwrap();
+        assert_eq!(recover(&root, CLOCK).unwrap(), Some(Recovered::Kept { release: id("r2") }));
+        assert_eq!(live(&root), Some(id("r2")));
+        assert_eq!(recover(&root, CLOCK).unwrap(), None);
+        assert!(releases::record(&root, &id("r2")).unwrap().unwrap().activated_at.is_some());
+    }
+
+    #[test]
+    fn a_current_that_somebody_moved_since_is_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(&dir);
+        complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
+        complete(&root, "r3", 3);
+        drop(complete(&root, "r2", 2).activate().unwrap());
+        link(&root, &id("r3")).unwrap();
+        assert_eq!(recover(&root, CLOCK).unwrap(), None);
+        assert_eq!(live(&root), Some(id("r3")));
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_written_leaves_the_old_release_live() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(&dir);
+        complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
+        let staged = complete(&root, "r2", 2);
+        // What `write_atomic` has to create is in the way, and not empty.
+        let blocked = root.private().join("journal.new/x");
+        fs::create_dir_all(&blocked).unwrap();
+        assert!(matches!(staged.activate(), Err(SwitchError::Disk(_))));
+        assert_eq!(live(&root), Some(id("r1")));
+        fs::remove_dir_all(root.private().join("journal.new")).unwrap();
+        let activated = complete(&root, "r4", 4).activate().unwrap();
+        fs::create_dir_all(&blocked).unwrap();
+        assert!(matches!(activated.confirm(), Err(SwitchError::Disk(_))));
+        assert_eq!(live(&root), Some(id("r1")), "a confirmation that is not on the disk is none");
+    }
+}

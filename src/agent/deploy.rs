@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use base64::Engine as _;
@@ -27,6 +28,9 @@ use crate::{
     swarm::{Engine, EngineConfig, EngineError, EngineHandle, Metainfo, Role},
     wire::{DeployJob, FromAgent, ToAgent},
 };
+
+/// How long housekeeping may go on after the controller said stop.
+const HOUSEKEEPING_GRACE: Duration = Duration::from_secs(10);
 
 /// Does a deploy. Returns once the controller has been told how it ended or has stopped it.
 pub(crate) async fn deploy<E: Engine>(session: &mut Session, engine: &E, job: DeployJob) -> Result<(), Halt> {
@@ -60,8 +64,7 @@ pub(crate) async fn deploy<E: Engine>(session: &mut Session, engine: &E, job: De
         // It was live: it stays for people to look at until the next deploy.
         Err(Unswitched::After(halt)) => return Err(halt),
     }
-    let work = Arc::new(work);
-    housekeep(session, &job, &work).await?;
+    let work = housekeep(session, &job, work).await?;
     // The lock is held while the host uploads.
     let halt = session.settle().await;
     drop(work);
@@ -201,6 +204,7 @@ async fn unpack(session: &mut Session, job: &Arc<DeployJob>, work: &mut Work, bl
     let clock = session.env.clock;
     let (blob, warning) = session
         .blocking(move |cancel| {
+            let mut blob = blob;
             let staging = root.staging(&job.release);
             disk::remove_tree(&staging)?;
             let limits = UnpackLimits::for_space(space::spendable(&root.releases())?);
@@ -215,7 +219,7 @@ async fn unpack(session: &mut Session, job: &Arc<DeployJob>, work: &mut Work, bl
                 replaced: None,
             };
             releases::complete(&root, &record)?;
-            let adopted = store.map_or(Ok(false), |store| store.adopt(&blob, false, clock.now()));
+            let adopted = store.map_or(Ok(false), |store| store.adopt(&mut blob, false, clock.now()));
             Ok((blob, adopted.err().map(|error| chain(&error))))
         })
         .await?;
@@ -254,31 +258,33 @@ async fn abandon(session: &mut Session, job: &Arc<DeployJob>, work: Work, halt: 
 }
 
 /// After the confirmation: the cache gets what a rename could not give it, old releases and old blobs go. Nothing here can
-/// fail the host.
-async fn housekeep(session: &mut Session, job: &Arc<DeployJob>, work: &Arc<Work>) -> Result<(), Halt> {
-    let (job, work, env) = (job.clone(), work.clone(), session.env.clone());
-    let notices = session.blocking(move |cancel| Ok(tidy(&job, &work, &env, cancel))).await?;
+/// fail the host, and a stop, which often follows the confirmation closely, leaves it time.
+async fn housekeep(session: &mut Session, job: &Arc<DeployJob>, mut work: Work) -> Result<Work, Halt> {
+    let (job, env) = (job.clone(), session.env.clone());
+    let tidied = session.blocking_with_grace(HOUSEKEEPING_GRACE, move |cancel| {
+        let notices = tidy(&job, &mut work, &env, cancel);
+        Ok((work, notices))
+    });
+    let (work, notices) = tidied.await?;
     for notice in notices {
         session.warn(notice, None).await;
     }
-    Ok(())
+    Ok(work)
 }
 
-fn tidy(job: &DeployJob, work: &Work, env: &AgentEnv, cancel: &Cancel) -> Vec<String> {
+fn tidy(job: &DeployJob, work: &mut Work, env: &AgentEnv, cancel: &Cancel) -> Vec<String> {
     let mut notices = Vec::new();
-    let root = &work.held.root;
-    if let Err(error) = prune(root, job, work, cancel) {
+    if let Err(error) = prune(&work.held.root, job, work, cancel) {
         notices.push(format!("old releases stay: {}", chain(&error)));
     }
-    if let Some(store) = &work.store
+    if let Some(store) = work.store.take()
         && !cancel.is_set()
-        && let Err(error) = fill(store, job, work, env)
+        && let Err(error) = fill(&store, job, work, env)
     {
         notices.push(format!("the cache is not in order: {}", chain(&error)));
     }
-    if work.store.is_none()
-        && let Err(error) = disk::remove_file(&root.partial(&job.manifest.digest))
-    {
+    // Where there is no cache, or it did not take the artifact, nothing needs the download any more.
+    if let Err(error) = disk::remove_file(&work.held.root.partial(&job.manifest.digest)) {
         notices.push(format!("the downloaded artifact stays: {}", chain(&error)));
     }
     notices
@@ -295,8 +301,8 @@ fn prune(root: &Root, job: &DeployJob, work: &Work, cancel: &Cancel) -> Result<V
     Ok(gone)
 }
 
-fn fill(store: &Store, job: &DeployJob, work: &Work, env: &AgentEnv) -> Result<(), disk::DiskError> {
-    if let Some(blob) = &work.blob {
+fn fill(store: &Store, job: &DeployJob, work: &mut Work, env: &AgentEnv) -> Result<(), disk::DiskError> {
+    if let Some(blob) = &mut work.blob {
         store.adopt(blob, true, env.clock.now())?;
     }
     let gone = store.evict(job.cache_limit, &job.manifest.digest, env.clock.now())?;

@@ -88,11 +88,8 @@ fn serve_process(log: LevelFilter) -> ExitCode {
             runtime.shutdown_background();
             ended
         }
-        Err(error) => Ended::Lost(format!("cannot start: {error}")),
+        Err(error) => could_not(&format!("cannot start: {error}")),
     };
-    if let Ended::Lost(reason) = &ended {
-        tracing::error!("{reason}");
-    }
     if let Some(log) = log {
         log.finish();
     }
@@ -103,11 +100,16 @@ async fn serve_streams() -> Ended {
     let stop = CancellationToken::new();
     let watcher = match watch_signals(stop.clone()) {
         Ok(watcher) => watcher,
-        Err(error) => return Ended::Lost(format!("cannot watch signals: {error}")),
+        Err(error) => return could_not(&format!("cannot watch signals: {error}")),
     };
-    let ended = serve(FleetEngine, tokio::io::stdin(), tokio::io::stdout(), AgentEnv::of_process(stop)).await;
+    let ended = serve(FleetEngine::default(), tokio::io::stdin(), tokio::io::stdout(), AgentEnv::of_process(stop)).await;
     watcher.abort();
     ended
+}
+
+fn could_not(what: &str) -> Ended {
+    tracing::error!("{what}");
+    Ended::Lost(what.to_owned())
 }
 
 fn watch_signals(stop: CancellationToken) -> io::Result<tokio::task::JoinHandle<()>> {

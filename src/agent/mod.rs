@@ -36,6 +36,9 @@ mod status;
 mod store;
 mod switch;
 
+#[cfg(test)]
+mod tests;
+
 pub use entry::main;
 pub use environment::{AgentEnv, Clock};
 pub use session::{Ended, serve};

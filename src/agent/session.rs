@@ -165,13 +165,16 @@ impl Session {
                 Ended::Orderly
             }
             Halt::Failed(error) => {
-                let failure = error.report(self.during, self.place.as_deref());
                 if !self.settled {
+                    let failure = error.report(self.during, self.place.as_deref());
                     tracing::error!("{}", failure.message);
                     self.tell(FromAgent::Failed(failure)).await;
                 }
                 match error {
-                    JobError::Gone(gone) => Ended::Lost(gone.to_string()),
+                    JobError::Gone(gone) => {
+                        tracing::info!("ends: {gone}");
+                        Ended::Lost(gone.to_string())
+                    }
                     _ => Ended::Orderly,
                 }
             }
@@ -275,21 +278,36 @@ impl Session {
         }
     }
 
-    /// Runs work that blocks while listening. Interrupted work is told so and waited for.
+    /// Runs work that blocks while listening. Interrupted work is told so at once and waited for.
     pub(crate) async fn blocking<T: Send + 'static>(
         &mut self,
+        work: impl FnOnce(&Cancel) -> Result<T, JobError> + Send + 'static,
+    ) -> Result<T, Halt> {
+        self.blocking_with_grace(Duration::ZERO, work).await
+    }
+
+    /// As [`Session::blocking`], but interrupted work may go on for `grace` before it is told so.
+    pub(crate) async fn blocking_with_grace<T: Send + 'static>(
+        &mut self,
+        grace: Duration,
         work: impl FnOnce(&Cancel) -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, Halt> {
         let cancel = Cancel::default();
         let seen = cancel.clone();
         let mut task = tokio::task::spawn_blocking(move || work(&seen));
-        let interrupted = self.attend(async { (&mut task).await.unwrap_or_else(|error| Err(lost(&error))) }).await;
-        if !task.is_finished() {
+        let mut taken = false;
+        let joined = async {
+            let done = (&mut task).await;
+            taken = true;
+            done.unwrap_or_else(|error| Err(lost(&error)))
+        };
+        let result = self.attend(joined).await;
+        // Its result no longer matters; that it has ended does.
+        if !taken && tokio::time::timeout(grace, &mut task).await.is_err() {
             cancel.set();
-            // Its result no longer matters; that it has ended does.
             let _ = task.await;
         }
-        interrupted
+        result
     }
 
     /// Waits until the engine has everything. Without an engine nothing is awaited.

@@ -166,7 +166,7 @@ impl Store {
     /// Moves a verified artifact into the cache: by a rename, or by a copy where the cache is on another file system and
     /// `copy` allows that it takes long. Returns whether it is in the cache. What reads or serves the file through an open
     /// descriptor is not disturbed.
-    pub(crate) fn adopt(&self, blob: &VerifiedBlob, copy: bool, now: SystemTime) -> Result<bool, DiskError> {
+    pub(crate) fn adopt(&self, blob: &mut VerifiedBlob, copy: bool, now: SystemTime) -> Result<bool, DiskError> {
         let path = self.path(&blob.digest);
         if blob.path == path {
             return Ok(true);
@@ -182,6 +182,7 @@ impl Store {
             }
             Err(error) => return Err(error).at("move the artifact to", &path),
         }
+        blob.path = path;
         disk::sync_dir(&self.blobs)?;
         Ok(true)
     }
@@ -289,9 +290,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("cache"), uid()).unwrap();
         let path = dir.path().join("partial");
-        let blob = verified(&path, b"artifact");
+        let mut blob = verified(&path, b"artifact");
         let serving = File::open(&path).unwrap();
-        store.adopt(&blob, true, SystemTime::now()).unwrap();
+        store.adopt(&mut blob, true, SystemTime::now()).unwrap();
         assert!(!path.exists());
         let mut read = String::new();
         (&serving).read_to_string(&mut read).unwrap();
@@ -306,11 +307,11 @@ mod tests {
         let store = Store::open(dir.path(), uid()).unwrap();
         let bytes = |n: u8| vec![n; 8192];
         for n in 0..6 {
-            let blob = verified(&dir.path().join("partial"), &bytes(n));
-            store.adopt(&blob, true, days_ago(u64::from(n))).unwrap();
+            let mut blob = verified(&dir.path().join("partial"), &bytes(n));
+            store.adopt(&mut blob, true, days_ago(u64::from(n))).unwrap();
         }
-        let old = verified(&dir.path().join("partial"), b"old");
-        store.adopt(&old, true, days_ago(40)).unwrap();
+        let mut old = verified(&dir.path().join("partial"), b"old");
+        store.adopt(&mut old, true, days_ago(40)).unwrap();
         drop(old);
         let in_use = store.open_blob(&digest(&bytes(5)), days_ago(5)).unwrap().unwrap();
         store.evict(4 * 8192, &digest(&bytes(4)), SystemTime::now()).unwrap();

@@ -1,0 +1,6 @@
+//! The agent over in-memory streams, with an engine that needs no network, on a real directory.
+
+mod conversation;
+mod endings;
+mod engine;
+mod support;
