@@ -16,6 +16,9 @@ use tempfile::TempDir;
 
 use super::*;
 
+/// Something that can happen to a file, with its name.
+type Change<'a> = (&'a str, &'a dyn Fn(&Path));
+
 const QUIET: &dyn Fn(u64) = &|_| {};
 
 fn bytes(length: usize, seed: u64) -> Vec<u8> {
@@ -141,7 +144,7 @@ fn a_file_that_changes_while_it_is_read_is_an_error() {
         fs::rename(path.with_extension("new"), path).unwrap();
     };
     let remove = |path: &Path| fs::remove_file(path).unwrap();
-    let changes: [(&str, &dyn Fn(&Path)); 5] =
+    let changes: [Change<'_>; 5] =
         [("grow", &grow), ("shrink", &shrink), ("rewrite", &rewrite), ("replace", &replace), ("remove", &remove)];
     for (what, change) in changes {
         let dir = TempDir::new().unwrap();
@@ -239,7 +242,7 @@ mod cache {
             File::options().write(true).open(&other).unwrap().set_modified(modified).unwrap();
             fs::rename(other, path).unwrap();
         };
-        let changes: [(&str, &dyn Fn(&Path)); 4] = [
+        let changes: [Change<'_>; 4] = [
             ("modification time", &same_bytes_later),
             ("content with the old time", &other_bytes_same_time),
             ("size", &longer),
@@ -289,7 +292,7 @@ mod cache {
             bed.hash(1 << 14);
             fs::copy(&bed.entries()[0], entry).unwrap();
         };
-        let changes: [(&str, &dyn Fn(&Path)); 7] = [
+        let changes: [Change<'_>; 7] = [
             ("flipped", &flip),
             ("cut", &cut),
             ("empty", &empty),

@@ -24,7 +24,7 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
 ///
 /// Works on paths, so it could be led astray by whoever swaps a directory for a link just then. That gains nobody anything: root is
 /// never refused and so never comes here, and another user only reaches what is his own.
-fn grant_owner(path: &Path) -> io::Result<()> {
+pub(super) fn grant_owner(path: &Path) -> io::Result<()> {
     let mut directories = vec![path.to_path_buf()];
     while let Some(directory) = directories.pop() {
         let mode = fs::symlink_metadata(&directory)?.permissions().mode();

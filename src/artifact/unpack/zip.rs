@@ -11,7 +11,7 @@ use std::{
 };
 
 use ::zip::{
-    DateTime, ExtraField, System, ZipReadOptions, read::Config, read::ZipFileEntry, result::ZipError,
+    CompressionMethod, DateTime, ExtraField, System, ZipReadOptions, read::Config, read::ZipFileEntry, result::ZipError,
     unstable::read::ZipIterable,
 };
 
@@ -68,16 +68,16 @@ fn unpack_entry<R: Read + Seek>(
     if entry.encrypted() {
         return Err(refused(Rule::Encrypted));
     }
+    if !matches!(entry.compression(), CompressionMethod::Stored | CompressionMethod::Deflated) {
+        return Err(refused(Rule::Compression));
+    }
     let mode = if entry.system() == System::Unix { entry.external_attributes() >> 16 } else { 0 };
     let (kind, mode) = kind_and_mode(mode, name.ends_with(b"/")).map_err(refused)?;
     let size = entry.size();
     if kind == Kind::Directory {
         return if size > 0 { Err(refused(Rule::UnexpectedContent)) } else { dest.directory(&path, mode) };
     }
-    let content = entry.with_reader(reader, ZipReadOptions::new()).map_err(|error| match error {
-        ZipError::UnsupportedArchive(_) | ZipError::CompressionMethodNotSupported(_) => refused(Rule::Compression),
-        other => broken(archive, other),
-    })?;
+    let content = entry.with_reader(reader, ZipReadOptions::new()).map_err(|error| broken(archive, error))?;
     let stamp = content.extra_data_fields().find_map(|field| match field {
         ExtraField::ExtendedTimestamp(stamp) => stamp.mod_time(),
         _ => None,
