@@ -13,7 +13,10 @@ use russh::{
         agent::{AgentIdentity, client::AgentClient},
     },
 };
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{
+    net::UnixStream,
+    time::{Instant, timeout},
+};
 
 use super::{
     ConnectError, Step,
@@ -25,6 +28,8 @@ use super::{
 
 /// How long the host may take to answer one key, and an agent to sign; some agents ask a person.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long all of it may take, not counting a person who is asked for a passphrase; an sshd gives us two minutes by default.
+const TOTAL_LIMIT: Duration = Duration::from_secs(120);
 /// How long the agent may take to answer at all.
 const AGENT_LIMIT: Duration = Duration::from_secs(5);
 /// How many keys are tried before giving up; an sshd closes the connection much earlier.
@@ -42,13 +47,18 @@ type AgentConnection = AgentClient<UnixStream>;
 
 /// Logs in over a link that is past its handshake.
 pub(super) async fn authenticate(link: &mut Link, host: &Resolved, ring: &KeyRing) -> Result<(), ConnectError> {
-    let mut attempt = Attempt { host, ring, tried: Vec::new(), skipped: Vec::new(), locked: None, methods: None };
+    let deadline = Instant::now() + TOTAL_LIMIT;
+    let mut attempt = Attempt { host, ring, deadline, tried: Vec::new(), skipped: Vec::new(), locked: None, methods: None };
     let mut agent = attempt.open_agent(link).await;
     let candidates = attempt.candidates(agent.as_mut(), link.life.address()).await?;
     if candidates.is_empty() && attempt.none(link).await? {
         return Ok(());
     }
     for candidate in candidates.into_iter().take(MAX_TRIES) {
+        if Instant::now() > attempt.deadline {
+            let cause = format!("not finished within {}, after {}", seconds(TOTAL_LIMIT), attempt.list());
+            return Err(ConnectError::new(link.life.address(), Step::Authenticate, cause));
+        }
         if attempt.try_one(link, agent.as_mut(), candidate).await? {
             return Ok(());
         }
@@ -59,6 +69,7 @@ pub(super) async fn authenticate(link: &mut Link, host: &Resolved, ring: &KeyRin
 struct Attempt<'a> {
     host: &'a Resolved,
     ring: &'a KeyRing,
+    deadline: Instant,
     tried: Vec<String>,
     /// Keys that were not tried, with the reason.
     skipped: Vec<String>,
@@ -73,9 +84,12 @@ impl Attempt<'_> {
         let Agent::Socket(path) = &self.host.agent else { return None };
         let open = async {
             let mut agent = AgentClient::connect_uds(path).await?;
-            // Keys that may only be used for certain hosts need to know which one this is. Old agents do not care.
-            if let Some(binding) = link.handle.agent_session_binding() {
-                let _ = agent.bind_session(binding, false).await;
+            // Keys that may only be used for certain hosts need to know which one this is. Agents that do not know of such keys
+            // refuse, or hang up.
+            if let Some(binding) = link.handle.agent_session_binding()
+                && let Err(russh::keys::Error::IO(_)) = agent.bind_session(binding, false).await
+            {
+                agent = AgentClient::connect_uds(path).await?;
             }
             Ok::<_, russh::keys::Error>(agent)
         };
@@ -206,7 +220,10 @@ impl Attempt<'_> {
     }
 
     async fn unlock(&mut self, file: &Arc<KeyFile>) -> Option<Arc<PrivateKey>> {
-        match self.ring.unlock(file).await {
+        let asked = Instant::now();
+        let unlocked = self.ring.unlock(file).await;
+        self.deadline += asked.elapsed();
+        match unlocked {
             Ok(key) => Some(key),
             Err(why) => {
                 self.skipped.push(format!("{}: {why}", file.path().display()));

@@ -176,11 +176,11 @@ fn check_word(what: &str, word: &str) -> Result<(), String> {
     if word.starts_with('-') {
         return Err(format!("the {what} `{}` starts with `-`", one_line(word)));
     }
-    if let Some(bad) = word.chars().find(|c| c.is_control() || c.is_whitespace() || FORBIDDEN.contains(*c)) {
-        // A scope, as in `fe80::1%eth0`, is the one place for a percent sign.
-        if !(bad == '%' && word.contains(':') && !word.chars().any(|c| c != '%' && FORBIDDEN.contains(c))) {
-            return Err(format!("the {what} `{}` has a character that is not allowed there", one_line(word)));
-        }
+    // A scope, as in `fe80::1%eth0`, is the one place for a percent sign.
+    let scoped = word.contains(':');
+    let forbidden = |c: char| c.is_control() || c.is_whitespace() || (FORBIDDEN.contains(c) && !(c == '%' && scoped));
+    if word.chars().any(forbidden) {
+        return Err(format!("the {what} `{}` has a character that is not allowed there", one_line(word)));
     }
     Ok(())
 }

@@ -313,3 +313,24 @@ impl Connection {
         drop(through);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_are_spread_and_stay_bounded() {
+        for attempt in 1..40 {
+            let longest = FIRST_PAUSE.saturating_mul(1 << (attempt - 1).min(16)).min(MAX_PAUSE).mul_f64(1.5);
+            let pauses: Vec<Duration> = (0..50).map(|_| pause(attempt)).collect();
+            assert!(pauses.iter().all(|pause| *pause >= FIRST_PAUSE / 2 && *pause <= longest), "{attempt}: {pauses:?}");
+            assert!(pauses.windows(2).any(|pair| pair[0] != pair[1]));
+        }
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused() {
+        let settings = SshSettings { max_logins: 0, ..SshSettings::new("/home/ada", "ada") };
+        assert!(matches!(Connector::new(settings), Err(SshError::Settings { .. })));
+    }
+}

@@ -152,10 +152,8 @@ impl ConnectError {
 
     /// Turns a jump host's failure into the failure of a host behind it.
     pub(super) fn behind(self, address: &str) -> Self {
-        let attempts = self.attempts;
         let cause = format!("jump host {self}");
         Self { address: address.to_owned(), step: Step::Connect, cause, hint: self.hint, attempts: 1, retry: Retry::Never }
-            .after(attempts.min(1))
     }
 
     pub(super) fn retry(&self) -> Retry {

@@ -415,7 +415,10 @@ async fn handshake_error(life: &Life, error: &russh::Error, log: Option<&ProxyLo
     let failed = ConnectError::new(life.address(), Step::Handshake, cause);
     match error {
         // What an sshd does with connections beyond MaxStartups, and a port forwarder whose far end is not up yet.
-        russh::Error::Disconnect | russh::Error::HUP | russh::Error::IO(_) if log.is_none() => failed.with_retry(Retry::Full),
+        russh::Error::Disconnect | russh::Error::HUP | russh::Error::IO(_) => {
+            // A ProxyCommand that fails mostly fails for good.
+            failed.with_retry(if log.is_none() { Retry::Full } else { Retry::Few })
+        }
         russh::Error::NoCommonAlgo { .. } => {
             failed.with_hint("the host offers only algorithms that are off because they are weak")
         }

@@ -28,6 +28,8 @@ use super::{SshError, link::Life};
 
 /// How much of one stream waits for its reader before the host is made to wait.
 const QUEUE: usize = 4 << 20;
+/// What a waiting piece costs beyond its bytes, so that a host that sends single bytes fills a queue too.
+const PIECE: usize = 64;
 /// How long a full queue may go without being read before the command is given up.
 const STALL_LIMIT: Duration = Duration::from_secs(30);
 /// How much the writer of stdin may be ahead of the connection.
@@ -329,7 +331,8 @@ struct Queue {
 #[derive(Default)]
 struct QueueState {
     chunks: VecDeque<Bytes>,
-    bytes: usize,
+    /// Bytes that wait, and [`PIECE`] for each chunk.
+    size: usize,
     /// Bytes taken so far; what tells a slow reader from one that does not read.
     taken: u64,
     ended: Option<Option<SshError>>,
@@ -348,7 +351,7 @@ impl Queue {
         if state.reader_gone || state.ended.is_some() || data.is_empty() {
             return;
         }
-        state.bytes += data.len();
+        state.size += data.len() + PIECE;
         state.chunks.push_back(data);
         if let Some(reader) = state.reader.take() {
             reader.wake();
@@ -370,7 +373,7 @@ impl Queue {
             let notified = self.read.notified();
             let taken = {
                 let state = self.lock();
-                if state.reader_gone || state.bytes < QUEUE {
+                if state.reader_gone || state.size < QUEUE {
                     return true;
                 }
                 state.taken
@@ -414,10 +417,11 @@ impl AsyncRead for Reader {
             let part = chunk.split_to(chunk.len().min(buf.remaining()));
             let empty = chunk.is_empty();
             buf.put_slice(&part);
-            state.bytes -= part.len();
+            state.size -= part.len();
             state.taken += part.len() as u64;
             if empty {
                 state.chunks.pop_front();
+                state.size -= PIECE;
             }
         }
         drop(state);
@@ -431,7 +435,7 @@ impl Drop for Reader {
         let mut state = self.0.lock();
         state.reader_gone = true;
         state.chunks.clear();
-        state.bytes = 0;
+        state.size = 0;
         drop(state);
         self.0.read.notify_one();
     }
@@ -450,7 +454,7 @@ mod tests {
     async fn a_full_queue_waits_for_its_reader_but_not_for_ever() {
         let (queue, mut reader) = queue();
         assert!(queue.room().await);
-        queue.push(Bytes::from(vec![0; QUEUE]));
+        queue.push(Bytes::from(vec![0; QUEUE - PIECE]));
         let waiting = tokio::spawn({
             let queue = queue.clone();
             async move { queue.room().await }
@@ -465,6 +469,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn single_bytes_fill_a_queue_by_what_they_cost_and_leave_nothing_behind() {
+        let (queue, mut reader) = queue();
+        for _ in 0..QUEUE / PIECE {
+            queue.push(Bytes::from_static(b"x"));
+        }
+        assert!(!queue.room().await);
+        reader.read_exact(&mut vec![0; QUEUE / PIECE]).await.unwrap();
+        assert_eq!(queue.lock().size, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_reader_that_goes_away_makes_room_and_what_follows_is_discarded() {
         let (queue, reader) = queue();
         queue.push(Bytes::from(vec![0; QUEUE]));
@@ -476,7 +491,7 @@ mod tests {
         drop(reader);
         assert!(waiting.await.unwrap());
         queue.push(Bytes::from(vec![0; QUEUE]));
-        assert_eq!(queue.lock().bytes, 0);
+        assert_eq!(queue.lock().size, 0);
         queue.reader_gone().await;
     }
 

@@ -120,9 +120,9 @@ async fn an_encrypted_key_is_not_asked_for_when_the_agent_has_it() {
     let agent = Agent::start(&rig);
     agent.add(&open);
     // Now the file on disk is encrypted.
-    let status =
-        std::process::Command::new("ssh-keygen").args(["-q", "-p", "-P", "", "-N", "sesame", "-f"]).arg(&open).status();
-    assert!(status.unwrap().success());
+    let mut encrypt = std::process::Command::new("ssh-keygen");
+    let encrypted = encrypt.args(["-q", "-p", "-P", "", "-N", "sesame", "-f"]).arg(&open).output().unwrap();
+    assert!(encrypted.status.success());
     let mut settings = with_key(&rig, &open);
     settings.agent_socket = Some(agent.socket.clone());
     settings.passphrase = Some(Arc::new(|_| panic!("asked")));

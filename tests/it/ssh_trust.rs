@@ -132,7 +132,9 @@ async fn host_certificates_count_when_everything_about_them_is_right() {
     assert!(refusal(rig.connector().connect(&server.target()).await).contains("is not in"), "no authority is trusted yet");
     rig.know(&format!("@cert-authority 127.0.1.* {authority_key}"));
     rig.connector().connect(&server.target()).await.unwrap().close().await;
-    let bad: [(&str, &[&str]); 3] = [
+    assert!(rig.ssh_gets_in(&server, &[]));
+    let bad: [(&str, &[&str]); 4] = [
+        ("does not name this host", &["-h", "-I", "host", "-n", "127.0.1.*"]),
         ("does not name this host", &["-h", "-I", "host", "-n", "other"]),
         ("expired", &["-h", "-I", "host", "-n", &ip, "-V", "20200101:20200102"]),
         ("user certificate", &["-I", "host", "-n", &ip]),
@@ -141,9 +143,9 @@ async fn host_certificates_count_when_everything_about_them_is_right() {
     for (why, args) in bad {
         sign(&authority, &server.host_key_file("ed25519"), args);
         server = server.restart(&extra);
-        // An sshd does not even load a user certificate as its own; then there is only the plain key.
         let refused = refusal(rig.connector().connect(&server.target()).await);
-        assert!(refused.contains("is not in") && (refused.contains(why) || why == "user certificate"), "{refused}");
+        assert!(refused.contains("is not in") && refused.contains(why), "{refused}");
+        assert!(!rig.ssh_gets_in(&server, &[]), "ssh accepts what {why}");
     }
     sign(&authority, &server.host_key_file("ed25519"), &["-h", "-I", "host", "-n", &ip]);
     let server = server.restart(&extra);

@@ -95,7 +95,22 @@ fn a_proxy_command_gets_its_tokens_and_unknown_ones_are_refused() {
 
 #[test]
 fn names_that_could_be_options_or_commands_are_refused() {
-    for bad in ["", "-oProxyCommand=reboot", "a b", "a;b", "$(a)", "`a`", "a\nb", "a@b", "ssh://a", "a/b", "a%h", "é\u{7f}"] {
+    for bad in [
+        "",
+        "-oProxyCommand=reboot",
+        "a b",
+        "a;b",
+        "$(a)",
+        "`a`",
+        "a\nb",
+        "a@b",
+        "ssh://a",
+        "a/b",
+        "a%h",
+        "a:%b c",
+        "a:%$(b)",
+        "é\u{7f}",
+    ] {
         assert!(check_words(&hop(bad)).is_err(), "{bad:?} was accepted");
     }
     for good in ["web1", "web-1.example.com", "10.0.0.1", "::1", "fe80::1%eth0", "web_1"] {
