@@ -307,7 +307,7 @@ mod tests {
                     if *release == id("r2") && *current == before);
                 assert_eq!(told, steps >= 2, "died after {steps} steps: {recovered:?}");
                 assert_eq!(recover(&root, CLOCK).unwrap(), None, "recovering twice changes nothing");
-                assert!(!root.current().is_symlink() == first_deploy);
+                assert_eq!(root.current().is_symlink(), !first_deploy);
             }
         }
     }

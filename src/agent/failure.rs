@@ -211,9 +211,8 @@ mod tests {
     fn a_read_only_or_forbidden_directory_has_a_hint() {
         for (code, word) in [(30, "read-only"), (13, "right to write")] {
             let error = Err::<(), _>(io::Error::from_raw_os_error(code)).at("create", Path::new("/srv")).unwrap_err();
-            for error in [JobError::from(RootError::from(error))] {
-                assert!(error.report(HostState::Preparing, None).hint.unwrap().contains(word));
-            }
+            let failure = JobError::from(RootError::from(error)).report(HostState::Preparing, None);
+            assert!(failure.hint.unwrap().contains(word));
         }
     }
 }

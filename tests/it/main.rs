@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
 
+mod agent_kill;
+mod agent_process;
+mod agent_rig;
 mod interop;
 #[path = "../support/node.rs"]
 mod node;

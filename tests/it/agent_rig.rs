@@ -1,0 +1,164 @@
+//! The agent's real binary, driven over its stdin and stdout as the controller does, with a real seed beside it.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+};
+
+use base64::Engine as _;
+use fleetdrop::{
+    artifact::hash_artifact,
+    model::{ArchiveKind, Manifest, RunId},
+    swarm::{Engine, EngineConfig, EngineHandle, FleetEngine, Metainfo, Role},
+    wire::{DeployJob, FromAgent, Job, PeerAddr, ToAgent, read_frame, write_frame},
+};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+pub(crate) const PIECE: u32 = 64 << 10;
+
+/// A temporary directory in memory where there is such a file system: what is flushed need not reach a disk in these tests.
+pub(crate) fn fast_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// An artifact with a seed that serves it.
+pub(crate) struct Seeded {
+    pub(crate) manifest: Manifest,
+    pub(crate) metainfo: Arc<Metainfo>,
+    pub(crate) seed: EngineHandle,
+    _dir: tempfile::TempDir,
+}
+
+impl Seeded {
+    /// Serves `bytes` under that file name on loopback.
+    pub(crate) async fn new(name: &str, bytes: &[u8]) -> Self {
+        let dir = fast_dir();
+        let file = dir.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        let hashed = hash_artifact(&file, |_| PIECE, None, &|_| ()).unwrap();
+        let metainfo = Arc::new(Metainfo::new(name, hashed.size, PIECE, hashed.pieces).unwrap());
+        let config = EngineConfig {
+            metainfo: metainfo.clone(),
+            role: Role::Seed { file },
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            peers: Vec::new(),
+            controller_peers: Vec::new(),
+            tracker: None,
+        };
+        let seed = FleetEngine::default().start(config).await.unwrap();
+        let manifest = Manifest {
+            app: "shop".parse().unwrap(),
+            file_name: name.into(),
+            digest: hashed.digest,
+            size: hashed.size,
+            archive: ArchiveKind::of_file_name(name).0,
+        };
+        Self { manifest, metainfo, seed, _dir: dir }
+    }
+
+    /// A deploy of it below `dir`.
+    pub(crate) fn job(&self, dir: &Path, release: &str) -> DeployJob {
+        let seed = PeerAddr(self.seed.local_addr);
+        DeployJob {
+            run: RunId::from_random(fastrand::u64(..).to_be_bytes()),
+            manifest: self.manifest.clone(),
+            release: release.parse().unwrap(),
+            deploy_to: dir.join("app").display().to_string(),
+            cache: Some(dir.join("cache").display().to_string()),
+            cache_limit: 1 << 30,
+            keep_releases: 3,
+            info_base64: base64::engine::general_purpose::STANDARD.encode(self.metainfo.info_bytes()),
+            advertise: Some(Ipv4Addr::LOCALHOST.into()),
+            tracker: None,
+            seed: Some(seed),
+            controller_peers: vec![seed],
+            lease_seconds: 30,
+            confirm_seconds: 60,
+        }
+    }
+}
+
+/// A running agent.
+pub(crate) struct Agent {
+    pub(crate) child: Child,
+    pub(crate) stdin: Option<ChildStdin>,
+    pub(crate) stdout: Option<ChildStdout>,
+}
+
+impl Agent {
+    /// Starts the agent's binary.
+    pub(crate) async fn start() -> Self {
+        Self::with(Command::new(env!("CARGO_BIN_EXE_fleetdrop-agent")).args(["serve", "--log", "debug"])).await
+    }
+
+    /// Starts the agent by that command.
+    pub(crate) async fn with(command: &mut Command) -> Self {
+        // The log is dropped: a test that fails tells what was said, and nobody may have to read it for the agent to go on.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let mut agent = Self { child, stdin, stdout };
+        let hello = agent.hear().await;
+        assert!(matches!(hello, Some(FromAgent::Hello(_))), "{hello:?}");
+        agent
+    }
+
+    /// Starts the agent and gives it a deploy.
+    pub(crate) async fn deploying(job: DeployJob) -> Self {
+        let mut agent = Self::start().await;
+        agent.tell(ToAgent::Job(Job::Deploy(Box::new(job)))).await;
+        agent
+    }
+
+    pub(crate) async fn tell(&mut self, message: ToAgent) {
+        if let Some(stdin) = &mut self.stdin {
+            // An agent that was killed takes nothing more.
+            let _ = write_frame(stdin, &message).await;
+        }
+    }
+
+    /// The next message; `None` at the end, also if the agent died in the middle of one.
+    pub(crate) async fn hear(&mut self) -> Option<FromAgent> {
+        read_frame(self.stdout.as_mut()?).await.ok().flatten()
+    }
+
+    /// The next message that is neither state, progress nor warning.
+    pub(crate) async fn answer(&mut self) -> Option<FromAgent> {
+        loop {
+            match self.hear().await {
+                Some(FromAgent::State { .. } | FromAgent::Progress(_) | FromAgent::Warning { .. }) => {}
+                message => return message,
+            }
+        }
+    }
+
+    /// Goes on until the new release is live and not confirmed.
+    pub(crate) async fn until_activated(&mut self) {
+        let prepared = self.answer().await;
+        assert!(matches!(prepared, Some(FromAgent::Prepared { .. })), "{prepared:?}");
+        self.tell(ToAgent::Start { peers: Vec::new() }).await;
+        let staged = self.answer().await;
+        assert!(matches!(staged, Some(FromAgent::Staged { .. })), "{staged:?}");
+        self.tell(ToAgent::Activate).await;
+        let activated = self.answer().await;
+        assert!(matches!(activated, Some(FromAgent::Activated { .. })), "{activated:?}");
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for the process's end.
+    pub(crate) async fn exit(mut self) -> ExitStatus {
+        while self.hear().await.is_some() {}
+        self.child.wait().await.unwrap()
+    }
+}
+
+/// Returns the live release's directory below `dir`, links resolved.
+pub(crate) fn live(dir: &Path) -> Option<PathBuf> {
+    dir.join("app/current").canonicalize().ok()
+}
