@@ -19,7 +19,7 @@ use super::{
     events::EventSink,
     host::{Command, HostTask, Report},
     seed::Distribution,
-    tally::Tally,
+    tally::{Milestones, Tally},
 };
 use crate::{
     model::{
@@ -63,6 +63,7 @@ pub(super) struct Dispatcher {
     reports: mpsc::Receiver<(HostId, Report)>,
     rollout: Rollout,
     tally: Tally,
+    milestones: Milestones,
     events: EventSink,
     distribution: Option<Distribution>,
     neighbours: Neighbours,
@@ -86,6 +87,7 @@ impl Dispatcher {
             task_hosts: HashMap::new(),
             reports,
             rollout,
+            milestones: Milestones::new(tally.fleet()),
             tally,
             events,
             distribution,
@@ -287,9 +289,6 @@ impl Dispatcher {
     }
 
     async fn barrier_met(&mut self, actions: &[Action]) {
-        for time in self.tally.phases() {
-            self.events.send(RunEvent::PhaseEnded(time)).await;
-        }
         let hosts = actions.iter().filter(|action| matches!(action, Action::Activate(_))).count();
         self.events.send(RunEvent::BarrierMet { hosts }).await;
     }
@@ -348,11 +347,14 @@ impl Dispatcher {
         if member.shown == state || (is_transfer && self.distribution.is_none()) {
             return;
         }
-        member.shown = state;
+        let ended = self.milestones.moved(std::mem::replace(&mut member.shown, state), state);
         self.tally.entered(host, state, Instant::now());
         let failure = self.tally.host(host).failure.clone();
         let host = member.name.clone();
         self.events.send(RunEvent::HostState { host, state, failure }).await;
+        for time in self.tally.phases().into_iter().filter(|time| ended.contains(&time.phase)) {
+            self.events.send(RunEvent::PhaseEnded(time)).await;
+        }
     }
 
     /// Tells every agent to stop and waits until all tasks have ended; what agents report by then is history.

@@ -24,8 +24,8 @@ use crate::{
     artifact::{ArtifactError, HashCache, hash_artifact},
     inventory::HostEntry,
     model::{
-        AppName, ArchiveKind, FailureBudget, HostId, HostState, IdError, Manifest, ReleaseId, RunEvent, RunSummary, Verdict,
-        rollout::Rollout,
+        AppName, ArchiveKind, FailureBudget, HostId, HostState, IdError, Manifest, Phase, PhaseTime, ReleaseId, RunEvent,
+        RunSummary, Verdict, rollout::Rollout,
     },
     ssh::{Connector, HostKeyPolicy, Target},
     swarm::{Engine, EngineError, Metainfo, MetainfoError, choose_piece_length, policy::neighbours::Neighbours},
@@ -263,6 +263,9 @@ async fn drive(
 ) -> RunSummary {
     let began = tokio::time::Instant::now();
     events.send(started).await;
+    if let Some(time) = hash_time {
+        events.send(RunEvent::PhaseEnded(PhaseTime { phase: Phase::Hash, seconds: time.as_secs_f64() })).await;
+    }
     let rollout = Rollout::new(fleet.hosts.len(), fleet.max_failures);
     let tally = Tally::new(fleet.hosts.iter().map(|host| host.name.clone()), hash_time, began);
     let (report, reports) = mpsc::channel(REPORT_QUEUE);

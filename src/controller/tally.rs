@@ -50,6 +50,11 @@ impl Tally {
         Self { began: now, hash, hosts: names.map(notes).collect(), phases: BTreeMap::new() }
     }
 
+    /// Returns how many hosts there are.
+    pub(super) fn fleet(&self) -> usize {
+        self.hosts.len()
+    }
+
     /// Returns a host's notes. Host ids are this fleet's own: the dispatcher makes them.
     pub(super) fn host(&mut self, host: HostId) -> &mut HostNotes {
         &mut self.hosts[host.index()]
@@ -157,6 +162,40 @@ impl Tally {
     }
 }
 
+/// Tells when the last host leaves a phase, so that its end is an event at that moment. A host that drops out leaves all phases.
+#[derive(Debug)]
+pub(super) struct Milestones {
+    /// How many hosts are in each state; index is the state's.
+    hosts: [usize; HostState::ALL.len()],
+    /// Phases that have not ended, each with the first state behind it.
+    open: Vec<(Phase, HostState)>,
+}
+
+impl Milestones {
+    /// Starts with all hosts queued.
+    pub(super) fn new(fleet: usize) -> Self {
+        let mut hosts = [0; HostState::ALL.len()];
+        hosts[HostState::Queued as usize] = fleet;
+        let open = vec![
+            (Phase::Connect, HostState::Preparing),
+            (Phase::Prepare, HostState::Downloading),
+            (Phase::Distribute, HostState::Extracting),
+            (Phase::Stage, HostState::Staged),
+            (Phase::Activate, HostState::Active),
+        ];
+        Self { hosts, open }
+    }
+
+    /// Moves a host and returns the phases that ended with it, in order.
+    pub(super) fn moved(&mut self, from: HostState, to: HostState) -> Vec<Phase> {
+        self.hosts[from as usize] = self.hosts[from as usize].saturating_sub(1);
+        self.hosts[to as usize] += 1;
+        let first = self.hosts.iter().position(|hosts| *hosts > 0).unwrap_or_default();
+        let ended = self.open.iter().take_while(|(_, behind)| first >= *behind as usize).count();
+        self.open.drain(..ended).map(|(phase, _)| phase).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,5 +241,16 @@ mod tests {
         assert_eq!(summary.counts, BTreeMap::from([(HostState::Active, 2)]));
         assert_eq!(summary.slowest, Some((HostName::new("b").unwrap(), 11.0)));
         assert_eq!(summary.seconds, 22.0);
+    }
+
+    #[test]
+    fn a_phase_ends_when_the_last_host_leaves_it_or_drops_out() {
+        let mut milestones = Milestones::new(2);
+        assert_eq!(milestones.moved(HostState::Queued, HostState::Preparing), []);
+        assert_eq!(milestones.moved(HostState::Queued, HostState::Connecting), []);
+        assert_eq!(milestones.moved(HostState::Connecting, HostState::Unreachable), [Phase::Connect]);
+        assert_eq!(milestones.moved(HostState::Preparing, HostState::Downloading), [Phase::Prepare]);
+        let rest = [Phase::Distribute, Phase::Stage, Phase::Activate];
+        assert_eq!(milestones.moved(HostState::Downloading, HostState::Skipped), rest);
     }
 }
