@@ -180,3 +180,22 @@ fn sha1_pieces(feed: Feed, size: u64, piece_length: u32) -> Vec<[u8; 20]> {
     }
     pieces
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_comes_back_whoever_lets_go_of_it_last() {
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let (free, reusable) = sync_channel(1);
+            let reader = Arc::new(Shared { bytes: vec![7; 9], free });
+            let mut holders = [Some(reader.clone()), Some(reader.clone()), Some(reader)];
+            for (dropped, holder) in order.into_iter().enumerate() {
+                assert!(reusable.try_recv().is_err(), "{order:?}: back after {dropped} of 3");
+                holders[holder] = None;
+            }
+            assert_eq!(reusable.try_recv(), Ok(vec![7; 9]), "{order:?}");
+        }
+    }
+}

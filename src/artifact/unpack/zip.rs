@@ -43,7 +43,7 @@ pub(super) fn unpack(file: &File, archive: &Path, dest: &mut Dest<'_>) -> Result
     let mut walk = walk.enforce_header_consistency(true);
     let limit = dest.meter.limits.entries;
     if walk.len() as u64 > limit {
-        return Err(UnpackError::too_much(b"", Limit::Entries(limit)));
+        return Err(UnpackError::too_much(b"(directory)", Limit::Entries(limit)));
     }
     let entries = walk.files().map_err(|error| broken(archive, error))?;
     while let Some(entry) = entries.next() {
