@@ -43,7 +43,8 @@ pub(in crate::controller) struct AgentSession {
     outbox: Option<mpsc::Sender<ToAgent>>,
     inbox: mpsc::Receiver<Result<FromAgent, FrameError>>,
     log: Arc<LogTail>,
-    log_task: JoinHandle<()>,
+    /// None once it has ended: a handle must not be polled again then.
+    log_task: Option<JoinHandle<()>>,
     tasks: Vec<JoinHandle<()>>,
     exit: Option<BoxFuture<'static, Result<ExitStatus, SshError>>>,
 }
@@ -96,7 +97,7 @@ impl AgentSession {
         let (read, inbox) = mpsc::channel(QUEUE);
         let log = Arc::new(LogTail::default());
         let tasks = vec![tokio::spawn(write_all(stdin, to_write)), tokio::spawn(read_all(stdout, read))];
-        let log_task = tokio::spawn(keep_log(stderr, log.clone()));
+        let log_task = Some(tokio::spawn(keep_log(stderr, log.clone())));
         Self { outbox: Some(outbox), inbox, log, log_task, tasks, exit: Some(exit) }
     }
 
@@ -132,7 +133,11 @@ impl AgentSession {
             Some(exit) => tokio::time::timeout(LAST_WORDS, exit).await.ok(),
             None => None,
         };
-        let _ = tokio::time::timeout(LAST_WORDS, &mut self.log_task).await;
+        if let Some(log_task) = &mut self.log_task
+            && tokio::time::timeout(LAST_WORDS, log_task).await.is_ok()
+        {
+            self.log_task = None;
+        }
         let log_tail = self.log_tail();
         let (kind, message) = match status {
             Some(Ok(status)) => (FailureKind::Failed, format!("the agent ended unexpectedly ({status})")),
@@ -167,8 +172,7 @@ impl AgentSession {
         if let Some(exit) = self.exit.take() {
             let _ = tokio::time::timeout(LAST_WORDS, exit).await;
         }
-        self.tasks.push(self.log_task);
-        for task in self.tasks {
+        for task in self.tasks.into_iter().chain(self.log_task) {
             task.abort();
             let _ = task.await;
         }
