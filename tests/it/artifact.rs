@@ -2,9 +2,12 @@
 
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{Cursor, Write},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
+
+use fleetdrop::model::ArchiveKind;
 
 /// Writes `shop-VERSION.tar.zst` with a version file, a script, a directory, a symlink and `size` bytes that don't compress.
 pub(crate) fn shop(dir: &Path, version: &str, size: usize) -> PathBuf {
@@ -21,6 +24,74 @@ pub(crate) fn shop(dir: &Path, version: &str, size: usize) -> PathBuf {
     tar.append_link(&mut link, "start", "bin/start").unwrap();
     tar.into_inner().unwrap().flush().unwrap();
     path
+}
+
+/// Writes a small `shop-VERSION.tar.zst` that unpacks to `size` bytes of zeros.
+pub(crate) fn zeros(dir: &Path, version: &str, size: usize) -> PathBuf {
+    let path = dir.join(format!("shop-{version}.tar.zst"));
+    let encoder = zstd::Encoder::new(File::create(&path).unwrap(), 1).unwrap().auto_finish();
+    let mut tar = tar::Builder::new(encoder);
+    file(&mut tar, "VERSION", 0o644, version.as_bytes());
+    file(&mut tar, "share/zeros.bin", 0o644, &vec![0; size]);
+    tar.into_inner().unwrap().flush().unwrap();
+    path
+}
+
+/// Writes an artifact of each kind; an archive holds a file `kind` that names it, and so does the plain file.
+pub(crate) fn every_kind(dir: &Path) -> Vec<(ArchiveKind, PathBuf)> {
+    use ArchiveKind::{File, Tar, TarBz2, TarGz, TarXz, TarZst, Zip};
+    let kinds = [
+        (Tar, "tar"),
+        (TarZst, "tar.zst"),
+        (TarGz, "tar.gz"),
+        (TarXz, "tar.xz"),
+        (TarBz2, "tar.bz2"),
+        (Zip, "zip"),
+        (File, "bin"),
+    ];
+    kinds
+        .into_iter()
+        .map(|(kind, suffix)| {
+            let path = dir.join(format!("kinds.{suffix}"));
+            let name = format!("{kind:?}");
+            let mut tar = tar::Builder::new(Vec::new());
+            file(&mut tar, "kind", 0o644, name.as_bytes());
+            let tar = tar.into_inner().unwrap();
+            let bytes = match kind {
+                Tar => tar,
+                TarZst => zstd::encode_all(&tar[..], 3).unwrap(),
+                TarGz => piped("gzip", &tar),
+                TarXz => piped("xz", &tar),
+                TarBz2 => piped("bzip2", &tar),
+                Zip => zip(&name),
+                File => name.into_bytes(),
+            };
+            fs::write(&path, bytes).unwrap();
+            (kind, path)
+        })
+        .collect()
+}
+
+/// Compresses with a program, so that what hosts unpack is not made by the library they unpack with.
+fn piped(program: &str, input: &[u8]) -> Vec<u8> {
+    let mut child = Command::new(program)
+        .arg("-c")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("this test needs {program}: apt-get install {program}-utils ({error})"));
+    // Small enough for the pipe.
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    output.stdout
+}
+
+fn zip(content: &str) -> Vec<u8> {
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    writer.start_file("kind", zip::write::SimpleFileOptions::default()).unwrap();
+    writer.write_all(content.as_bytes()).unwrap();
+    writer.finish().unwrap().into_inner()
 }
 
 /// Returns bytes that don't compress and that depend on `seed` alone.
@@ -77,10 +148,7 @@ pub(crate) fn hostile(dir: &Path) -> Vec<(&'static str, PathBuf)> {
         ("dotdot", vec![plain("VERSION"), plain("../../../pwned")]),
         ("absolute", vec![plain("VERSION"), plain("/tmp/fleetdrop-pwned")]),
         ("symlink-out", vec![plain("VERSION"), Entry { name: "out", kind: Symlink, link: "../../..", content: b"" }]),
-        (
-            "through-symlink",
-            vec![Entry { name: "d", kind: Symlink, link: "/tmp", content: b"" }, plain("d/fleetdrop-pwned")],
-        ),
+        ("through-symlink", vec![Entry { name: "d", kind: Symlink, link: "/tmp", content: b"" }, plain("d/fleetdrop-pwned")]),
         ("hardlink-out", vec![plain("VERSION"), Entry { name: "h", kind: Link, link: "../../../../etc/passwd", content: b"" }]),
         ("device", vec![plain("VERSION"), Entry { name: "null", kind: Char, link: "", content: b"" }]),
         ("duplicate", vec![plain("VERSION"), plain("VERSION")]),

@@ -1,14 +1,25 @@
-//! The integration tests, in one binary. `sshd` and `operator` are the two sides of most of them: hosts, and somebody at a command
-//! line.
+//! The integration tests, in one binary.
+//!
+//! `sshd` and `operator` are the two sides of most of them: hosts, and somebody at a command line. `artifact` makes what is
+//! deployed, `hosts` looks at what became of it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
 
 mod agent_kill;
 mod agent_process;
 mod agent_rig;
+mod artifact;
+mod demo;
+mod deploy_faults;
+mod deploy_hosts;
+mod deploy_input;
+mod deploy_refusals;
+mod deploy_story;
+mod hosts;
 mod interop;
 #[path = "../support/node.rs"]
 mod node;
+mod operator;
 mod ssh_fleet;
 mod ssh_login;
 mod ssh_process;

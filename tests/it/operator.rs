@@ -16,7 +16,10 @@ use std::{
 
 use fleetdrop::model::{Envelope, HostFailure, HostResult, HostState, RunEvent, RunSummary};
 use rustix::process::{Pid, Signal, kill_process};
+use sha2::Digest as _;
 use tempfile::TempDir;
+
+use crate::sshd::{assert_none_left, processes_with};
 
 /// No run of these tests takes nearly that long.
 const TIMEOUT: Duration = Duration::from_secs(90);
@@ -54,14 +57,52 @@ impl Operator {
         self.dir.path().join("ssh_config")
     }
 
+    /// Returns what commands see as `TMPDIR`.
+    pub(crate) fn temporary_directory(&self) -> PathBuf {
+        self.dir.path().join("tmp")
+    }
+
+    /// Returns how many temporary files and directories commands have left.
+    pub(crate) fn temporary_files(&self) -> usize {
+        fs::read_dir(self.temporary_directory()).unwrap().count()
+    }
+
+    /// Waits until nothing runs on this machine that commands of this operator have started.
+    #[track_caller]
+    pub(crate) fn assert_nothing_runs(&self) {
+        let below = format!("={}", self.dir.path().display());
+        assert_none_left(|| processes_with(|variable| variable.contains(&below)));
+    }
+
+    /// Rewrites every remembered hash of an artifact so that it names another SHA-256, and seals it again.
+    pub(crate) fn falsify_hashes(&self) {
+        let directory = self.dir.path().join("home/.cache/fleetdrop");
+        let mut falsified = 0;
+        let mut directories = vec![directory];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(&directory).unwrap().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "hash") {
+                    falsify(&path);
+                    falsified += 1;
+                }
+            }
+        }
+        assert!(falsified > 0, "no hash was remembered");
+    }
+
     /// Returns a command with exactly these arguments.
     fn command(&self, arguments: &[OsString]) -> Command {
         let home = self.dir.path().join("home");
         let mut command = Command::new(env!("CARGO_BIN_EXE_fleetdrop"));
         command.args(arguments).current_dir(self.work()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
-        command.env("HOME", &home).env("TMPDIR", self.dir.path().join("tmp")).env("RUST_BACKTRACE", "1");
-        for (variable, below) in [("CACHE", ".cache"), ("CONFIG", ".config"), ("DATA", ".local/share"), ("STATE", ".local/state")] {
+        command.env("HOME", &home).env("TMPDIR", self.dir.path().join("tmp"));
+        for (variable, below) in
+            [("CACHE", ".cache"), ("CONFIG", ".config"), ("DATA", ".local/share"), ("STATE", ".local/state")]
+        {
             command.env(format!("XDG_{variable}_HOME"), home.join(below));
         }
         command
@@ -105,6 +146,17 @@ impl Operator {
     }
 }
 
+/// A remembered hash is a line of JSON and a line with that line's SHA-256.
+fn falsify(path: &Path) {
+    let text = fs::read_to_string(path).unwrap();
+    let mut entry: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert!(entry["digest"].is_string(), "{entry}");
+    entry["digest"] = "0123456789abcdef".repeat(4).into();
+    let line = entry.to_string();
+    let seal = fleetdrop::model::Digest(sha2::Sha256::digest(&line).into());
+    fs::write(path, format!("{line}\n{seal}\n")).unwrap();
+}
+
 /// What a command line has to know of a fleet.
 #[derive(Debug, Clone)]
 pub(crate) struct Fleet {
@@ -121,6 +173,13 @@ pub(crate) struct Invocation<'a> {
 impl Invocation<'_> {
     pub(crate) fn with<S: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Replaces the value of an option that is there already.
+    pub(crate) fn but(mut self, option: &str, value: impl Into<OsString>) -> Self {
+        let place = self.arguments.iter().position(|argument| argument == option).expect("the option is there");
+        self.arguments[place + 1] = value.into();
         self
     }
 
@@ -146,13 +205,10 @@ pub(crate) struct Running {
 
 impl Running {
     fn start(mut command: Command) -> Self {
-        let line = format!("{command:?}");
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start fleetdrop");
+        let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy()).collect();
+        let line = format!("fleetdrop {}", words.join(" "));
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start fleetdrop");
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut stderr = child.stderr.take().unwrap();
         let (sender, lines) = channel();
@@ -302,16 +358,27 @@ impl Finished {
         self.host(name).failure.as_ref().unwrap_or_else(|| panic!("{name} did not fail\n{self:?}"))
     }
 
+    /// Returns what the run warned of.
+    pub(crate) fn warnings(&self) -> Vec<&str> {
+        let messages = self.events.iter().filter_map(|envelope| match &envelope.event {
+            RunEvent::Warning { message, .. } => Some(message.as_str()),
+            _ => None,
+        });
+        messages.collect()
+    }
+
+    /// Checks that the run warned of nothing.
+    #[track_caller]
+    pub(crate) fn expect_no_warning(self) -> Self {
+        assert_eq!(self.warnings(), [""; 0], "{self:?}");
+        self
+    }
+
     /// Checks how every host ended, in inventory order.
     #[track_caller]
     pub(crate) fn expect_states(self, states: &[HostState]) -> Self {
         let ended: Vec<HostState> = self.summary().hosts.iter().map(|result| result.state).collect();
         assert_eq!(ended, states, "{self:?}");
         self
-    }
-
-    /// Returns how many hosts had the agent pushed, and other things only the log on stderr tells.
-    pub(crate) fn stderr_count(&self, text: &str) -> usize {
-        self.stderr.matches(text).count()
     }
 }

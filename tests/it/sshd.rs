@@ -134,15 +134,7 @@ impl SshdFleet {
     /// Waits until nothing runs on any host.
     #[track_caller]
     pub(crate) fn assert_nothing_left(&self) {
-        let deadline = Instant::now() + GONE;
-        loop {
-            let left: Vec<HostProcess> = self.hosts.iter().flat_map(SshdHost::processes).collect();
-            if left.is_empty() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "processes are left on the hosts: {left:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        assert_none_left(|| self.hosts.iter().flat_map(SshdHost::processes).collect());
     }
 }
 
@@ -291,17 +283,7 @@ impl SshdHost {
     /// Returns what runs on the host now: every process that a client's command started, and its children.
     pub(crate) fn processes(&self) -> Vec<HostProcess> {
         let mark = self.mark();
-        let mut found = Vec::new();
-        for (pid, _, _) in all_processes() {
-            // A process that is gone or another user's has nothing to read.
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            if environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes()) {
-                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-                let command = String::from_utf8_lossy(&line).replace('\0', " ");
-                found.extend(Pid::from_raw(pid as i32).map(|pid| HostProcess { pid, command }));
-            }
-        }
-        found
+        processes_with(|variable| variable == mark)
     }
 
     /// Returns the process of the agent that runs on the host.
@@ -311,6 +293,35 @@ impl SshdHost {
         let agents: Vec<_> = processes.iter().filter(|process| process.command.contains("/fleetdrop-agent ")).collect();
         assert_eq!(agents.len(), 1, "{}: one agent was expected: {processes:?}", self.name);
         agents[0].pid
+    }
+}
+
+/// Returns every process with a variable in its first environment, written `NAME=value`, that `wanted` likes.
+pub(crate) fn processes_with(wanted: impl Fn(&str) -> bool) -> Vec<HostProcess> {
+    let mut found = Vec::new();
+    for (pid, _, _) in all_processes() {
+        // A process that is gone or another user's has nothing to read.
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        if environment.split(|byte| *byte == 0).any(|variable| std::str::from_utf8(variable).is_ok_and(&wanted)) {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&line).replace('\0', " ");
+            found.extend(Pid::from_raw(pid as i32).map(|pid| HostProcess { pid, command }));
+        }
+    }
+    found
+}
+
+/// Waits until there are no such processes any more.
+#[track_caller]
+pub(crate) fn assert_none_left(processes: impl Fn() -> Vec<HostProcess>) {
+    let deadline = Instant::now() + GONE;
+    loop {
+        let left = processes();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "processes are left: {left:?}");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -7,6 +7,7 @@
 //! ```text
 //! <root>/id_ed25519        the one key that opens all hosts, mode 0600
 //! <root>/known_hosts       their host keys
+//! <root>/ssh_config        empty: nothing of the user's own settings is needed
 //! <root>/inventory.yaml    the fleet as an inventory
 //! <root>/hosts/demo-01/    a host's home and working directory
 //! ```
@@ -191,6 +192,7 @@ impl LocalFleet {
         let private = client_key.to_openssh(LineEnding::LF).map_err(key_error)?;
         write_private(&fleet.client_key(), private.as_bytes())?;
         write_private(&fleet.known_hosts(), known_hosts.as_bytes())?;
+        write_private(&fleet.ssh_config(), b"# Empty on purpose.\n")?;
         let inventory = inventory::render(&fleet)?;
         write_private(&fleet.inventory(), inventory.as_bytes())?;
         Ok(fleet)
@@ -241,6 +243,11 @@ impl LocalFleet {
     /// Returns the path of the hosts' keys in OpenSSH's `known_hosts` form.
     pub fn known_hosts(&self) -> PathBuf {
         self.root.join("known_hosts")
+    }
+
+    /// Returns the path of an empty `ssh_config`, to use instead of the user's.
+    pub fn ssh_config(&self) -> PathBuf {
+        self.root.join("ssh_config")
     }
 
     /// Closes every port, ends every connection and command, and waits until all are gone. The files stay.

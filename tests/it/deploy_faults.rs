@@ -1,0 +1,283 @@
+//! What breaks in the middle of a transfer, on real sshd hosts.
+//!
+//! To be in the middle for sure, a test freezes the controller (SIGSTOP) as soon as a host downloads: its seed falls silent, so no host can
+//! finish before it thaws.
+
+use std::{
+    fs,
+    io::{Seek, Write},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use fleetdrop::model::{
+    HostState::{self, Active, Downloading, Failed, Skipped, Unreachable},
+    RunEvent, Verdict,
+};
+use rustix::process::{Signal, kill_process};
+
+use crate::{
+    artifact,
+    hosts::{App, Tmpfs},
+    operator::{Operator, Running},
+    sshd::{SshdFleet, kill_all},
+};
+
+/// Large enough that no host has all of it by the time the test reads that it has begun.
+const LARGE: usize = 48 << 20;
+
+/// Three hosts with version 1 live, and a large version 2.
+fn fleet_on_version_one() -> (Operator, SshdFleet, PathBuf) {
+    let (operator, fleet) = (Operator::new(), SshdFleet::start(3));
+    let one = artifact::shop(&operator.work(), "1", 10_000);
+    operator.deploy(&fleet.fleet(), &one).run().expect_code(0);
+    let two = artifact::shop(&operator.work(), "2", LARGE);
+    (operator, fleet, two)
+}
+
+impl Running {
+    /// Lets all three hosts begin to download, then freezes the controller.
+    #[track_caller]
+    fn freeze_in_mid_transfer(&mut self, fleet: &SshdFleet) {
+        for host in fleet.hosts() {
+            self.wait_for_state(host.name(), Downloading);
+        }
+        self.signal(Signal::STOP);
+        for host in fleet.hosts() {
+            assert_eq!(App(host.deploy_to()).live().as_deref(), Some("1"));
+            assert_eq!(App(host.deploy_to()).releases_and_unfinished().len(), 1, "{} is past its download", host.name());
+        }
+    }
+
+    fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+}
+
+#[test]
+fn a_killed_agent_stops_the_deploy_and_the_next_one_resumes() {
+    let (operator, fleet, two) = fleet_on_version_one();
+    let mut run = operator.deploy(&fleet.fleet(), &two).start();
+    run.freeze_in_mid_transfer(&fleet);
+    kill_all([fleet.hosts()[1].agent()]);
+    run.thaw();
+    let run = run.finish().expect_code(8).expect_states(&[Skipped, Failed, Skipped]);
+    assert_eq!(run.summary().verdict, Verdict::StoppedByBudget);
+    assert!(run.failure("host-02").message.contains("signal"), "{run:?}");
+    fleet.expect_live(&[Some("1"); 3]);
+    fleet.assert_nothing_left();
+
+    let next = operator.deploy(&fleet.fleet(), &two).run().expect_code(0).expect_states(&[Active; 3]);
+    assert!(next.summary().bytes.from_disk > 0, "nothing was resumed: {next:?}");
+    fleet.expect_live(&[Some("2"); 3]);
+    fleet.assert_nothing_left();
+}
+
+#[test]
+fn a_killed_agent_within_the_budget_leaves_the_others_alone() {
+    let (operator, fleet, two) = fleet_on_version_one();
+    let mut run = operator.deploy(&fleet.fleet(), &two).with(["--max-failures", "1"]).start();
+    run.freeze_in_mid_transfer(&fleet);
+    kill_all([fleet.hosts()[0].agent()]);
+    run.thaw();
+    run.finish().expect_code(2).expect_states(&[Failed, Active, Active]);
+    fleet.expect_live(&[Some("1"), Some("2"), Some("2")]);
+    fleet.assert_nothing_left();
+}
+
+#[test]
+fn a_dropped_connection_is_made_again_and_the_transfer_goes_on() {
+    let (operator, fleet, two) = fleet_on_version_one();
+    let mut run = operator.deploy(&fleet.fleet(), &two).start();
+    run.freeze_in_mid_transfer(&fleet);
+    fleet.hosts()[2].cut_connections();
+    run.thaw();
+    let run = run.finish().expect_code(0).expect_states(&[Active; 3]);
+    let warned = run
+        .events
+        .iter()
+        .any(|envelope| matches!(&envelope.event, RunEvent::Warning { host: Some(host), .. } if host.as_str() == "host-03"));
+    assert!(warned, "the operator was not told\n{run:?}");
+    fleet.expect_live(&[Some("2"); 3]);
+    fleet.assert_nothing_left();
+}
+
+#[test]
+fn a_host_that_goes_down_in_mid_transfer_is_unreachable() {
+    let (operator, mut fleet, two) = fleet_on_version_one();
+    let mut run = operator.deploy(&fleet.fleet(), &two).with(["--max-failures", "1"]).start();
+    run.freeze_in_mid_transfer(&fleet);
+    fleet.host_mut(1).stop();
+    run.thaw();
+    run.finish().expect_code(4).expect_states(&[Active, Unreachable, Active]);
+    fleet.expect_live(&[Some("2"), Some("1"), Some("2")]);
+    fleet.assert_nothing_left();
+}
+
+#[test]
+fn ctrl_c_once_stops_cleanly_and_the_next_deploy_resumes() {
+    let (operator, fleet, two) = fleet_on_version_one();
+    let mut run = operator.deploy(&fleet.fleet(), &two).start();
+    run.freeze_in_mid_transfer(&fleet);
+    run.signal(Signal::INT);
+    run.thaw();
+    let run = run.finish().expect_code(130).expect_states(&[Skipped; 3]);
+    assert_eq!(run.summary().verdict, Verdict::Interrupted);
+    assert!(run.events.iter().any(|envelope| envelope.event == RunEvent::Interrupted), "{run:?}");
+    fleet.expect_live(&[Some("1"); 3]);
+    fleet.assert_nothing_left();
+
+    operator.deploy(&fleet.fleet(), &two).run().expect_code(0);
+    fleet.expect_live(&[Some("2"); 3]);
+}
+
+#[test]
+fn ctrl_c_twice_stops_at_once_and_agents_end_by_themselves() {
+    let (operator, fleet, two) = fleet_on_version_one();
+    let mut run = operator.deploy(&fleet.fleet(), &two).start();
+    run.freeze_in_mid_transfer(&fleet);
+    // Agents that do not answer keep a clean stop waiting.
+    let agents: Vec<_> = fleet.hosts().iter().map(|host| host.agent()).collect();
+    for agent in &agents {
+        kill_process(*agent, Signal::STOP).unwrap();
+    }
+    run.signal(Signal::INT);
+    run.thaw();
+    run.wait_for("the interrupt was seen", |event| (*event == RunEvent::Interrupted).then_some(()));
+    let second = Instant::now();
+    run.signal(Signal::INT);
+    let run = run.finish().expect_code(130);
+    assert!(second.elapsed() < Duration::from_secs(5), "it took {:?}\n{run:?}", second.elapsed());
+    for agent in agents {
+        kill_process(agent, Signal::CONT).unwrap();
+    }
+    fleet.assert_nothing_left();
+    fleet.expect_live(&[Some("1"); 3]);
+
+    operator.deploy(&fleet.fleet(), &two).run().expect_code(0);
+    fleet.expect_live(&[Some("2"); 3]);
+}
+
+#[test]
+fn a_killed_controller_leaves_no_agent_behind() {
+    let (operator, fleet, two) = fleet_on_version_one();
+    let mut run = operator.deploy(&fleet.fleet(), &two).start();
+    run.freeze_in_mid_transfer(&fleet);
+    drop(run);
+    fleet.assert_nothing_left();
+    fleet.expect_live(&[Some("1"); 3]);
+}
+
+#[test]
+fn an_artifact_that_changes_while_it_is_sent_stops_the_run() {
+    let (operator, fleet, two) = fleet_on_version_one();
+    let mut run = operator.deploy(&fleet.fleet(), &two).start();
+    run.freeze_in_mid_transfer(&fleet);
+    let mut file = fs::OpenOptions::new().write(true).open(&two).unwrap();
+    file.rewind().unwrap();
+    let size = fs::metadata(&two).unwrap().len() as usize;
+    file.write_all(&artifact::noise(size, "something else")).unwrap();
+    run.thaw();
+    let run = run.finish().expect_code(1);
+    assert_eq!(run.summary().verdict, Verdict::Aborted);
+    let reason = run.summary().abort_reason.clone().unwrap_or_default();
+    assert!(reason.contains("changed") && reason.contains(two.to_str().unwrap()), "{reason}");
+    fleet.expect_live(&[Some("1"); 3]);
+    fleet.assert_nothing_left();
+}
+
+#[test]
+fn two_deploys_to_one_host_do_not_meet() {
+    let (operator, fleet, two) = fleet_on_version_one();
+    let mut first = operator.deploy(&fleet.fleet(), &two).start();
+    first.freeze_in_mid_transfer(&fleet);
+    let three = artifact::shop(&operator.work(), "3", 10_000);
+    let second = operator.deploy(&fleet.fleet(), &three).run().expect_code(8);
+    assert!(second.summary().counts.contains_key(&Failed), "{second:?}");
+    let failed: Vec<_> = second.summary().hosts.iter().filter_map(|host| host.failure.as_ref()).collect();
+    assert!(failed.iter().all(|failure| failure.message.contains("lock")), "{failed:?}");
+    first.thaw();
+    first.finish().expect_code(0);
+    fleet.expect_live(&[Some("2"); 3]);
+
+    operator.deploy(&fleet.fleet(), &three).run().expect_code(0);
+    fleet.expect_live(&[Some("3"); 3]);
+}
+
+#[test]
+fn a_disk_too_small_for_the_artifact_is_seen_before_anything_is_sent() {
+    let (operator, mut fleet) = (Operator::new(), SshdFleet::start(2));
+    let small = operator.work().join("small-disk");
+    let _disk = Tmpfs::mount(&small, "size=8m,mode=700");
+    fleet.set_deploy_to(1, &small.join("app"));
+    let artifact = artifact::shop(&operator.work(), "1", 16 << 20);
+
+    let run = operator.deploy(&fleet.fleet(), &artifact).run().expect_code(8);
+    let failure = run.failure("host-02");
+    assert!(failure.message.contains("space") && failure.hint.is_some(), "{failure:?}");
+    assert_eq!(failure.during, HostState::Preparing);
+    fleet.expect_live(&[None, None]);
+
+    operator
+        .deploy(&fleet.fleet(), &artifact)
+        .with(["--max-failures", "1"])
+        .run()
+        .expect_code(2)
+        .expect_states(&[Active, Failed]);
+    fleet.expect_live(&[Some("1"), None]);
+    fleet.assert_nothing_left();
+}
+
+#[test]
+fn an_archive_that_unpacks_to_more_than_the_disk_leaves_the_old_release() {
+    let (operator, mut fleet) = (Operator::new(), SshdFleet::start(2));
+    let small = operator.work().join("small-disk");
+    let _disk = Tmpfs::mount(&small, "size=24m,mode=700");
+    fleet.set_deploy_to(1, &small.join("app"));
+    let one = artifact::shop(&operator.work(), "1", 10_000);
+    operator.deploy(&fleet.fleet(), &one).run().expect_code(0);
+
+    // Nothing but unpacking it tells that it is larger than the disk.
+    let two = artifact::zeros(&operator.work(), "2", 64 << 20);
+    let run = operator.deploy(&fleet.fleet(), &two).run().expect_code(8).expect_states(&[Skipped, Failed]);
+    let message = &run.failure("host-02").message;
+    assert!(message.contains("unpacks to more than"), "{message}");
+    fleet.expect_live(&[Some("1"), Some("1")]);
+    for host in fleet.hosts() {
+        assert_eq!(App(host.deploy_to()).releases().len(), 1, "the unfinished release is gone");
+    }
+    fleet.assert_nothing_left();
+}
+
+#[test]
+fn a_disk_that_fills_up_in_mid_transfer_leaves_the_old_release() {
+    let (operator, mut fleet) = (Operator::new(), SshdFleet::start(2));
+    let small = operator.work().join("small-disk");
+    let _disk = Tmpfs::mount(&small, "size=160m,mode=700");
+    fleet.set_deploy_to(1, &small.join("app"));
+    let (one, two) = (artifact::shop(&operator.work(), "1", 10_000), artifact::shop(&operator.work(), "2", LARGE));
+    operator.deploy(&fleet.fleet(), &one).run().expect_code(0);
+
+    let mut run = operator.deploy(&fleet.fleet(), &two).start();
+    run.freeze_in_mid_transfer(&fleet);
+    fill(&small.join("somebody-elses-file"));
+    run.thaw();
+    let run = run.finish().expect_code(8).expect_states(&[Skipped, Failed]);
+    let failure = run.failure("host-02");
+    assert!(failure.message.contains("space") || failure.message.contains("unpacks to more than"), "{failure:?}");
+    assert!(failure.hint.is_some(), "{failure:?}");
+    fleet.expect_live(&[Some("1"), Some("1")]);
+    fleet.assert_nothing_left();
+
+    fs::remove_file(small.join("somebody-elses-file")).unwrap();
+    operator.deploy(&fleet.fleet(), &two).run().expect_code(0);
+    fleet.expect_live(&[Some("2"), Some("2")]);
+}
+
+/// Writes a file until its disk is full.
+fn fill(path: &Path) {
+    let mut file = fs::File::create(path).unwrap();
+    let block = vec![0; 1 << 20];
+    while file.write_all(&block).is_ok() {}
+    while file.write_all(&block[..4096]).is_ok() {}
+}

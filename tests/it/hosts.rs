@@ -1,0 +1,125 @@
+//! What the tests look at on a host's disk, and the fleets they use most: real sshd processes, or SSH servers inside this one.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use fleetdrop::controller::local_fleet::{LocalFleet, LocalFleetConfig};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::{operator::Fleet, sshd::SshdFleet};
+
+/// An application's root directory on a host.
+pub(crate) struct App<'a>(pub(crate) &'a Path);
+
+impl App<'_> {
+    /// Returns the version that is live, if one is; the whole release has to be there.
+    #[track_caller]
+    pub(crate) fn live(&self) -> Option<String> {
+        let current = self.0.join("current");
+        let target = fs::read_link(&current).ok()?;
+        assert_eq!(target.parent(), Some(Path::new("releases")), "`current` is {}", target.display());
+        let version = fs::read_to_string(current.join("VERSION")).expect("the live release is complete");
+        let script = fs::read_to_string(current.join("start")).expect("the live release is complete");
+        assert_eq!(script, format!("#!/bin/sh\necho {version}\n"));
+        Some(version)
+    }
+
+    /// Returns the releases on disk, oldest first; an unfinished one among them fails the test.
+    #[track_caller]
+    pub(crate) fn releases(&self) -> Vec<String> {
+        let names = self.releases_and_unfinished();
+        assert!(!names.iter().any(|name| name.starts_with('.')), "unfinished releases are left: {names:?}");
+        names
+    }
+
+    /// Returns what is in the directory of releases, sorted.
+    pub(crate) fn releases_and_unfinished(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.join("releases")).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl SshdFleet {
+    /// Returns what a command line has to know of the fleet.
+    pub(crate) fn fleet(&self) -> Fleet {
+        Fleet { inventory: self.inventory(), known_hosts: self.known_hosts() }
+    }
+
+    /// Checks what is live on each host.
+    #[track_caller]
+    pub(crate) fn expect_live(&self, versions: &[Option<&str>]) {
+        let live: Vec<Option<String>> = self.hosts().iter().map(|host| App(host.deploy_to()).live()).collect();
+        let live: Vec<Option<&str>> = live.iter().map(Option::as_deref).collect();
+        assert_eq!(live, versions);
+    }
+}
+
+/// A local fleet with the runtime that drives it.
+pub(crate) struct Embedded {
+    fleet: Option<LocalFleet>,
+    runtime: Runtime,
+    _dir: TempDir,
+}
+
+impl Embedded {
+    pub(crate) fn start(hosts: usize) -> Self {
+        let dir = TempDir::with_prefix("fleetdrop-embedded-").unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let fleet = runtime.block_on(LocalFleet::start(LocalFleetConfig::new(hosts, dir.path()))).unwrap();
+        Self { fleet: Some(fleet), runtime, _dir: dir }
+    }
+
+    pub(crate) fn local(&self) -> &LocalFleet {
+        self.fleet.as_ref().expect("it runs until it is dropped")
+    }
+
+    pub(crate) fn fleet(&self) -> Fleet {
+        Fleet { inventory: self.local().inventory(), known_hosts: self.local().known_hosts() }
+    }
+
+    /// Checks what is live on each host.
+    #[track_caller]
+    pub(crate) fn expect_live(&self, versions: &[Option<&str>]) {
+        let live: Vec<Option<String>> = self.local().hosts().iter().map(|host| App(&host.deploy_to()).live()).collect();
+        let live: Vec<Option<&str>> = live.iter().map(Option::as_deref).collect();
+        assert_eq!(live, versions);
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        if let Some(fleet) = self.fleet.take() {
+            self.runtime.block_on(fleet.stop());
+        }
+    }
+}
+
+/// A mounted tmpfs; dropping it unmounts it.
+pub(crate) struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    /// Mounts a tmpfs over a directory, which is made if it is missing.
+    pub(crate) fn mount(path: &Path, options: &str) -> Self {
+        assert!(rustix::process::geteuid().is_root(), "this test mounts a tmpfs: run it as root");
+        fs::create_dir_all(path).unwrap();
+        let status = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(path).status().unwrap();
+        assert!(status.success(), "mount -o {options} {}", path.display());
+        Self(path.to_owned())
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // Lazily: an agent that a failed test left may still have a file open there.
+        let status = Command::new("umount").arg("-l").arg(&self.0).status();
+        if !std::thread::panicking() {
+            assert!(status.is_ok_and(|status| status.success()), "umount {}", self.0.display());
+        }
+    }
+}
