@@ -21,6 +21,7 @@ pub mod value;
 use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 pub use self::{
     error::{CommandError, ErrorKind, ResultExt},
@@ -66,11 +67,21 @@ pub fn main() -> ExitCode {
     };
     let output = Output::detect(&cli.output);
     output.start_log();
+    raise_file_limit();
     let code = run(cli.command, &output).unwrap_or_else(|error| {
         error.print(&output);
         error.exit_code()
     });
     ExitCode::from(code)
+}
+
+/// Allows as many open files as the system lets this process have: each host takes a connection, each peer another.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays at {:?}", limit.current);
+    }
 }
 
 /// Shows help, version or what is wrong with the arguments. Clap's own exit code for the latter is 2, which here means failed hosts.

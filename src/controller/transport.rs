@@ -1,20 +1,21 @@
 //! One way to run a command on a host, whether it is reached over SSH or is this machine (`ansible_connection: local`).
 //!
-//! Promises: a command's output is bounded, its time is bounded. Never interprets what a command prints.
+//! Promises: a command's output and its time are bounded. Never interprets what a command prints.
 
 use std::{net::IpAddr, os::unix::process::ExitStatusExt as _, process::Stdio, time::Duration};
 
 use futures_util::FutureExt as _;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     inventory::{Connection as ConnectionKind, HostEntry},
     model::{FailureKind, HostFailure, HostState},
-    ssh::{Connection, Connector, ExitStatus, Process, SshError, Target},
+    ssh::{Connection, Connector, ExitStatus, Process, RunLimits, SshError, Target},
 };
 
-/// Bytes of a command's output that are kept; more is an error of the command.
-const MAX_OUTPUT: u64 = 256 << 10;
+/// Bytes a command may write; more is an error.
+const MAX_OUTPUT: usize = 256 << 10;
+/// What errors call the controller's own machine.
+const THIS_MACHINE: &str = "this machine";
 
 /// An open way to one host.
 pub(super) enum Transport {
@@ -42,8 +43,6 @@ impl Output {
 pub(super) enum TransportError {
     #[error(transparent)]
     Ssh(#[from] SshError),
-    #[error("it took longer than {} s", .0.as_secs())]
-    Timeout(Duration),
     #[error("can't run a command on this machine: {0}")]
     Local(#[source] std::io::Error),
 }
@@ -53,7 +52,7 @@ impl TransportError {
     pub(super) fn failure(&self, during: HostState, what: &str) -> HostFailure {
         let kind = match self {
             Self::Ssh(SshError::Lost { .. }) => FailureKind::Unreachable,
-            Self::Ssh(_) | Self::Timeout(_) | Self::Local(_) => FailureKind::Failed,
+            Self::Ssh(_) | Self::Local(_) => FailureKind::Failed,
         };
         HostFailure::new(kind, during, format!("{what}: {self}"))
     }
@@ -95,8 +94,13 @@ impl Transport {
 
     /// Runs a command to its end with that input.
     pub(super) async fn run(&self, command: &str, input: &[u8], timeout: Duration) -> Result<Output, TransportError> {
-        let work = async { finish(self.exec(command).await?, input).await };
-        tokio::time::timeout(timeout, work).await.map_err(|_| TransportError::Timeout(timeout))?
+        let limits = RunLimits { timeout, max_output: MAX_OUTPUT };
+        let output = match self {
+            Self::Ssh(connection) => connection.run(command, input, limits).await?,
+            Self::Local => spawn_local(command).map_err(TransportError::Local)?.finish(THIS_MACHINE, input, limits).await?,
+        };
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Output { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) })
     }
 
     /// Resolves when the connection is gone; never for this machine.
@@ -115,27 +119,6 @@ impl Transport {
     }
 }
 
-/// Feeds the input, collects both outputs and waits for the end, all at once so that nothing can block the rest.
-async fn finish(process: Process, input: &[u8]) -> Result<Output, TransportError> {
-    let Process { mut stdin, stdout, stderr, exit } = process;
-    let feed = async move {
-        // A command may end without reading its input: its status and output tell why.
-        let _ = stdin.write_all(input).await;
-        let _ = stdin.shutdown().await;
-    };
-    let (_, stdout, stderr, status) = tokio::join!(feed, collect(stdout), collect(stderr), exit);
-    Ok(Output { status: status?, stdout, stderr })
-}
-
-/// Reads a stream to its end and keeps its first [`MAX_OUTPUT`] bytes.
-async fn collect(mut stream: impl AsyncRead + Unpin) -> String {
-    let mut bytes = Vec::new();
-    // A broken stream shows in the exit status; what came before it is still worth having.
-    let _ = (&mut stream).take(MAX_OUTPUT).read_to_end(&mut bytes).await;
-    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 fn spawn_local(command: &str) -> std::io::Result<Process> {
     let mut child = tokio::process::Command::new("/bin/sh")
         .args(["-c", command])
@@ -152,7 +135,7 @@ fn spawn_local(command: &str) -> std::io::Result<Process> {
     let stderr = child.stderr.take().ok_or_else(missing)?;
     let exit = async move {
         let waited = child.wait().await;
-        waited.map(exit_status).map_err(|error| SshError::Lost { address: "this machine".into(), reason: error.to_string() })
+        waited.map(exit_status).map_err(|error| SshError::Lost { address: THIS_MACHINE.into(), reason: error.to_string() })
     };
     Ok(Process { stdin: Box::new(stdin), stdout: Box::new(stdout), stderr: Box::new(stderr), exit: exit.boxed() })
 }
@@ -198,13 +181,12 @@ mod tests {
     #[tokio::test]
     async fn a_command_that_hangs_is_given_up() {
         let error = Transport::Local.run("sleep 60", b"", Duration::from_millis(100)).await.err().unwrap();
-        assert!(matches!(error, TransportError::Timeout(_)), "{error}");
+        assert!(matches!(error, TransportError::Ssh(SshError::Timeout { .. })), "{error}");
     }
 
     #[tokio::test]
-    async fn endless_output_is_cut_and_does_not_block_the_command() {
-        let output = Transport::Local.run("yes | head -c 3000000", b"", Duration::from_secs(20)).await.unwrap();
-        assert_eq!(output.stdout.len() as u64, MAX_OUTPUT);
-        assert!(output.status.success());
+    async fn endless_output_is_an_error() {
+        let error = Transport::Local.run("yes", b"", Duration::from_secs(20)).await.err().unwrap();
+        assert!(matches!(error, TransportError::Ssh(SshError::OutputTooLarge { .. })), "{error}");
     }
 }

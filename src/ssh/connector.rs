@@ -20,7 +20,6 @@ use super::{
     keys::KeyRing,
     known_hosts::HostId,
     link::{Life, Link},
-    process,
     transport::{self, ByteStream, ProxyLog},
     trust::{HostTrust, Refusal, TrustSources, TrustStore},
 };
@@ -288,7 +287,7 @@ impl Connection {
     /// Runs a command to its end with `input` on its standard input. A limit that is passed is an error and gives the command up.
     pub async fn run(&self, command: &str, input: &[u8], limits: RunLimits) -> Result<Output, SshError> {
         let process = self.exec(command).await?;
-        process::collect(self.session.link.life.address(), process, input, limits).await
+        process.finish(self.session.link.life.address(), input, limits).await
     }
 
     /// Returns the address the TCP connection goes to; none through a jump host or a `ProxyCommand`.

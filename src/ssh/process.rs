@@ -124,27 +124,30 @@ pub struct Output {
     pub stderr: Vec<u8>,
 }
 
-/// Runs a process to its end: feeds `input`, collects both outputs. The process is given up when a limit is passed.
-pub(super) async fn collect(address: &str, process: Process, input: &[u8], limits: RunLimits) -> Result<Output, SshError> {
-    let Process { mut stdin, stdout, stderr, exit } = process;
-    let feed = async move {
-        // A command need not read its input, so a broken pipe is no failure.
-        if stdin.write_all(input).await.is_ok() {
-            let _ = stdin.shutdown().await;
+impl Process {
+    /// Runs the process to its end: feeds `input`, collects both outputs. It is given up when a limit is passed; `address` is for the
+    /// error's text.
+    pub async fn finish(self, address: &str, input: &[u8], limits: RunLimits) -> Result<Output, SshError> {
+        let Self { mut stdin, stdout, stderr, exit } = self;
+        let feed = async move {
+            // A command need not read its input, so a broken pipe is no failure.
+            if stdin.write_all(input).await.is_ok() {
+                let _ = stdin.shutdown().await;
+            }
+            Ok(())
+        };
+        let all = async {
+            tokio::try_join!(
+                feed,
+                read_bounded(address, "standard output", stdout, limits.max_output),
+                read_bounded(address, "standard error", stderr, limits.max_output),
+                exit,
+            )
+        };
+        match timeout(limits.timeout, all).await {
+            Ok(done) => done.map(|((), stdout, stderr, status)| Output { status, stdout, stderr }),
+            Err(_) => Err(SshError::Timeout { address: address.to_owned(), what: "the command", limit: limits.timeout }),
         }
-        Ok(())
-    };
-    let all = async {
-        tokio::try_join!(
-            feed,
-            read_bounded(address, "standard output", stdout, limits.max_output),
-            read_bounded(address, "standard error", stderr, limits.max_output),
-            exit,
-        )
-    };
-    match timeout(limits.timeout, all).await {
-        Ok(done) => done.map(|((), stdout, stderr, status)| Output { status, stdout, stderr }),
-        Err(_) => Err(SshError::Timeout { address: address.to_owned(), what: "the command", limit: limits.timeout }),
     }
 }
 
