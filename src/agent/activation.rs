@@ -217,6 +217,7 @@ pub(crate) enum Recovered {
 pub(crate) fn recover(root: &Root, clock: Clock) -> Result<Option<Recovered>, SwitchError> {
     let mut journal = Journal::load(root.journal())?;
     if journal.is_damaged() {
+        journal.set_aside()?;
         return Ok(Some(Recovered::DamagedJournal));
     }
     let Some(last) = journal.last().cloned() else { return Ok(None) };

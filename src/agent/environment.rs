@@ -36,6 +36,8 @@ pub struct AgentEnv {
     pub home: Option<PathBuf>,
     /// The user id the agent works as.
     pub uid: u32,
+    /// The cache directory used when the job names none; `~/` at the start means the home directory.
+    pub default_cache: String,
     /// The clock.
     pub clock: Clock,
     /// Cancelled when the process is told to end.
@@ -46,11 +48,8 @@ impl AgentEnv {
     /// Describes this process. `stop` is the caller's to cancel.
     pub fn of_process(stop: CancellationToken) -> Self {
         let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
-        Self { home, uid: rustix::process::geteuid().as_raw(), clock: Clock(SystemTime::now), stop }
-    }
-
-    /// Returns the cache directory used when the job names none.
-    pub(crate) fn default_cache(&self) -> &'static str {
-        if self.uid == 0 { "/var/cache/fleetdrop" } else { "~/.cache/fleetdrop" }
+        let uid = rustix::process::geteuid().as_raw();
+        let default_cache = if uid == 0 { "/var/cache/fleetdrop" } else { "~/.cache/fleetdrop" }.to_owned();
+        Self { home, uid, default_cache, clock: Clock(SystemTime::now), stop }
     }
 }

@@ -113,7 +113,7 @@ impl JobError {
             Self::Space(SpaceError::Files { .. }) => "remove files there: the file system is out of inodes",
             Self::Space(SpaceError::Bytes { .. }) => "free space there, keep fewer releases, or deploy to another file system",
             Self::Root(RootError::Untrusted { .. }) => {
-                "choose another deploy_to, or make the path belong to the deploying user or root with mode 0755"
+                "choose another path, or make this one belong to the deploying user or root with mode 0755"
             }
             Self::Root(RootError::BadPath { .. }) => "set deploy_to to an absolute path or one that starts with `~/`",
             Self::Current(error) | Self::Switch(SwitchError::Current(error)) => match error {

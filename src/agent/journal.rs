@@ -1,7 +1,8 @@
 //! The activation journal, `.fleetdrop/journal`: what was about to happen to `current` and what did.
 //!
 //! Each change rewrites the file atomically and is on the disk before the step it announces. The last entry alone decides what
-//! a later agent does; up to [`KEPT`] older ones stay for people. A file that cannot be understood counts as empty and is told.
+//! a later agent does; up to [`KEPT`] older ones stay for people. A file that cannot be understood counts as empty, is told and set
+//! aside.
 
 use std::path::PathBuf;
 
@@ -69,6 +70,11 @@ impl Journal {
         self.damaged
     }
 
+    /// Sets a damaged file aside, for people to look at, so that it is told once.
+    pub(crate) fn set_aside(self) -> Result<(), DiskError> {
+        disk::rename(&self.path, &self.path.with_extension("damaged"))
+    }
+
     /// Returns the last entry.
     pub(crate) fn last(&self) -> Option<&JournalEntry> {
         self.contents.entries.last()
@@ -124,8 +130,12 @@ mod tests {
         let path = dir.path().join("journal");
         assert!(!Journal::load(path.clone()).unwrap().is_damaged());
         std::fs::write(&path, b"{\"entries\":[{\"stage\":\"prep").unwrap();
+        let damaged = Journal::load(path.clone()).unwrap();
+        assert!(damaged.is_damaged() && damaged.last().is_none());
+        damaged.set_aside().unwrap();
+        assert!(path.with_extension("damaged").exists());
         let mut journal = Journal::load(path.clone()).unwrap();
-        assert!(journal.is_damaged() && journal.last().is_none());
+        assert!(!journal.is_damaged());
         journal.append(entry(Stage::Confirmed, "r1")).unwrap();
         assert_eq!(Journal::load(path).unwrap().last(), Some(&entry(Stage::Confirmed, "r1")));
     }

@@ -184,7 +184,7 @@ fn remove_leftovers(held: &mut Held, job: &DeployJob) {
 }
 
 fn open_store(job: &DeployJob, env: &AgentEnv, notices: &mut Vec<Notice>) -> Result<Option<Store>, JobError> {
-    let text = job.cache.as_deref().unwrap_or(env.default_cache());
+    let text = job.cache.as_deref().unwrap_or(&env.default_cache);
     let opened = root::resolve(text, "cache", env.home.as_deref()).and_then(|path| Store::open(&path, env.uid));
     match opened {
         Ok(store) => Ok(Some(store)),

@@ -2,7 +2,8 @@
 //!
 //! Promises: the paths given out are inside the root; before anything is written, every directory on the way is checked so that no
 //! other user of the host can redirect the deploy. A directory on the way that everybody may write in (without the sticky
-//! bit), a symlink of another user, or another user's entry in a sticky directory such as `/tmp` is refused.
+//! bit), a symlink of another user, or another user's entry in a sticky directory such as `/tmp` is refused. The owner of a directory
+//! on the way is trusted: who deploys as root into a user's directory trusts that user.
 
 use std::{
     ffi::OsString,
@@ -133,11 +134,13 @@ impl Root {
 
     /// Checks the way, creates what is missing and checks that it can be written.
     pub(crate) fn prepare(&self, uid: u32) -> Result<(), RootError> {
-        check_trust(&self.0, uid)?;
-        for dir in [&self.0, &self.releases(), &self.shared()] {
+        for dir in [&self.0, &self.releases()] {
             check_trust(dir, uid)?;
             disk::create_dir(dir)?;
+            // Again: what was missing a moment ago may have been made by somebody else.
+            check_trust(dir, uid)?;
         }
+        disk::create_dir(&self.shared())?;
         for dir in [self.private(), self.records(), self.partials()] {
             disk::private_dir(&dir, uid)?;
         }

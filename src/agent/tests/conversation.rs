@@ -219,14 +219,25 @@ async fn the_cache_is_bounded_but_keeps_this_runs_artifact() {
 }
 
 #[tokio::test]
-async fn a_default_cache_that_cannot_be_used_costs_a_warning_only() {
+async fn a_cache_that_was_asked_for_must_work_and_the_default_one_is_only_a_help() {
     let (host, artifact) = (Host::new(), Artifact::version("1"));
-    std::fs::write(host.path("blocked"), "").unwrap();
+    std::fs::write(host.path("blocked"), "a file where a directory should be").unwrap();
     let mut job = host.deploy_job(&artifact, "r1");
     job.cache = Some(host.path("blocked/cache").display().to_string());
     let mut agent = host.agent(&artifact, Job::Deploy(Box::new(job.clone()))).await;
     let failure = agent.failure().await;
-    assert!(failure.message.contains("blocked"), "a cache that was asked for must work: {failure:?}");
+    assert!(failure.message.contains("blocked is not safe to deploy through: it is not a directory"), "{failure:?}");
+    agent.ended().await;
+    // The same place, as the default.
+    job.cache = None;
+    let mut agent = host.agent(&artifact, Job::Deploy(Box::new(job))).await;
+    assert!(agent.warning().await.starts_with("deploying without a cache: "));
+    agent.until_staged().await;
+    agent.activate().await;
+    agent.confirm().await;
+    agent.stop().await;
+    assert_eq!(host.live().as_deref(), Some("shop 1"));
+    assert_eq!(names(&host.path("app/.fleetdrop/partial")), Vec::<String>::new(), "what is not cached is not kept either");
 }
 
 #[tokio::test]

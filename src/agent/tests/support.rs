@@ -171,6 +171,7 @@ impl Host {
         let env = AgentEnv {
             home: Some(self.dir.path().into()),
             uid: rustix::process::geteuid().as_raw(),
+            default_cache: "~/blocked/cache".into(),
             clock: Clock(SystemTime::now),
             stop: stop.clone(),
         };
