@@ -116,7 +116,7 @@ async fn an_agent_killed_at_any_moment_leaves_a_complete_release_live_and_the_ne
         let leftovers: Vec<_> = std::fs::read_dir(dir.path().join("app/releases"))
             .unwrap()
             .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
-            .filter(|name| name.starts_with('.'))
+            .filter(|name| !name.starts_with('r'))
             .collect();
         assert!(leftovers.is_empty(), "{}: {leftovers:?}", story());
         confirmed = current;
