@@ -1,6 +1,12 @@
 //! The way from a run to its reporter: events stamped with version, time and run, through a bounded queue.
 
-use std::time::SystemTime;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use tokio::sync::mpsc;
 
@@ -11,16 +17,20 @@ use crate::model::{EVENT_VERSION, Envelope, RunEvent, RunId};
 pub struct EventSink {
     run: RunId,
     queue: mpsc::Sender<Envelope>,
+    /// True while the reporter is so far behind that the run goes on without it.
+    behind: Arc<AtomicBool>,
 }
 
 impl EventSink {
     /// Events kept while the reporter is busy.
     const CAPACITY: usize = 4096;
+    /// How long an event waits for a place.
+    const PATIENCE: Duration = Duration::from_secs(2);
 
     /// Makes a sink and the end its reporter reads.
     pub fn new(run: RunId) -> (Self, mpsc::Receiver<Envelope>) {
         let (queue, receiver) = mpsc::channel(Self::CAPACITY);
-        (Self { run, queue }, receiver)
+        (Self { run, queue, behind: Arc::default() }, receiver)
     }
 
     /// Returns the run the events belong to.
@@ -28,9 +38,12 @@ impl EventSink {
         &self.run
     }
 
-    /// Sends an event; waits for a reporter that is behind. A reporter that has gone away is no reason to stop a run.
+    /// Sends an event; waits a moment for a reporter that is behind. A terminal that was stopped with Ctrl-S, or a reader that has
+    /// gone away, is no reason to stop a run in the middle of a switch: what does not fit is dropped then.
     pub async fn send(&self, event: RunEvent) {
-        let _ = self.queue.send(self.stamp(event)).await;
+        let patience = if self.behind.load(Ordering::Relaxed) { Duration::ZERO } else { Self::PATIENCE };
+        let sent = self.queue.send_timeout(self.stamp(event), patience).await;
+        self.behind.store(sent.is_err(), Ordering::Relaxed);
     }
 
     /// Sends an event that the next one of its kind replaces; drops it if the reporter is behind.
@@ -41,5 +54,24 @@ impl EventSink {
     fn stamp(&self, event: RunEvent) -> Envelope {
         let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
         Envelope { v: EVENT_VERSION, at, run: self.run.clone(), event }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reporter_that_reads_nothing_delays_a_run_once() {
+        let (sink, mut received) = EventSink::new(RunId::from_random([1; 8]));
+        let began = tokio::time::Instant::now();
+        for _ in 0..EventSink::CAPACITY + 50 {
+            sink.send(RunEvent::Interrupted).await;
+        }
+        assert!(began.elapsed() < EventSink::PATIENCE * 2, "{:?}", began.elapsed());
+        received.recv().await.unwrap();
+        sink.send(RunEvent::BarrierMet { hosts: 3 }).await;
+        let last = std::iter::from_fn(|| received.try_recv().ok()).last().unwrap();
+        assert_eq!(last.event, RunEvent::BarrierMet { hosts: 3 });
     }
 }
