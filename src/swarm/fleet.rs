@@ -6,7 +6,6 @@ use super::{Engine, EngineConfig, EngineError, EngineHandle, session, transport:
 
 /// The engine made for fleets: pushes each piece once, spreads the rest rarest first. See [`super::policy`] for its rules.
 #[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
 pub struct FleetEngine;
 
 impl Engine for FleetEngine {

@@ -100,16 +100,8 @@ mod tests {
         event: None,
     };
 
-    /// More than any exchange with this machine takes.
-    const PATIENCE: Duration = Duration::from_secs(30);
-
-    async fn announce_to(head: &str, chunk: &'static [u8]) -> Result<Reply, AnnounceError> {
-        announce_within(PATIENCE, head, chunk).await
-    }
-
     /// Serves one connection: `head`, then `chunk` until the client hangs up if it is not empty, then nothing.
-    async fn announce_within(timeout: Duration, head: &str, chunk: &'static [u8]) -> Result<Reply, AnnounceError> {
-        let head = head.to_owned();
+    async fn announce_to(head: String, chunk: &'static [u8]) -> Result<Reply, AnnounceError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/secretkey/announce", listener.local_addr().unwrap());
         let server = tokio::spawn(async move {
@@ -119,7 +111,7 @@ mod tests {
             while !chunk.is_empty() && stream.write_all(chunk).await.is_ok() {}
             let _ = stream.read(&mut [0; 16]).await;
         });
-        let answer = Http::new(&url, timeout).unwrap().announce(&REQUEST).await;
+        let answer = Http::new(&url, Duration::from_millis(500)).unwrap().announce(&REQUEST).await;
         server.await.unwrap();
         if let Err(error) = &answer {
             let text = format!("{error} {error:?} {:?}", error.source().map(ToString::to_string));
@@ -131,29 +123,29 @@ mod tests {
     #[tokio::test]
     async fn an_answer_is_read_and_filtered() {
         let head = "HTTP/1.1 200 OK\r\ncontent-length: 24\r\n\r\nd5:peers12:\x7f\0\0\x01\0\x01\n\0\0\x01\0\0e";
-        let reply = announce_to(head, b"").await.unwrap();
+        let reply = announce_to(head.into(), b"").await.unwrap();
         assert_eq!(reply.peers, ["127.0.0.1:1".parse().unwrap()]);
     }
 
     #[tokio::test]
     async fn an_endless_answer_is_cut_off() {
-        let answer = announce_to("HTTP/1.1 200 OK\r\n\r\nd", &[b'9'; 65536]).await;
+        let answer = announce_to("HTTP/1.1 200 OK\r\n\r\nd".into(), &[b'9'; 65536]).await;
         assert!(matches!(answer, Err(AnnounceError::TooLong(_))), "{answer:?}");
     }
 
     #[tokio::test]
     async fn an_answer_that_never_comes_times_out() {
-        let answer = announce_within(Duration::from_millis(200), "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nd", b"").await;
+        let answer = announce_to("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nd".into(), b"").await;
         assert!(matches!(&answer, Err(AnnounceError::Http(error)) if error.is_timeout()), "{answer:?}");
     }
 
     #[tokio::test]
     async fn redirects_are_not_followed_and_other_statuses_are_errors() {
         let head = "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n";
-        assert!(matches!(announce_to(head, b"").await, Err(AnnounceError::Status(302))));
+        assert!(matches!(announce_to(head.into(), b"").await, Err(AnnounceError::Status(302))));
         let head = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
-        assert!(matches!(announce_to(head, b"").await, Err(AnnounceError::Status(404))));
-        assert!(matches!(announce_to("SSH-2.0-x\r\n", b"").await, Err(AnnounceError::Http(_))));
+        assert!(matches!(announce_to(head.into(), b"").await, Err(AnnounceError::Status(404))));
+        assert!(matches!(announce_to("SSH-2.0-x\r\n".into(), b"").await, Err(AnnounceError::Http(_))));
     }
 
     #[test]

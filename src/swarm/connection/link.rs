@@ -252,3 +252,81 @@ impl Link {
         block
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two pieces of 1 MiB and a last one of 20,000 bytes.
+    fn link() -> Link {
+        let piece = 1 << 20;
+        let meta = Metainfo::new("a", 2 * piece + 20_000, piece as u32, vec![[0; 20]; 3]).unwrap();
+        Link::new(&meta)
+    }
+
+    #[test]
+    fn a_long_piece_is_asked_for_two_chunks_ahead_and_no_more() {
+        let link = link();
+        link.ask(0);
+        assert_eq!(link.requests().len() as u32, AHEAD);
+        assert!(link.requests().is_empty());
+        for _ in 0..CHUNK_BLOCKS {
+            link.block_came(0);
+        }
+        assert!(link.requests().is_empty(), "the chunk is not stored yet");
+        link.chunk_done(0);
+        assert_eq!(link.requests().len() as u32, CHUNK_BLOCKS);
+    }
+
+    #[test]
+    fn the_peers_queue_is_respected() {
+        let link = link();
+        link.set_queue(5);
+        link.ask(0);
+        link.ask(2);
+        assert_eq!(link.requests().len(), 5);
+        link.block_came(0);
+        assert_eq!(link.requests().len(), 1);
+    }
+
+    #[test]
+    fn the_last_block_is_short_and_a_cancel_names_what_is_missing() {
+        let link = link();
+        link.ask(2);
+        let requests: Vec<_> = link.requests().iter().map(|r| (r.index, r.begin, r.length)).collect();
+        assert_eq!(requests, [(2, 0, 16384), (2, 16384, 3616)]);
+        link.block_came(2);
+        let cancelled: Vec<_> = link.forget(2).iter().map(|r| (r.begin, r.length)).collect();
+        assert_eq!(cancelled, [(16384, 3616)]);
+        assert!(link.forget(2).is_empty() && !link.expects(2));
+    }
+
+    #[test]
+    fn stray_blocks_are_forgiven_up_to_a_bound() {
+        let link = link();
+        for _ in 0..FORGIVEN {
+            link.stray_block().unwrap();
+        }
+        assert!(link.stray_block().is_err());
+        link.ask(2);
+        link.requests();
+        link.forget(2);
+        assert!(link.stray_block().is_ok() && link.stray_block().is_ok() && link.stray_block().is_err());
+    }
+
+    #[test]
+    fn what_the_peer_wants_is_bounded_and_taken_in_order() {
+        let link = link();
+        let block = |begin| Request::new(1, begin, BLOCK);
+        assert!(link.wanted(&block(0)).unwrap());
+        assert!(!link.wanted(&block(0)).unwrap() && !link.wanted(&block(BLOCK)).unwrap());
+        assert!(!link.unwanted(&block(0)));
+        assert_eq!(link.next_block(1), Some((BLOCK, BLOCK)));
+        assert_eq!(link.next_block(1), None);
+        assert!(!link.wants(1));
+        for begin in 0..MAX_QUEUED_REQUESTS as u32 {
+            link.wanted(&Request::new(0, begin, 1)).unwrap();
+        }
+        assert!(link.wanted(&block(0)).is_err());
+    }
+}

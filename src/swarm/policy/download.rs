@@ -22,6 +22,8 @@ struct Source {
 
 /// A request younger than this is not asked elsewhere.
 const STEAL_AFTER: Duration = Duration::from_millis(250);
+/// Near the end, a piece that began to arrive but takes longer than this may be asked for twice.
+const SLOW_AFTER: Duration = Duration::from_secs(1);
 /// Bounds of the time after which a request that has not begun is taken back.
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(30));
 /// Bounds of the time after which a transfer that has begun counts as stalled.
@@ -34,7 +36,8 @@ impl Policy {
         let Some(source) = flight.sources.iter_mut().find(|source| source.peer == key) else { return };
         let first = source.moved.replace(now).is_none();
         if first && flight.sources.len() > 1 {
-            self.cancel_others(now, Some(key), piece);
+            // One that delivers already, if slowly, may still be the first to finish.
+            self.cancel_where(now, piece, |source| source.peer != key && source.moved.is_none());
         }
     }
 
@@ -55,7 +58,7 @@ impl Policy {
             peer.asked.push(piece);
         }
         self.take(piece);
-        self.cancel_others(now, Some(key), piece);
+        self.cancel_where(now, piece, |source| source.peer != key);
         true
     }
 
@@ -71,7 +74,7 @@ impl Policy {
             let took = now.saturating_sub(source.asked);
             peer.service = Some(peer.service.map_or(took, |usual| (usual * 3 + took) / 4));
         }
-        self.cancel_others(now, Some(key), piece);
+        self.cancel_where(now, piece, |source| source.peer != key);
         self.fill(now, key);
     }
 
@@ -81,7 +84,7 @@ impl Policy {
             return;
         }
         self.take(piece);
-        self.cancel_others(now, None, piece);
+        self.cancel_where(now, piece, |_| true);
         self.flights.remove(&piece);
         if !self.have.is_full() {
             return;
@@ -193,28 +196,41 @@ impl Policy {
         self.rarity.rarest(!peer.full, |piece| peer.have.contains(piece))
     }
 
-    /// Returns the oldest request to another neighbour that has not begun to arrive, for an idle neighbour that has the piece.
+    /// Returns the oldest request to another neighbour that this idle one would probably answer sooner.
     fn steal(&self, now: Duration, key: PeerKey) -> Option<u32> {
         let peer = self.peers.get(&key)?;
-        if !peer.asked.is_empty() || (peer.traits.seed && !self.rarity.is_empty()) {
+        let end = self.rarity.is_empty();
+        if !peer.asked.is_empty() || (peer.traits.seed && !end) {
             return None;
         }
         self.flights
             .iter()
             .filter(|(piece, flight)| !flight.checking && flight.sources.len() == 1 && peer.have.contains(**piece))
             .filter_map(|(piece, flight)| flight.sources.first().map(|source| (piece, source)))
-            .filter(|(_, source)| {
-                source.peer != key && source.moved.is_none() && now.saturating_sub(source.asked) >= STEAL_AFTER
-            })
+            .filter(|(_, source)| source.peer != key && self.is_late(now, source, peer.service, end))
             .min_by_key(|(_, source)| source.asked)
             .map(|(piece, _)| *piece)
     }
 
-    /// Takes back what other neighbours were asked for, because `key` delivers.
-    fn cancel_others(&mut self, now: Duration, key: Option<PeerKey>, piece: u32) {
+    /// Returns whether a request is worth repeating: it has not begun in more than the usual time, or, when nothing else is left to
+    /// ask for, it takes far longer than the other neighbour usually does.
+    fn is_late(&self, now: Duration, source: &Source, other: Option<Duration>, end: bool) -> bool {
+        let waited = now.saturating_sub(source.asked);
+        match source.moved {
+            None => {
+                let usual = self.peers.get(&source.peer).and_then(|peer| peer.service).unwrap_or_default();
+                waited >= STEAL_AFTER.max(usual * 3 / 2)
+            }
+            // A long piece has one writer at a time.
+            Some(_) => end && !self.config.exclusive && waited >= SLOW_AFTER.max(other.unwrap_or_default() * 3),
+        }
+    }
+
+    /// Takes back the requests for a piece that `test` picks, and asks their neighbours for something else.
+    fn cancel_where(&mut self, now: Duration, piece: u32, test: impl Fn(&Source) -> bool) {
         let Some(flight) = self.flights.get_mut(&piece) else { return };
-        let others: Vec<PeerKey> = flight.sources.iter().map(|source| source.peer).filter(|peer| Some(*peer) != key).collect();
-        flight.sources.retain(|source| Some(source.peer) == key);
+        let others: Vec<PeerKey> = flight.sources.iter().filter(|source| test(source)).map(|source| source.peer).collect();
+        flight.sources.retain(|source| !test(source));
         for other in others {
             if let Some(peer) = self.peers.get_mut(&other) {
                 peer.asked.retain(|asked| *asked != piece);

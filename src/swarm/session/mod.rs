@@ -84,6 +84,7 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
     // A long piece has two chunks in memory, a short one itself.
     let each = meta.piece_length().min(2 * CHUNK).max(BLOCK);
     policy_config.max_in_flight = policy_config.max_in_flight.min((ASSEMBLY_BYTES / each) as usize);
+    policy_config.exclusive = meta.piece_length() > CHUNK;
     let context = Arc::new(Context {
         meta,
         storage,

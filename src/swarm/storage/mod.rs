@@ -9,6 +9,8 @@
 
 mod cache;
 mod open;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use std::{

@@ -1,0 +1,111 @@
+//! The storage alone: what counts, what is kept, what is noticed.
+
+use std::{path::Path, sync::Arc};
+
+use sha1::{Digest as _, Sha1};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::swarm::Role;
+
+const PIECE: u32 = 512 << 10;
+
+fn artifact(size: usize) -> (Vec<u8>, Arc<Metainfo>) {
+    let mut bytes = vec![0; size];
+    fastrand::Rng::with_seed(9).fill(&mut bytes);
+    let pieces = bytes.chunks(PIECE as usize).map(|piece| Sha1::digest(piece).into()).collect();
+    (bytes, Arc::new(Metainfo::new("a", size as u64, PIECE, pieces).unwrap()))
+}
+
+fn open(meta: &Arc<Metainfo>, path: &Path) -> (Storage, Threads, PieceSet) {
+    Storage::open(meta.clone(), &Role::Host { file: path.to_owned() }).unwrap()
+}
+
+/// Stores a piece the way a connection does.
+async fn store(storage: &Storage, piece: u32, bytes: &[u8]) -> Checked {
+    let claim = storage.claim(piece);
+    let mut hasher = Sha1::default();
+    let chunks: Vec<&[u8]> = bytes.chunks(CHUNK as usize).collect();
+    let (last, before) = chunks.split_last().unwrap();
+    for (index, chunk) in before.iter().enumerate() {
+        let data = Bytes::copy_from_slice(chunk);
+        hasher = storage.append(piece, index as u32 * CHUNK, data, hasher).await.unwrap();
+    }
+    let (sender, answer) = oneshot::channel();
+    let report = Box::new(move |checked| sender.send(checked).unwrap());
+    let offset = before.len() as u32 * CHUNK;
+    storage.finish(piece, offset, Bytes::copy_from_slice(last), hasher, claim, report).await.unwrap();
+    answer.await.unwrap()
+}
+
+#[tokio::test]
+async fn only_right_pieces_count_and_they_survive() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("partial");
+    let (bytes, meta) = artifact(PIECE as usize * 2 + 1000);
+    let (storage, threads, have) = open(&meta, &path);
+    assert!(have.is_empty());
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), meta.length(), "the file has its full size from the start");
+    let mut wrong = bytes[..PIECE as usize].to_vec();
+    wrong[5] ^= 1;
+    assert!(matches!(store(&storage, 0, &wrong).await, Checked::Bad));
+    assert!(!storage.has(0));
+    assert!(matches!(store(&storage, 0, &bytes[..PIECE as usize]).await, Checked::Good));
+    assert!(matches!(store(&storage, 2, &bytes[2 * PIECE as usize..]).await, Checked::Good));
+    assert_eq!(storage.read(2, 0).await.unwrap(), bytes[2 * PIECE as usize..]);
+    // A verified piece stays as it is, whoever sends another.
+    assert!(matches!(store(&storage, 0, &wrong).await, Checked::Bad));
+    storage.sync().await.unwrap();
+    drop(storage);
+    threads.join().await;
+
+    let (storage, threads, have) = open(&meta, &path);
+    assert_eq!(have.iter().collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(storage.read(0, 1).await.unwrap(), bytes[CHUNK as usize..PIECE as usize]);
+    drop(storage);
+    threads.join().await;
+}
+
+#[tokio::test]
+async fn a_long_piece_has_one_writer_at_a_time() {
+    let dir = TempDir::new().unwrap();
+    let (_, meta) = artifact(PIECE as usize);
+    let (storage, threads, _) = open(&meta, &dir.path().join("partial"));
+    let claim = storage.claim(0);
+    assert!(claim.is_some() && storage.claim(0).is_none());
+    drop(claim);
+    assert!(storage.claim(0).is_some());
+    drop(storage);
+    threads.join().await;
+}
+
+#[tokio::test]
+async fn a_longer_or_shorter_leftover_is_cut_and_checked() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("partial");
+    let (bytes, meta) = artifact(PIECE as usize + 1000);
+    std::fs::write(&path, [&bytes[..], &[1; 5000]].concat()).unwrap();
+    let (storage, threads, have) = open(&meta, &path);
+    assert!(have.is_full());
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), meta.length());
+    drop(storage);
+    threads.join().await;
+}
+
+#[tokio::test]
+async fn a_seed_notices_a_change_before_the_piece_leaves() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("artifact");
+    let (mut bytes, meta) = artifact(PIECE as usize * 2);
+    std::fs::write(&path, &bytes).unwrap();
+    let (storage, threads, have) = Storage::open(meta.clone(), &Role::Seed { file: path.clone() }).unwrap();
+    assert!(have.is_full());
+    assert_eq!(storage.read(0, 0).await.unwrap(), bytes[..CHUNK as usize]);
+    bytes[PIECE as usize + 7] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let error = storage.read(1, 0).await.unwrap_err();
+    assert!(matches!(error, EngineError::SourceChanged { piece: 1, .. }), "{error:?}");
+    drop(storage);
+    threads.join().await;
+}
