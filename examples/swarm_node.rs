@@ -8,6 +8,8 @@
 //! Prints one JSON object a line: `{"listen": ...}` when it listens, `{"seconds": ..., ...}` when a host is complete, and
 //! `{"uploaded": ...}` at the end. A host keeps uploading until stdin closes.
 
+#![expect(clippy::print_stdout, reason = "its output is its result")]
+
 use std::{collections::HashMap, error::Error, io::Read, path::PathBuf, sync::Arc, time::Instant};
 
 use fleetdrop::swarm::{Engine as _, EngineConfig, EngineHandle, FleetEngine, Metainfo, Role, choose_piece_length};

@@ -82,7 +82,7 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
     let (events, received) = mpsc::channel(EVENTS);
     let mut policy_config = PolicyConfig::new(meta.piece_count(), seed, random.u64(..));
     // A long piece has two chunks in memory, a short one itself.
-    let each = meta.piece_length().min(2 * CHUNK).max(BLOCK);
+    let each = meta.piece_length().clamp(BLOCK, 2 * CHUNK);
     policy_config.max_in_flight = policy_config.max_in_flight.min((ASSEMBLY_BYTES / each) as usize);
     policy_config.exclusive = meta.piece_length() > CHUNK;
     let context = Arc::new(Context {

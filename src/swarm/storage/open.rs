@@ -4,7 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io,
     os::unix::fs::{FileExt, OpenOptionsExt},
-    path::PathBuf,
+    path::Path,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -26,7 +26,7 @@ impl Storage {
                 let identity = Identity::of(&file).map_err(|source| error("can't look at", path, source))?;
                 if identity.size != meta.length() {
                     let piece = identity.size.min(meta.length()) / u64::from(meta.piece_length());
-                    return Err(EngineError::SourceChanged { path: path.clone(), piece: piece as u32 });
+                    return Err(EngineError::SourceChanged { path: path.to_path_buf(), piece: piece as u32 });
                 }
                 (path, file, Some(identity), PieceSet::full(meta.piece_count()))
             }
@@ -37,7 +37,7 @@ impl Storage {
             }
         };
         let shared = Shared {
-            path: path.clone(),
+            path: path.to_path_buf(),
             file,
             source,
             have: SharedSet::new(&have),
@@ -51,12 +51,12 @@ impl Storage {
     }
 }
 
-fn error(what: &str, path: &PathBuf, source: io::Error) -> EngineError {
+fn error(what: &str, path: &Path, source: io::Error) -> EngineError {
     EngineError::Io { what: format!("{what} {}", path.display()), source }
 }
 
 /// Opens or creates the partial download, gives it its full size and returns how many bytes it had.
-fn open_partial(path: &PathBuf, length: u64) -> Result<(File, u64), EngineError> {
+fn open_partial(path: &Path, length: u64) -> Result<(File, u64), EngineError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
