@@ -1,7 +1,7 @@
 //! What breaks in the middle of a transfer, on real sshd hosts.
 //!
-//! To be in the middle for sure, a test freezes the controller (SIGSTOP) as soon as a host downloads: its seed falls silent, so no host can
-//! finish before it thaws.
+//! To be in the middle for sure, a test stops each agent (SIGSTOP) as it begins to download, then the controller, and lets the agents
+//! go on. The controller runs for moments until every host has a part; while it is frozen its seed is silent, so no host can finish.
 
 use std::{
     fs,
@@ -11,14 +11,14 @@ use std::{
 };
 
 use fleetdrop::model::{
-    HostState::{self, Active, Downloading, Failed, Skipped, Unreachable},
+    HostState::{self, Active, Downloading, Failed, Skipped, Staged, Unreachable},
     RunEvent, Verdict,
 };
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     artifact,
-    hosts::{App, Tmpfs},
+    hosts::{App, Door, Tmpfs},
     operator::{Operator, Running},
     sshd::{SshdFleet, kill_all},
 };
@@ -36,16 +36,38 @@ fn fleet_on_version_one() -> (Operator, SshdFleet, PathBuf) {
 }
 
 impl Running {
-    /// Lets all three hosts begin to download, then freezes the controller.
+    /// Lets all hosts get a part of the artifact, then freezes the controller.
     #[track_caller]
-    fn freeze_in_mid_transfer(&mut self, fleet: &SshdFleet) {
-        for host in fleet.hosts() {
-            self.wait_for_state(host.name(), Downloading);
+    fn freeze_in_mid_transfer(&mut self, fleet: &SshdFleet, artifact: &Path) {
+        let mut stopped: Vec<(String, Pid)> = Vec::new();
+        while stopped.len() < fleet.hosts().len() {
+            let next = self.wait_for("every host downloads", |event| match event {
+                RunEvent::HostState { host, state: Downloading, .. } => {
+                    let host = host.as_str();
+                    (!stopped.iter().any(|(name, _)| name == host)).then(|| host.to_owned())
+                }
+                _ => None,
+            });
+            let host = fleet.hosts().iter().find(|host| host.name() == next).expect("a host of the fleet");
+            let agent = host.agent();
+            kill_process(agent, Signal::STOP).unwrap();
+            stopped.push((next, agent));
         }
         self.signal(Signal::STOP);
+        for (_, agent) in stopped {
+            kill_process(agent, Signal::CONT).unwrap();
+        }
+        let artifact = fs::read(artifact).unwrap();
+        let parts = || fleet.hosts().iter().map(|host| arrived(host.deploy_to(), &artifact)).collect::<Vec<_>>();
+        while parts().contains(&0) {
+            // A moment is long enough for some pieces and too short for all.
+            self.signal(Signal::CONT);
+            std::thread::sleep(Duration::from_millis(10));
+            self.signal(Signal::STOP);
+        }
+        assert!(parts().iter().all(|arrived| *arrived < artifact.len() / BLOCK), "a host has it all: {:?}", parts());
         for host in fleet.hosts() {
             assert_eq!(App(host.deploy_to()).live().as_deref(), Some("1"));
-            assert_eq!(App(host.deploy_to()).releases_and_unfinished().len(), 1, "{} is past its download", host.name());
         }
     }
 
@@ -54,11 +76,21 @@ impl Running {
     }
 }
 
+/// The unit in which the tests count what has arrived.
+const BLOCK: usize = 256 << 10;
+
+/// Returns how many blocks of the artifact a host has in its unfinished download.
+fn arrived(deploy_to: &Path, artifact: &[u8]) -> usize {
+    let entries = fs::read_dir(deploy_to.join(".fleetdrop/partial")).into_iter().flatten().flatten();
+    let partial = entries.map(|entry| fs::read(entry.path()).unwrap()).next().unwrap_or_default();
+    partial.chunks_exact(BLOCK).zip(artifact.chunks_exact(BLOCK)).filter(|(here, there)| here == there).count()
+}
+
 #[test]
 fn a_killed_agent_stops_the_deploy_and_the_next_one_resumes() {
     let (operator, fleet, two) = fleet_on_version_one();
     let mut run = operator.deploy(&fleet.fleet(), &two).start();
-    run.freeze_in_mid_transfer(&fleet);
+    run.freeze_in_mid_transfer(&fleet, &two);
     kill_all([fleet.hosts()[1].agent()]);
     run.thaw();
     let run = run.finish().expect_code(8).expect_states(&[Skipped, Failed, Skipped]);
@@ -77,7 +109,7 @@ fn a_killed_agent_stops_the_deploy_and_the_next_one_resumes() {
 fn a_killed_agent_within_the_budget_leaves_the_others_alone() {
     let (operator, fleet, two) = fleet_on_version_one();
     let mut run = operator.deploy(&fleet.fleet(), &two).with(["--max-failures", "1"]).start();
-    run.freeze_in_mid_transfer(&fleet);
+    run.freeze_in_mid_transfer(&fleet, &two);
     kill_all([fleet.hosts()[0].agent()]);
     run.thaw();
     run.finish().expect_code(2).expect_states(&[Failed, Active, Active]);
@@ -89,7 +121,7 @@ fn a_killed_agent_within_the_budget_leaves_the_others_alone() {
 fn a_dropped_connection_is_made_again_and_the_transfer_goes_on() {
     let (operator, fleet, two) = fleet_on_version_one();
     let mut run = operator.deploy(&fleet.fleet(), &two).start();
-    run.freeze_in_mid_transfer(&fleet);
+    run.freeze_in_mid_transfer(&fleet, &two);
     fleet.hosts()[2].cut_connections();
     run.thaw();
     let run = run.finish().expect_code(0).expect_states(&[Active; 3]);
@@ -106,7 +138,7 @@ fn a_dropped_connection_is_made_again_and_the_transfer_goes_on() {
 fn a_host_that_goes_down_in_mid_transfer_is_unreachable() {
     let (operator, mut fleet, two) = fleet_on_version_one();
     let mut run = operator.deploy(&fleet.fleet(), &two).with(["--max-failures", "1"]).start();
-    run.freeze_in_mid_transfer(&fleet);
+    run.freeze_in_mid_transfer(&fleet, &two);
     fleet.host_mut(1).stop();
     run.thaw();
     run.finish().expect_code(4).expect_states(&[Active, Unreachable, Active]);
@@ -118,7 +150,7 @@ fn a_host_that_goes_down_in_mid_transfer_is_unreachable() {
 fn ctrl_c_once_stops_cleanly_and_the_next_deploy_resumes() {
     let (operator, fleet, two) = fleet_on_version_one();
     let mut run = operator.deploy(&fleet.fleet(), &two).start();
-    run.freeze_in_mid_transfer(&fleet);
+    run.freeze_in_mid_transfer(&fleet, &two);
     run.signal(Signal::INT);
     run.thaw();
     let run = run.finish().expect_code(130).expect_states(&[Skipped; 3]);
@@ -127,7 +159,8 @@ fn ctrl_c_once_stops_cleanly_and_the_next_deploy_resumes() {
     fleet.expect_live(&[Some("1"); 3]);
     fleet.assert_nothing_left();
 
-    operator.deploy(&fleet.fleet(), &two).run().expect_code(0);
+    let next = operator.deploy(&fleet.fleet(), &two).run().expect_code(0);
+    assert!(next.summary().bytes.from_disk > 0, "nothing was resumed: {next:?}");
     fleet.expect_live(&[Some("2"); 3]);
 }
 
@@ -135,7 +168,7 @@ fn ctrl_c_once_stops_cleanly_and_the_next_deploy_resumes() {
 fn ctrl_c_twice_stops_at_once_and_agents_end_by_themselves() {
     let (operator, fleet, two) = fleet_on_version_one();
     let mut run = operator.deploy(&fleet.fleet(), &two).start();
-    run.freeze_in_mid_transfer(&fleet);
+    run.freeze_in_mid_transfer(&fleet, &two);
     // Agents that do not answer keep a clean stop waiting.
     let agents: Vec<_> = fleet.hosts().iter().map(|host| host.agent()).collect();
     for agent in &agents {
@@ -158,11 +191,55 @@ fn ctrl_c_twice_stops_at_once_and_agents_end_by_themselves() {
     fleet.expect_live(&[Some("2"); 3]);
 }
 
+/// Starts a deploy in which host-01 can't be logged in to before its door opens, so that the others stage and the barrier is not met.
+fn staged_but_one(operator: &Operator, fleet: &SshdFleet, artifact: &Path, options: &[&str]) -> (Running, Door) {
+    let door = Door::before(&fleet.hosts()[0]);
+    let command_line = fleet.behind(&door, &operator.work());
+    let mut run = operator.deploy(&command_line, artifact).with(["--connect-timeout", "60s"]).with(options).start();
+    for host in &fleet.hosts()[1..] {
+        run.wait_for_state(host.name(), Staged);
+    }
+    (run, door)
+}
+
+#[test]
+fn a_host_that_is_lost_once_it_staged_keeps_its_old_release() {
+    let (operator, fleet, two) = fleet_on_version_one();
+    let (mut run, door) = staged_but_one(&operator, &fleet, &two, &["--max-failures", "2"]);
+    kill_all([fleet.hosts()[1].agent()]);
+    run.wait_for_state("host-02", Failed);
+    fleet.hosts()[2].cut_connections();
+    run.wait_for_state("host-03", Failed);
+    door.open();
+    run.finish().expect_code(2).expect_states(&[Active, Failed, Failed]);
+    fleet.expect_live(&[Some("2"), Some("1"), Some("1")]);
+    fleet.assert_nothing_left();
+
+    operator.deploy(&fleet.fleet(), &two).run().expect_code(0);
+    fleet.expect_live(&[Some("2"); 3]);
+    for host in fleet.hosts() {
+        assert_eq!(App(host.deploy_to()).releases().len(), 2, "{}", host.name());
+    }
+}
+
+#[test]
+fn ctrl_c_before_the_barrier_switches_nobody() {
+    let (operator, fleet, two) = fleet_on_version_one();
+    let (run, _door) = staged_but_one(&operator, &fleet, &two, &[]);
+    run.signal(Signal::INT);
+    run.finish().expect_code(130).expect_states(&[Skipped; 3]);
+    fleet.expect_live(&[Some("1"); 3]);
+    fleet.assert_nothing_left();
+
+    operator.deploy(&fleet.fleet(), &two).run().expect_code(0);
+    fleet.expect_live(&[Some("2"); 3]);
+}
+
 #[test]
 fn a_killed_controller_leaves_no_agent_behind() {
     let (operator, fleet, two) = fleet_on_version_one();
     let mut run = operator.deploy(&fleet.fleet(), &two).start();
-    run.freeze_in_mid_transfer(&fleet);
+    run.freeze_in_mid_transfer(&fleet, &two);
     drop(run);
     fleet.assert_nothing_left();
     fleet.expect_live(&[Some("1"); 3]);
@@ -172,7 +249,7 @@ fn a_killed_controller_leaves_no_agent_behind() {
 fn an_artifact_that_changes_while_it_is_sent_stops_the_run() {
     let (operator, fleet, two) = fleet_on_version_one();
     let mut run = operator.deploy(&fleet.fleet(), &two).start();
-    run.freeze_in_mid_transfer(&fleet);
+    run.freeze_in_mid_transfer(&fleet, &two);
     let mut file = fs::OpenOptions::new().write(true).open(&two).unwrap();
     file.rewind().unwrap();
     let size = fs::metadata(&two).unwrap().len() as usize;
@@ -190,7 +267,7 @@ fn an_artifact_that_changes_while_it_is_sent_stops_the_run() {
 fn two_deploys_to_one_host_do_not_meet() {
     let (operator, fleet, two) = fleet_on_version_one();
     let mut first = operator.deploy(&fleet.fleet(), &two).start();
-    first.freeze_in_mid_transfer(&fleet);
+    first.freeze_in_mid_transfer(&fleet, &two);
     let three = artifact::shop(&operator.work(), "3", 10_000);
     let second = operator.deploy(&fleet.fleet(), &three).run().expect_code(8);
     assert!(second.summary().counts.contains_key(&Failed), "{second:?}");
@@ -259,7 +336,7 @@ fn a_disk_that_fills_up_in_mid_transfer_leaves_the_old_release() {
     operator.deploy(&fleet.fleet(), &one).run().expect_code(0);
 
     let mut run = operator.deploy(&fleet.fleet(), &two).start();
-    run.freeze_in_mid_transfer(&fleet);
+    run.freeze_in_mid_transfer(&fleet, &two);
     fill(&small.join("somebody-elses-file"));
     run.thaw();
     let run = run.finish().expect_code(8).expect_states(&[Skipped, Failed]);

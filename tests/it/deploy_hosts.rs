@@ -9,7 +9,7 @@ use fleetdrop::model::{
 
 use crate::{
     artifact,
-    hosts::{App, Tmpfs},
+    hosts::{AGENT, App, Tmpfs},
     operator::{Fleet, Operator},
     sshd::SshdFleet,
 };
@@ -142,7 +142,7 @@ fn an_agent_for_another_machine_is_refused_with_its_reason() {
     fs::create_dir(&agents).unwrap();
 
     // It says that it is for this kind of host, but its machine code is another's.
-    let mut elf = fs::read(env!("CARGO_BIN_EXE_fleetdrop-agent")).unwrap();
+    let mut elf = fs::read(AGENT).unwrap();
     elf.truncate(1 << 20);
     elf[18] = 0x2b;
     elf[19] = 0;
@@ -175,4 +175,49 @@ fn a_local_host_needs_no_ssh() {
     }
     operator.rollback(&fleet).run().expect_code(0);
     assert_eq!(App(&app).live().as_deref(), Some("1"));
+}
+
+#[test]
+fn a_login_shell_that_talks_disturbs_nothing() {
+    let (operator, fleet) = (Operator::new(), SshdFleet::start(1));
+    // bash reads it for commands that come over SSH, too.
+    fs::write(
+        fleet.hosts()[0].home().join(".bashrc"),
+        "echo welcome; echo 'beware of the dog' >&2; touch \"$HOME/it-talked\"\n",
+    )
+    .unwrap();
+    let artifact = artifact::shop(&operator.work(), "1", 100_000);
+    operator.deploy(&fleet.fleet(), &artifact).run().expect_code(0);
+    operator.status(&fleet.fleet()).expect_code(0);
+    fleet.expect_live(&[Some("1")]);
+    assert!(fleet.hosts()[0].home().join("it-talked").exists(), "this test needs a user whose login shell is bash");
+}
+
+#[test]
+fn more_hosts_behind_one_address_than_its_sshd_lets_log_in_at_once() {
+    const HOSTS: usize = 14;
+    let (operator, fleet) = (Operator::new(), SshdFleet::start(1));
+    let sshd = &fleet.hosts()[0];
+    let app = |number: usize| sshd.home().join(format!("app-{number}"));
+    let mut inventory = fleet.inventory_of(|_| false).replace("  hosts:\n", "");
+    inventory += "  hosts:\n";
+    for number in 0..HOSTS {
+        inventory += &format!(
+            "    behind-{number}:\n      ansible_host: {}\n      ansible_port: {}\n      fleetdrop_deploy_to: {}\n",
+            sshd.address().ip(),
+            sshd.address().port(),
+            app(number).display(),
+        );
+    }
+    let path = operator.work().join("one-address.yaml");
+    fs::write(&path, inventory).unwrap();
+    let command_line = Fleet { inventory: path, ..fleet.fleet() };
+
+    let artifact = artifact::shop(&operator.work(), "1", 1_000_000);
+    operator.deploy(&command_line, &artifact).run().expect_code(0).expect_no_warning().expect_states(&[Active; HOSTS]);
+    for number in 0..HOSTS {
+        assert_eq!(App(&app(number)).live().as_deref(), Some("1"), "behind-{number}");
+    }
+    assert!(!sshd.log().contains("past MaxStartups"), "sshd turned logins away:\n{}", sshd.log());
+    fleet.assert_nothing_left();
 }

@@ -2,15 +2,31 @@
 
 use std::{
     fs,
+    net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::Command,
+    sync::{
+        LazyLock,
+        mpsc::{SyncSender, sync_channel},
+    },
 };
 
-use fleetdrop::controller::local_fleet::{LocalFleet, LocalFleetConfig};
+use fleetdrop::{
+    artifact::sha256_file,
+    controller::local_fleet::{LocalFleet, LocalFleetConfig},
+    model::Digest,
+};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::{operator::Fleet, sshd::SshdFleet};
+use crate::{
+    operator::Fleet,
+    sshd::{SshdFleet, SshdHost},
+};
+
+/// The agent these tests are built with.
+pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_fleetdrop-agent");
 
 /// An application's root directory on a host.
 pub(crate) struct App<'a>(pub(crate) &'a Path);
@@ -51,6 +67,18 @@ impl SshdFleet {
         Fleet { inventory: self.inventory(), known_hosts: self.known_hosts() }
     }
 
+    /// Returns the fleet with one host behind a door.
+    pub(crate) fn behind(&self, door: &Door, dir: &Path) -> Fleet {
+        let place = |address: SocketAddrV4| format!("ansible_host: {}\n      ansible_port: {}\n", address.ip(), address.port());
+        let known = |address: SocketAddrV4| format!("[{}]:{} ", address.ip(), address.port());
+        let fleet = Fleet { inventory: dir.join("door.yaml"), known_hosts: dir.join("door-known_hosts") };
+        let inventory = fs::read_to_string(self.inventory()).unwrap().replace(&place(door.host), &place(door.address));
+        fs::write(&fleet.inventory, inventory).unwrap();
+        let known_hosts = fs::read_to_string(self.known_hosts()).unwrap().replace(&known(door.host), &known(door.address));
+        fs::write(&fleet.known_hosts, known_hosts).unwrap();
+        fleet
+    }
+
     /// Checks what is live on each host.
     #[track_caller]
     pub(crate) fn expect_live(&self, versions: &[Option<&str>]) {
@@ -68,10 +96,14 @@ pub(crate) struct Embedded {
 }
 
 impl Embedded {
+    /// Starts that many hosts, which have the agent already: the demo and the sshd hosts show that it gets there.
     pub(crate) fn start(hosts: usize) -> Self {
         let dir = TempDir::with_prefix("fleetdrop-embedded-").unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let fleet = runtime.block_on(LocalFleet::start(LocalFleetConfig::new(hosts, dir.path()))).unwrap();
+        for host in fleet.hosts() {
+            install_agent(host.dir());
+        }
         Self { fleet: Some(fleet), runtime, _dir: dir }
     }
 
@@ -98,6 +130,61 @@ impl Drop for Embedded {
             self.runtime.block_on(fleet.stop());
         }
     }
+}
+
+/// Puts the agent where a push would have put it.
+fn install_agent(home: &Path) {
+    static DIGEST: LazyLock<Digest> = LazyLock::new(|| sha256_file(Path::new(AGENT), &|_| ()).unwrap());
+    let mut directory = home.to_owned();
+    for below in [".cache", "fleetdrop", "agent", &DIGEST.to_string()] {
+        directory.push(below);
+        fs::DirBuilder::new().mode(0o700).create(&directory).unwrap();
+    }
+    let agent = directory.join("fleetdrop-agent");
+    if fs::hard_link(AGENT, &agent).is_err() {
+        // Another file system.
+        fs::copy(AGENT, &agent).unwrap();
+    }
+}
+
+/// A port in front of a host's own: it takes one connection and leads it on once it is opened.
+pub(crate) struct Door {
+    host: SocketAddrV4,
+    address: SocketAddrV4,
+    opened: SyncSender<()>,
+}
+
+impl Door {
+    /// Puts a closed door before the host.
+    pub(crate) fn before(host: &SshdHost) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port());
+        let (opened, open) = sync_channel(1);
+        let host = host.address();
+        std::thread::spawn(move || {
+            let (outside, _) = listener.accept().unwrap();
+            // Nobody opens a door that was dropped.
+            if open.recv().is_ok() {
+                let inside = TcpStream::connect(host).unwrap();
+                let inward = (outside.try_clone().unwrap(), inside.try_clone().unwrap());
+                std::thread::spawn(move || carry(inward.0, inward.1));
+                carry(inside, outside);
+            }
+        });
+        Self { host, address, opened }
+    }
+
+    /// Opens the door.
+    pub(crate) fn open(&self) {
+        self.opened.send(()).unwrap();
+    }
+}
+
+/// Carries bytes one way until an end closes, and closes the other.
+fn carry(mut from: TcpStream, mut to: TcpStream) {
+    // A reset ends it as well as an end of input.
+    let _ = std::io::copy(&mut from, &mut to);
+    let _ = to.shutdown(Shutdown::Write);
 }
 
 /// A mounted tmpfs; dropping it unmounts it.

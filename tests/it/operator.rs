@@ -19,6 +19,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use sha2::Digest as _;
 use tempfile::TempDir;
 
+use crate::hosts::AGENT;
 use crate::sshd::{assert_none_left, processes_with};
 
 /// No run of these tests takes nearly that long.
@@ -40,7 +41,7 @@ impl Operator {
         }
         fs::write(dir.path().join("ssh_config"), "").unwrap();
         let agent = dir.path().join("agents").join(format!("fleetdrop-agent-{}", std::env::consts::ARCH));
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_fleetdrop-agent"), agent).unwrap();
+        std::os::unix::fs::symlink(AGENT, agent).unwrap();
         Self { dir }
     }
 
