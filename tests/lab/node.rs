@@ -107,7 +107,7 @@ async fn start(kind: EngineKind, config: EngineConfig) -> Result<EngineHandle> {
     Ok(match kind {
         EngineKind::Fleet => fleetdrop::swarm::FleetEngine::default().start(config).await?,
         #[cfg(feature = "engine-librqbit")]
-        EngineKind::Librqbit => fleetdrop::swarm::stock::LibrqbitEngine::default().start(config).await?,
+        EngineKind::Librqbit => fleetdrop::swarm::stock::LibrqbitEngine.start(config).await?,
     })
 }
 
