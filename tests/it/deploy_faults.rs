@@ -358,3 +358,23 @@ fn fill(path: &Path) {
     while file.write_all(&block).is_ok() {}
     while file.write_all(&block[..4096]).is_ok() {}
 }
+
+#[test]
+fn a_frozen_host_does_not_hold_up_the_others() {
+    let (operator, fleet, two) = fleet_on_version_one();
+    let mut run = operator.deploy(&fleet.fleet(), &two).start();
+    run.freeze_in_mid_transfer(&fleet, &two);
+    let frozen = fleet.hosts()[0].agent();
+    kill_process(frozen, Signal::STOP).unwrap();
+    run.thaw();
+    let began = Instant::now();
+    for host in &fleet.hosts()[1..] {
+        run.wait_for_state(host.name(), Staged);
+    }
+    let took = began.elapsed();
+    kill_process(frozen, Signal::CONT).unwrap();
+    run.finish().expect_code(0).expect_states(&[Active; 3]);
+    fleet.expect_live(&[Some("2"); 3]);
+    // Without the frozen host it is a second or two.
+    assert!(took < Duration::from_secs(10), "the others took {took:?}");
+}
