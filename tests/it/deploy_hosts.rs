@@ -157,6 +157,16 @@ fn an_agent_for_another_machine_is_refused_with_its_reason() {
 }
 
 #[test]
+fn without_an_agent_hosts_get_the_controllers_own_executable() {
+    let (operator, fleet) = (Operator::without_agent(), SshdFleet::start(1));
+    let artifact = artifact::shop(&operator.work(), "1", 100_000);
+    let run = operator.deploy(&fleet.fleet(), &artifact).without("--agent-dir").run().expect_code(0);
+    assert!(run.warnings().iter().any(|warning| warning.contains("own executable")), "{run:?}");
+    fleet.expect_live(&[Some("1")]);
+    fleet.assert_nothing_left();
+}
+
+#[test]
 fn a_local_host_needs_no_ssh() {
     let operator = Operator::new();
     let (inventory, known_hosts) = (operator.work().join("local.yaml"), operator.work().join("known_hosts"));

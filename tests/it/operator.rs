@@ -31,6 +31,7 @@ pub(crate) const CACHE: &str = "~/.cache/fleetdrop";
 /// A controller's machine.
 pub(crate) struct Operator {
     dir: TempDir,
+    program: PathBuf,
 }
 
 impl Operator {
@@ -42,7 +43,15 @@ impl Operator {
         fs::write(dir.path().join("ssh_config"), "").unwrap();
         let agent = dir.path().join("agents").join(format!("fleetdrop-agent-{}", std::env::consts::ARCH));
         std::os::unix::fs::symlink(AGENT, agent).unwrap();
-        Self { dir }
+        Self { dir, program: env!("CARGO_BIN_EXE_fleetdrop").into() }
+    }
+
+    /// A machine that has nothing but `fleetdrop` itself: no agent beside it.
+    pub(crate) fn without_agent() -> Self {
+        let mut operator = Self::new();
+        operator.program = operator.dir.path().join("fleetdrop");
+        fs::copy(env!("CARGO_BIN_EXE_fleetdrop"), &operator.program).unwrap();
+        operator
     }
 
     /// Returns the directory the commands run in.
@@ -97,7 +106,7 @@ impl Operator {
     /// Returns a command with exactly these arguments.
     fn command(&self, arguments: &[OsString]) -> Command {
         let home = self.dir.path().join("home");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fleetdrop"));
+        let mut command = Command::new(&self.program);
         command.args(arguments).current_dir(self.work()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
         command.env("HOME", &home).env("TMPDIR", self.dir.path().join("tmp"));
@@ -174,6 +183,13 @@ pub(crate) struct Invocation<'a> {
 impl Invocation<'_> {
     pub(crate) fn with<S: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// Leaves out an option that is there, with its value.
+    pub(crate) fn without(mut self, option: &str) -> Self {
+        let place = self.arguments.iter().position(|argument| argument == option).expect("the option is there");
+        self.arguments.drain(place..place + 2);
         self
     }
 
