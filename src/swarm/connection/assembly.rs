@@ -7,7 +7,7 @@ use sha1::Sha1;
 
 use crate::swarm::{
     protocol::{BLOCK, Violation},
-    storage::{CHUNK, Claim},
+    storage::CHUNK,
 };
 
 /// How many chunks may be incomplete.
@@ -17,13 +17,15 @@ const OPEN_CHUNKS: usize = 2;
 #[derive(Debug)]
 pub(super) struct Assembly {
     pub(super) piece: u32,
+    /// The number of the request it is for.
+    pub(super) serial: u64,
     pub(super) pushed: bool,
     /// When progress was last reported.
     pub(super) reported: Option<Instant>,
     /// Its hash up to `first`.
     pub(super) hasher: Sha1,
-    /// The right to write it, if it has several chunks.
-    pub(super) claim: Option<Claim>,
+    /// The number of the claim to write it under, if it has several chunks.
+    pub(super) claim: Option<u64>,
     size: u32,
     /// The index of the first open chunk.
     first: u32,
@@ -39,18 +41,18 @@ struct Chunk {
 }
 
 impl Assembly {
-    pub(super) fn new(piece: u32, size: u32, pushed: bool, claim: Option<Claim>) -> Self {
-        Self { piece, pushed, reported: None, hasher: Sha1::default(), claim, size, first: 0, open: VecDeque::new() }
+    pub(super) fn new(piece: u32, serial: u64, size: u32, pushed: bool, claim: Option<u64>) -> Self {
+        Self { piece, serial, pushed, reported: None, hasher: Sha1::default(), claim, size, first: 0, open: VecDeque::new() }
     }
 
-    /// Returns where a block's bytes go; none if it came before.
+    /// Returns where a block's bytes go; none if it came before, or is left from an earlier request and far ahead.
     pub(super) fn slot(&mut self, begin: u32, length: u32) -> Result<Option<&mut [u8]>, Violation> {
         if !begin.is_multiple_of(BLOCK) || begin >= self.size || length != (self.size - begin).min(BLOCK) {
             return Err(Violation("it sent a block of a shape that was not asked for"));
         }
         let Some(ahead) = (begin / CHUNK).checked_sub(self.first) else { return Ok(None) };
         if ahead as usize >= OPEN_CHUNKS {
-            return Err(Violation("it sends a piece far out of order"));
+            return Ok(None);
         }
         while self.open.len() <= ahead as usize {
             let start = (self.first + self.open.len() as u32) * CHUNK;
@@ -101,7 +103,7 @@ mod tests {
                     blocks.swap(at, at + 1);
                 }
             }
-            let mut assembly = Assembly::new(0, size, false, None);
+            let mut assembly = Assembly::new(0, 0, size, false, None);
             let mut out = Vec::new();
             let mut last = false;
             for block in blocks {
@@ -126,7 +128,7 @@ mod tests {
 
         #[test]
         fn any_block_is_an_answer(size in 1u32..600_000, begin: u32, length: u32) {
-            let _ = Assembly::new(0, size, false, None).slot(begin, length);
+            let _ = Assembly::new(0, 0, size, false, None).slot(begin, length);
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::swarm::{
     Metainfo,
     protocol::{BLOCK, MAX_QUEUED_REQUESTS, Violation},
-    storage::{CHUNK, lock},
+    storage::{CHUNK, Claim, lock},
 };
 
 /// Blocks in one chunk.
@@ -43,12 +43,16 @@ struct Asking {
     queue: u32,
     /// Blocks that may still come for requests taken back.
     stale: u32,
+    /// The number of the next [`Wanted`].
+    serial: u64,
 }
 
 /// One piece we ask for, or that is pushed to us.
 #[derive(Debug)]
 struct Wanted {
     piece: u32,
+    /// Tells an assembly of an earlier request for the same piece from one of this.
+    serial: u64,
     blocks: u32,
     /// The next block to ask for.
     next: u32,
@@ -57,6 +61,8 @@ struct Wanted {
     received: u32,
     /// It comes unasked: its blocks are not in `outstanding`.
     pushed: bool,
+    /// The right to write it: given back as soon as nobody waits for the piece here.
+    claim: Option<Claim>,
 }
 
 /// What the peer asks of us: blocks (begin, length) by piece.
@@ -72,7 +78,7 @@ impl Link {
         Self {
             piece_length: meta.piece_length(),
             last: (last, meta.piece_size(last).unwrap_or(0)),
-            asking: Mutex::new(Asking { pieces: Vec::new(), outstanding: 0, queue: DEFAULT_QUEUE, stale: FORGIVEN }),
+            asking: Mutex::new(Asking { pieces: Vec::new(), outstanding: 0, queue: DEFAULT_QUEUE, stale: FORGIVEN, serial: 0 }),
             asked: Mutex::default(),
             wake: Notify::new(),
         }
@@ -107,13 +113,15 @@ impl Link {
         let (next, limit) = if pushed { (blocks, blocks) } else { (0, AHEAD.min(blocks)) };
         let mut asking = lock(&self.asking);
         if !asking.pieces.iter().any(|asked| asked.piece == piece) {
-            asking.pieces.push(Wanted { piece, blocks, next, limit, received: 0, pushed });
+            let serial = asking.serial;
+            asking.serial += 1;
+            asking.pieces.push(Wanted { piece, serial, blocks, next, limit, received: 0, pushed, claim: None });
         }
     }
 
-    /// Returns whether blocks of the piece are welcome.
-    pub(super) fn expects(&self, piece: u32) -> bool {
-        lock(&self.asking).pieces.iter().any(|asked| asked.piece == piece)
+    /// Returns the number of the current request if blocks of the piece are welcome.
+    pub(super) fn expects(&self, piece: u32) -> Option<u64> {
+        lock(&self.asking).pieces.iter().find(|asked| asked.piece == piece).map(|asked| asked.serial)
     }
 
     /// Returns the blocks to ask for now, as far as the peer's queue allows.
@@ -159,13 +167,22 @@ impl Link {
         }
     }
 
-    /// Stops asking for a complete piece.
-    pub(super) fn piece_done(&self, piece: u32) {
+    /// Keeps the right to write a piece as long as the piece is expected.
+    pub(super) fn hold(&self, piece: u32, claim: Claim) {
         let mut asking = lock(&self.asking);
-        let Some(at) = asking.pieces.iter().position(|asked| asked.piece == piece) else { return };
+        if let Some(asked) = asking.pieces.iter_mut().find(|asked| asked.piece == piece) {
+            asked.claim = Some(claim);
+        }
+    }
+
+    /// Stops asking for a complete piece; returns the right to write it.
+    pub(super) fn piece_done(&self, piece: u32) -> Option<Claim> {
+        let mut asking = lock(&self.asking);
+        let at = asking.pieces.iter().position(|asked| asked.piece == piece)?;
         let asked = asking.pieces.swap_remove(at);
         // Who delivers is forgiven more.
         asking.stale = asking.stale.max((asking.stale + asked.blocks).min(FORGIVEN));
+        asked.claim
     }
 
     /// Stops asking for a piece; returns the requests to take back. Their blocks may still come.
@@ -298,7 +315,7 @@ mod tests {
         link.block_came(2);
         let cancelled: Vec<_> = link.forget(2).iter().map(|r| (r.begin, r.length)).collect();
         assert_eq!(cancelled, [(16384, 3616)]);
-        assert!(link.forget(2).is_empty() && !link.expects(2));
+        assert!(link.forget(2).is_empty() && link.expects(2).is_none());
     }
 
     #[test]

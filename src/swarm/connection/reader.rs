@@ -14,7 +14,7 @@ use super::{Context, Event, Exit, IDLE_TIMEOUT, Link, STALL_TIMEOUT, assembly::A
 use crate::swarm::{
     policy::{PeerKey, PieceSet},
     protocol::{self, Control, Extensions, ID_BITFIELD, ID_EXTENDED, ID_PIECE, Violation},
-    storage::CHUNK,
+    storage::{CHUNK, Claim},
     transport::Stream,
 };
 
@@ -191,32 +191,33 @@ impl Reader {
     async fn assembly(&mut self, piece: u32, begin: u32) -> Result<Option<usize>, Exit> {
         let expected = self.link.expects(piece);
         if let Some(at) = self.assemblies.iter().position(|assembly| assembly.piece == piece) {
-            if expected {
+            if Some(self.assemblies[at].serial) == expected {
                 return Ok(Some(at));
             }
             self.assemblies.swap_remove(at);
-            return Ok(None);
         }
-        let pushed = !expected && begin == 0 && self.accepts_push(piece);
-        if !expected && !pushed {
+        let pushed = expected.is_none() && begin == 0 && self.accepts_push(piece);
+        if expected.is_none() && !pushed {
             return Ok(None);
         }
         // What was taken back in the meantime is not kept.
         let link = &self.link;
-        self.assemblies.retain(|assembly| link.expects(assembly.piece));
+        self.assemblies.retain(|assembly| link.expects(assembly.piece) == Some(assembly.serial));
         let size = link.size(piece);
-        let mut claim = None;
-        if size > CHUNK {
-            claim = self.context.storage.claim(piece);
-            if claim.is_none() {
-                // Another peer is delivering it; the policy hears the same from that one's progress.
-                return Ok(None);
-            }
+        let claim = if size > CHUNK { self.context.storage.claim(piece) } else { None };
+        if size > CHUNK && claim.is_none() {
+            // Another peer is delivering it; the policy hears that from the other one's progress.
+            return Ok(None);
         }
         if pushed {
             link.expect_push(piece);
         }
-        self.assemblies.push(Assembly::new(piece, size, pushed, claim));
+        let number = claim.as_ref().map(Claim::number);
+        if let Some(claim) = claim {
+            link.hold(piece, claim);
+        }
+        let Some(serial) = link.expects(piece) else { return Ok(None) };
+        self.assemblies.push(Assembly::new(piece, serial, size, pushed, number));
         Ok(Some(self.assemblies.len() - 1))
     }
 
@@ -234,19 +235,28 @@ impl Reader {
             let piece = self.assemblies[at].piece;
             if !last {
                 let hasher = std::mem::take(&mut self.assemblies[at].hasher);
-                let hasher = self.context.storage.append(piece, offset, data, hasher).await.map_err(Exit::Engine)?;
+                let claim = self.assemblies[at].claim.unwrap_or(u64::MAX);
+                let appended = self.context.storage.append(piece, offset, data, hasher, claim).await;
+                let Some(hasher) = appended.map_err(Exit::Engine)? else {
+                    // It was taken back while its block was being read.
+                    self.assemblies.swap_remove(at);
+                    return Ok(());
+                };
                 self.assemblies[at].hasher = hasher;
                 self.link.chunk_done(piece);
                 continue;
             }
             let assembly = self.assemblies.swap_remove(at);
-            self.link.piece_done(piece);
+            let claim = self.link.piece_done(piece);
+            if assembly.claim.is_some() && claim.is_none() {
+                return Ok(());
+            }
             self.tell(Event::Received(piece)).await?;
             let (events, key) = (self.context.events.clone(), self.key);
             // Fails only when the session has ended, and then nobody needs to know.
             let report = Box::new(move |checked| drop(events.blocking_send((key, Event::Checked(piece, checked)))));
             let storage = &self.context.storage;
-            let finish = storage.finish(piece, offset, data, assembly.hasher, assembly.claim, report);
+            let finish = storage.finish(piece, offset, data, assembly.hasher, claim, report);
             return finish.await.map_err(Exit::Engine);
         }
         Ok(())

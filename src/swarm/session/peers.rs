@@ -22,8 +22,8 @@ use crate::swarm::{
 
 /// Connections of a host and of the controller's seed.
 const MAX_PEERS: (usize, usize) = (256, 2048);
-/// Accepted connections that have not shaken hands yet.
-const MAX_PENDING: usize = 256;
+/// The part of them that may be accepted connections that have not shaken hands yet: one in four, so that silent ones leave room.
+const PENDING_PART: usize = 4;
 /// Connections from one address, this machine's excepted (tests and the demo run whole fleets on it).
 const MAX_PER_IP: usize = 512;
 /// Connections being dialled.
@@ -114,7 +114,7 @@ impl Peers {
         let addr = plain(addr);
         let pending = self.peers.values().filter(|peer| !peer.dialled && peer.id.is_none()).count();
         let crowded = !addr.ip().is_loopback() && self.count(addr.ip()) >= MAX_PER_IP;
-        if self.peers.len() >= self.max || pending >= MAX_PENDING || crowded || pool.is_banned(addr) {
+        if self.peers.len() >= self.max || pending >= self.max / PENDING_PART || crowded || pool.is_banned(addr) {
             tracing::debug!(%addr, "refused a connection");
             return;
         }

@@ -14,7 +14,7 @@ mod tests;
 mod worker;
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, hash_map::Entry},
     fs::File,
     path::PathBuf,
     sync::{
@@ -99,8 +99,9 @@ struct Shared {
     /// Pieces of a source that were checked since it was opened.
     checked: SharedSet,
     cache: Mutex<cache::Cache>,
-    /// Pieces of several chunks that are being written.
-    claimed: Mutex<HashSet<u32>>,
+    /// Pieces of several chunks that are being written, and the number of the claim.
+    claimed: Mutex<HashMap<u32, u64>>,
+    next_claim: AtomicU64,
 }
 
 /// A handle to the storage; clones share it.
@@ -125,11 +126,20 @@ impl Threads {
     }
 }
 
-/// The exclusive right to write a piece of several chunks. Dropping it gives the right back.
+/// The exclusive right to write a piece of several chunks. Dropping it gives the right back: what is written under its number
+/// afterwards is refused, so that nothing of it can end up in what the next one writes.
 #[derive(Debug)]
 pub(super) struct Claim {
     shared: Arc<Shared>,
     piece: u32,
+    number: u64,
+}
+
+impl Claim {
+    /// Returns the number to write under.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
 }
 
 impl Drop for Claim {
@@ -163,17 +173,32 @@ impl Storage {
 
     /// Claims a piece for writing; none if another source is writing it. Pieces of one chunk need no claim.
     pub(super) fn claim(&self, piece: u32) -> Option<Claim> {
-        lock(&self.shared.claimed).insert(piece).then(|| Claim { shared: self.shared.clone(), piece })
+        match lock(&self.shared.claimed).entry(piece) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(entry) => {
+                let number = self.shared.next_claim.fetch_add(1, Ordering::Relaxed);
+                entry.insert(number);
+                Some(Claim { shared: self.shared.clone(), piece, number })
+            }
+        }
     }
 
-    /// Hashes and writes a chunk that is not a piece's last; gives the hasher back.
-    pub(super) async fn append(&self, piece: u32, offset: u32, data: Bytes, hasher: Sha1) -> Result<Sha1, EngineError> {
+    /// Hashes and writes a chunk that is not a piece's last; gives the hasher back, or none if the claim is gone.
+    pub(super) async fn append(
+        &self,
+        piece: u32,
+        offset: u32,
+        data: Bytes,
+        hasher: Sha1,
+        claim: u64,
+    ) -> Result<Option<Sha1>, EngineError> {
         let (reply, answer) = oneshot::channel();
-        self.submit(piece, Job::Append { piece, offset, data, hasher, reply }).await?;
+        self.submit(piece, Job::Append { piece, offset, data, hasher, claim, reply }).await?;
         answer.await.map_err(|_| stopped())?
     }
 
-    /// Hashes a piece's last chunk, checks the piece, writes it if it is right, and calls `report`.
+    /// Hashes a piece's last chunk, checks the piece, writes it if it is right, and calls `report`. A piece of several chunks needs
+    /// the claim under which the others were appended.
     pub(super) async fn finish(
         &self,
         piece: u32,

@@ -7,7 +7,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -44,6 +44,7 @@ impl Storage {
             checked: SharedSet::new(&PieceSet::new(meta.piece_count())),
             cache: Mutex::new(Cache::default()),
             claimed: Mutex::default(),
+            next_claim: AtomicU64::new(0),
             meta,
         };
         let (storage, threads) = Self::start(shared)?;

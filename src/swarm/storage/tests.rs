@@ -30,7 +30,8 @@ async fn store(storage: &Storage, piece: u32, bytes: &[u8]) -> Checked {
     let (last, before) = chunks.split_last().unwrap();
     for (index, chunk) in before.iter().enumerate() {
         let data = Bytes::copy_from_slice(chunk);
-        hasher = storage.append(piece, index as u32 * CHUNK, data, hasher).await.unwrap();
+        let number = claim.as_ref().unwrap().number();
+        hasher = storage.append(piece, index as u32 * CHUNK, data, hasher, number).await.unwrap().unwrap();
     }
     let (sender, answer) = oneshot::channel();
     let report = Box::new(move |checked| sender.send(checked).unwrap());
@@ -74,8 +75,13 @@ async fn a_long_piece_has_one_writer_at_a_time() {
     let (storage, threads, _) = open(&meta, &dir.path().join("partial"));
     let claim = storage.claim(0);
     assert!(claim.is_some() && storage.claim(0).is_none());
+    let number = claim.as_ref().unwrap().number();
     drop(claim);
-    assert!(storage.claim(0).is_some());
+    let next = storage.claim(0);
+    assert!(next.is_some());
+    let late = storage.append(0, 0, Bytes::from_static(&[0; 10]), Sha1::default(), number).await.unwrap();
+    assert!(late.is_none(), "a writer wrote after it gave its claim back");
+    drop(next);
     drop(storage);
     threads.join().await;
 }

@@ -14,19 +14,38 @@ use crate::swarm::EngineError;
 
 /// One thing to do.
 pub(super) enum Job {
-    Append { piece: u32, offset: u32, data: Bytes, hasher: Sha1, reply: oneshot::Sender<Result<Sha1, EngineError>> },
-    Finish { piece: u32, offset: u32, data: Bytes, hasher: Sha1, claim: Option<Claim>, report: Report },
-    Read { piece: u32, chunk: u32, reply: oneshot::Sender<Result<Bytes, EngineError>> },
-    Sync { reply: oneshot::Sender<Result<(), EngineError>> },
+    Append {
+        piece: u32,
+        offset: u32,
+        data: Bytes,
+        hasher: Sha1,
+        claim: u64,
+        reply: oneshot::Sender<Result<Option<Sha1>, EngineError>>,
+    },
+    Finish {
+        piece: u32,
+        offset: u32,
+        data: Bytes,
+        hasher: Sha1,
+        claim: Option<Claim>,
+        report: Report,
+    },
+    Read {
+        piece: u32,
+        chunk: u32,
+        reply: oneshot::Sender<Result<Bytes, EngineError>>,
+    },
+    Sync {
+        reply: oneshot::Sender<Result<(), EngineError>>,
+    },
 }
 
 /// Works until every sender is gone. Nobody waiting for an answer any more is not an error.
 pub(super) fn run(shared: &Shared, mut jobs: mpsc::Receiver<Job>) {
     while let Some(job) = jobs.blocking_recv() {
         match job {
-            Job::Append { piece, offset, data, mut hasher, reply } => {
-                hasher.update(&data);
-                let _ = reply.send(shared.write(piece, offset, &data).map(|()| hasher));
+            Job::Append { piece, offset, data, hasher, claim, reply } => {
+                let _ = reply.send(shared.append(piece, offset, &data, hasher, claim));
             }
             Job::Finish { piece, offset, data, hasher, claim, report } => {
                 let checked = shared.finish(piece, offset, data, hasher);
@@ -56,6 +75,16 @@ impl Shared {
         }
         let at = self.meta.piece_offset(piece) + u64::from(offset);
         self.file.write_all_at(data, at).map_err(|source| self.error("can't write", source))
+    }
+
+    /// Jobs of one piece run on one thread in their order, so what is refused here can't overtake what a later claim writes.
+    fn append(&self, piece: u32, offset: u32, data: &[u8], mut hasher: Sha1, claim: u64) -> Result<Option<Sha1>, EngineError> {
+        if lock(&self.claimed).get(&piece) != Some(&claim) {
+            return Ok(None);
+        }
+        hasher.update(data);
+        self.write(piece, offset, data)?;
+        Ok(Some(hasher))
     }
 
     fn finish(&self, piece: u32, offset: u32, data: Bytes, mut hasher: Sha1) -> Checked {
