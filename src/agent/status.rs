@@ -8,8 +8,8 @@ use super::{
     session::{Halt, Session},
 };
 use crate::{
-    model::HostState,
-    wire::{FromAgent, HostStatus, ReleaseInfo},
+    model::{HostState, HostStatus, ReleaseInfo},
+    wire::FromAgent,
 };
 
 /// Reports and ends.

@@ -1,9 +1,14 @@
 //! `fleetdrop deploy`.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use etcetera::BaseStrategy as _;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     CommandError, Output,
@@ -12,11 +17,12 @@ use super::{
     interrupt, reporting, value,
 };
 use crate::{
-    artifact::HashCache,
     controller::{self, Artifact, DeployRequest},
     model::{AppName, ArchiveKind, FailureBudget},
-    swarm::FleetEngine,
 };
+
+/// How often a person who waits for the hashes of a large artifact is told so.
+const HASHING_NOTE: Duration = Duration::from_secs(3);
 
 /// What to deploy, and how.
 #[derive(Debug, Clone, Args)]
@@ -101,8 +107,8 @@ pub async fn run(args: DeployArgs, output: &Output) -> Result<u8, CommandError> 
         max_failures: args.max_failures,
     };
     let fleet = fleet::settings(&args.connection, options, output)?;
-    let cache = if args.rehash { None } else { hash_cache() };
-    let artifact = Artifact::open(&args.artifact, app, fleet.hosts.len(), cache).await.map_err(fleet::run_error)?;
+    let interrupt = interrupt::watch()?;
+    let artifact = open(&args.artifact, app, fleet.hosts.len(), args.rehash, &interrupt, output).await?;
     let request = DeployRequest {
         fleet,
         artifact,
@@ -110,14 +116,34 @@ pub async fn run(args: DeployArgs, output: &Output) -> Result<u8, CommandError> 
         cache_limit: args.cache_limit,
         keep_releases: args.keep_releases,
     };
-    let interrupt = interrupt::watch()?;
-    reporting::report(output, async |events| controller::deploy(request, &FleetEngine, events, interrupt).await).await
+    reporting::report(output, async |events| controller::deploy(request, events, interrupt).await).await
+}
+
+/// Hashes the artifact, which can take a while and can be interrupted.
+async fn open(
+    path: &Path,
+    app: AppName,
+    hosts: usize,
+    rehash: bool,
+    interrupt: &CancellationToken,
+    output: &Output,
+) -> Result<Artifact, CommandError> {
+    let cache = if rehash { None } else { hash_cache() };
+    let opened = Artifact::open(path, app, hosts, cache);
+    tokio::pin!(opened);
+    loop {
+        tokio::select! {
+            artifact = &mut opened => return artifact.map_err(fleet::run_error),
+            () = interrupt.cancelled() => return Err(CommandError::interrupted()),
+            () = tokio::time::sleep(HASHING_NOTE) => output.note(&format!("hashing {}", path.display())),
+        }
+    }
 }
 
 /// Keeps hashes of artifacts in the user's cache directory; without one every deploy hashes anew.
-fn hash_cache() -> Option<HashCache> {
+fn hash_cache() -> Option<PathBuf> {
     let strategy = etcetera::choose_base_strategy().ok()?;
-    Some(HashCache::new(strategy.cache_dir().join("fleetdrop").join("hashes")))
+    Some(strategy.cache_dir().join("fleetdrop").join("hashes"))
 }
 
 #[cfg(test)]

@@ -147,6 +147,14 @@ impl Output {
         }
     }
 
+    /// Tells a person on stderr what goes on, unless only failures are wanted.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            // Without a stderr there is nobody to tell.
+            let _ = writeln!(io::stderr().lock(), "{}", crate::report::escape::line(text, 500));
+        }
+    }
+
     /// Writes `value` to stdout as one line of JSON.
     pub fn print_json(&self, value: &impl serde::Serialize) -> Result<(), CommandError> {
         let text = serde_json::to_string(value).or_internal("cannot write the result as JSON")?;

@@ -16,7 +16,7 @@ use super::{CommandError, Output, fleet, output::Format};
 use crate::{
     controller::{EventSink, RunError},
     model::{Envelope, RunId, RunSummary},
-    report::{Both, Reporter, escape, json::Json, plain::Plain, terminal::Terminal},
+    report::{Both, Reporter, escape, json::Json, measure, plain::Plain, terminal::Terminal},
 };
 
 /// A report in progress. It ends when every sender of its events is gone.
@@ -85,8 +85,14 @@ where
     getrandom::fill(&mut random).map_err(CommandError::internal)?;
     let (events, received) = EventSink::new(RunId::from_random(random));
     let reporting = Reporting::start(output, received);
-    let result = run(events).await;
+    let result = run(events.clone()).await;
+    let lost = events.lost();
+    drop(events);
     reporting.finish().await;
+    if lost > 0 {
+        let told = format!("the report of this run lacks {}: its reader was too slow", measure::count(lost as usize, "event"));
+        let _ = writeln!(io::stderr(), "{} {told}", output.palette().note("warning:"));
+    }
     result.map(|summary| summary.exit_code).map_err(fleet::run_error)
 }
 

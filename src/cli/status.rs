@@ -15,8 +15,7 @@ use super::{
 use crate::{
     controller::{self, StatusRequest},
     model::{AppName, HostFailure, HostState, Verdict},
-    report::status::{HostReleases, ReleaseOnHost, StatusReport},
-    wire::{HostStatus, ReleaseInfo},
+    report::status::StatusReport,
 };
 
 /// What to ask the hosts about.
@@ -55,24 +54,11 @@ pub async fn run(args: StatusArgs, output: &Output) -> Result<u8, CommandError> 
         let state = answer.as_ref().err().map_or(HostState::Active, HostFailure::state);
         *counts.entry(state).or_default() += 1;
     }
-    let rows = answers.into_iter().map(|(host, answer)| (host, answer.map(releases)));
-    let report = StatusReport::new(args.app, rows);
+    let report = StatusReport::new(args.app, answers);
     if output.format == Format::Json {
         output.print_json(&report)?;
     } else {
         output.print(&report.render(output.stdout_width(), output.stdout_palette()))?;
     }
     Ok(exit::of_run(Verdict::Completed, &counts))
-}
-
-/// What the wire says, in the reporter's words.
-fn releases(status: HostStatus) -> HostReleases {
-    let release = |info: ReleaseInfo| ReleaseOnHost { id: info.id, digest: info.digest, activated_at: info.activated_at };
-    HostReleases {
-        deploy_to: status.deploy_to,
-        current: status.current,
-        previous: status.previous,
-        releases: status.releases.into_iter().map(release).collect(),
-        locked_by: status.locked_by,
-    }
 }

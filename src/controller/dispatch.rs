@@ -183,10 +183,11 @@ impl Dispatcher {
     async fn reported(&mut self, host: HostId, report: Report) {
         match report {
             Report::Entered(state) => self.apply(Some(host), Event::Progressed(host, state)).await,
-            Report::Prepared(address) => {
+            Report::Prepared { address, seed } => {
                 self.members[host.index()].address = address;
-                if let Some((distribution, address)) = self.distribution.as_ref().zip(address) {
-                    distribution.allow(address.0.ip());
+                if let Some(distribution) = &self.distribution {
+                    address.into_iter().for_each(|address| distribution.allow(address.0.ip()));
+                    seed.into_iter().for_each(|seed| distribution.name_seed(seed));
                 }
                 self.apply(Some(host), Event::Prepared(host)).await;
             }

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -19,6 +19,8 @@ pub struct EventSink {
     queue: mpsc::Sender<Envelope>,
     /// True while the reporter is so far behind that the run goes on without it.
     behind: Arc<AtomicBool>,
+    /// How many events the reporter did not get because of that.
+    lost: Arc<AtomicU64>,
 }
 
 impl EventSink {
@@ -26,11 +28,13 @@ impl EventSink {
     const CAPACITY: usize = 4096;
     /// How long an event waits for a place.
     const PATIENCE: Duration = Duration::from_secs(2);
+    /// How long the last one waits.
+    const LAST_PATIENCE: Duration = Duration::from_secs(20);
 
     /// Makes a sink and the end its reporter reads.
     pub fn new(run: RunId) -> (Self, mpsc::Receiver<Envelope>) {
         let (queue, receiver) = mpsc::channel(Self::CAPACITY);
-        (Self { run, queue, behind: Arc::default() }, receiver)
+        (Self { run, queue, behind: Arc::default(), lost: Arc::default() }, receiver)
     }
 
     /// Returns the run the events belong to.
@@ -41,9 +45,20 @@ impl EventSink {
     /// Sends an event; waits a moment for a reporter that is behind. A terminal that was stopped with Ctrl-S, or a reader that has
     /// gone away, is no reason to stop a run in the middle of a switch: what does not fit is dropped then.
     pub async fn send(&self, event: RunEvent) {
-        let patience = if self.behind.load(Ordering::Relaxed) { Duration::ZERO } else { Self::PATIENCE };
+        let patience = match event {
+            // The last event has nothing left to hold up.
+            RunEvent::RunFinished(_) => Self::LAST_PATIENCE,
+            _ if self.behind.load(Ordering::Relaxed) => Duration::ZERO,
+            _ => Self::PATIENCE,
+        };
         let sent = self.queue.send_timeout(self.stamp(event), patience).await;
         self.behind.store(sent.is_err(), Ordering::Relaxed);
+        self.lost.fetch_add(u64::from(sent.is_err()), Ordering::Relaxed);
+    }
+
+    /// Returns how many events were dropped because the reporter was behind or gone; progress does not count.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Sends an event that the next one of its kind replaces; drops it if the reporter is behind.
@@ -69,6 +84,7 @@ mod tests {
             sink.send(RunEvent::Interrupted).await;
         }
         assert!(began.elapsed() < EventSink::PATIENCE * 2, "{:?}", began.elapsed());
+        assert_eq!(sink.lost(), 50);
         received.recv().await.unwrap();
         sink.send(RunEvent::BarrierMet { hosts: 3 }).await;
         let last = std::iter::from_fn(|| received.try_recv().ok()).last().unwrap();

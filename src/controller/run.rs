@@ -28,7 +28,7 @@ use crate::{
         RunSummary, Verdict, rollout::Rollout,
     },
     ssh::{Connector, HostKeyPolicy, Target},
-    swarm::{Engine, EngineError, Metainfo, MetainfoError, choose_piece_length, policy::neighbours::Neighbours},
+    swarm::{EngineError, FleetEngine, Metainfo, MetainfoError, choose_piece_length, policy::neighbours::Neighbours},
     tracker::TrackerError,
 };
 
@@ -115,9 +115,12 @@ pub struct Artifact {
 
 impl Artifact {
     /// Hashes a file, or takes the hashes from the cache, and makes the torrent. The piece length follows from the size and the fleet.
-    pub async fn open(path: &Path, app: AppName, hosts: usize, cache: Option<HashCache>) -> Result<Self, RunError> {
+    ///
+    /// `cache` is the directory where hashes are kept, if they are. Nothing of a hash that is not waited for is kept.
+    pub async fn open(path: &Path, app: AppName, hosts: usize, cache: Option<PathBuf>) -> Result<Self, RunError> {
         let began = Instant::now();
         let file = path.to_owned();
+        let cache = cache.map(HashCache::new);
         let hashing = tokio::task::spawn_blocking(move || {
             hash_artifact(&file, |size| choose_piece_length(size, hosts), cache.as_ref(), &|_| ())
         });
@@ -155,20 +158,15 @@ pub struct RollbackRequest {
     pub to: Option<ReleaseId>,
 }
 
-/// Deploys an artifact to a fleet with the given engine as the controller's seed. An error means that no host was touched;
-/// what happens to hosts is in the summary, which is also the last event.
-pub async fn deploy<E: Engine>(
-    request: DeployRequest,
-    engine: &E,
-    events: EventSink,
-    interrupt: CancellationToken,
-) -> Result<RunSummary, RunError> {
+/// Deploys an artifact to a fleet. An error means that no host was touched; what happens to hosts is in the summary, which is also
+/// the last event.
+pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: CancellationToken) -> Result<RunSummary, RunError> {
     let DeployRequest { fleet, artifact, advertise, cache_limit, keep_releases } = request;
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let release = ReleaseId::compose(&now, &artifact.manifest.digest).map_err(RunError::Release)?;
-    warn_about_own_executable(&fleet.finder, &events).await?;
+    let pushes_itself = fleet.finder.uses_own_executable().await.map_err(RunError::Agent)?;
     let (distribution, seed) =
-        Distribution::start(engine, artifact.path, artifact.metainfo.clone(), advertise, fleet.hosts.len()).await?;
+        Distribution::start(&FleetEngine, artifact.path, artifact.metainfo.clone(), advertise, fleet.hosts.len()).await?;
     let started = RunEvent::RunStarted {
         action: "deploy".into(),
         app: Some(artifact.manifest.app.clone()),
@@ -189,7 +187,8 @@ pub async fn deploy<E: Engine>(
         info_base64: BASE64_STANDARD.encode(artifact.metainfo.info_bytes()),
         seed,
     }));
-    Ok(drive(fleet, plan, started, Some(artifact.hash_time), Some(distribution), events, interrupt).await)
+    let start = Start { event: started, pushes_itself, hash_time: Some(artifact.hash_time) };
+    Ok(drive(fleet, plan, start, Some(distribution), events, interrupt).await)
 }
 
 /// Switches a fleet back to an earlier release, without any transfer.
@@ -199,7 +198,7 @@ pub async fn rollback(
     interrupt: CancellationToken,
 ) -> Result<RunSummary, RunError> {
     let RollbackRequest { fleet, app, to } = request;
-    warn_about_own_executable(&fleet.finder, &events).await?;
+    let pushes_itself = fleet.finder.uses_own_executable().await.map_err(RunError::Agent)?;
     let started = RunEvent::RunStarted {
         action: "rollback".into(),
         app: app.clone(),
@@ -211,7 +210,8 @@ pub async fn rollback(
         hosts: fleet.hosts.iter().map(|host| host.name.clone()).collect(),
     };
     let plan = JobPlan::Rollback(RollbackPlan { run: events.run().clone(), placement: placement(&fleet, app), to });
-    Ok(drive(fleet, plan, started, None, None, events, interrupt).await)
+    let start = Start { event: started, pushes_itself, hash_time: None };
+    Ok(drive(fleet, plan, start, None, events, interrupt).await)
 }
 
 /// Makes the SSH target of an inventory entry.
@@ -242,30 +242,37 @@ fn allowed(fleet: &FleetSettings) -> u32 {
     u32::try_from(fleet.max_failures.allowed(fleet.hosts.len())).unwrap_or(u32::MAX)
 }
 
-async fn warn_about_own_executable(finder: &AgentFinder, events: &EventSink) -> Result<(), RunError> {
-    if finder.uses_own_executable().await.map_err(RunError::Agent)? {
+async fn begin(start: Start, events: &EventSink) {
+    events.send(start.event).await;
+    if start.pushes_itself {
         let message = "there is no separate agent, so hosts get the controller's own executable".to_owned();
         let hint = Some("`cargo agent` builds a small static one: put it in --agent-dir as fleetdrop-agent-<arch>".to_owned());
         events.send(RunEvent::Warning { host: None, message, hint }).await;
     }
-    Ok(())
+    if let Some(time) = start.hash_time {
+        events.send(RunEvent::PhaseEnded(PhaseTime { phase: Phase::Hash, seconds: time.as_secs_f64() })).await;
+    }
+}
+
+/// What a run's first events tell.
+struct Start {
+    event: RunEvent,
+    pushes_itself: bool,
+    hash_time: Option<Duration>,
 }
 
 /// Starts a task for each host and runs the dispatcher to the end.
 async fn drive(
     fleet: FleetSettings,
     plan: JobPlan,
-    started: RunEvent,
-    hash_time: Option<Duration>,
+    start: Start,
     distribution: Option<Distribution>,
     events: EventSink,
     interrupt: CancellationToken,
 ) -> RunSummary {
     let began = tokio::time::Instant::now();
-    events.send(started).await;
-    if let Some(time) = hash_time {
-        events.send(RunEvent::PhaseEnded(PhaseTime { phase: Phase::Hash, seconds: time.as_secs_f64() })).await;
-    }
+    let hash_time = start.hash_time;
+    begin(start, &events).await;
     let rollout = Rollout::new(fleet.hosts.len(), fleet.max_failures);
     let tally = Tally::new(fleet.hosts.iter().map(|host| host.name.clone()), hash_time, began);
     let (report, reports) = mpsc::channel(REPORT_QUEUE);

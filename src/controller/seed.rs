@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{run::RunError, transport::Transport};
+use super::run::RunError;
 use crate::{
     swarm::{Engine, EngineConfig, EngineError, EngineHandle, Metainfo, Role},
     tracker::{Tracker, TrackerConfig, TrackerKey},
@@ -73,6 +73,11 @@ impl Distribution {
         self.tracker.allow_address(address);
     }
 
+    /// Lets the tracker name the seed at the address that a host was given.
+    pub(super) fn name_seed(&self, seed: PeerAddr) {
+        self.tracker.add_seed(seed.0);
+    }
+
     /// Resolves when the seed fails; never after that.
     pub(super) async fn failed(&mut self) -> EngineError {
         if self.ended {
@@ -95,13 +100,15 @@ impl Distribution {
 }
 
 impl SeedAddresses {
-    /// Returns the controller's address for one host: the operator's word, then what the host saw, then the local end of a route.
+    /// Returns the controller's address for one host: the operator's word, then what the host saw, then this machine's address
+    /// on the way to the host.
     ///
-    /// What a host behind a jump host saw is the jump host, so it does not count there.
-    pub(super) fn controller_as_seen(&self, seen: Option<IpAddr>, transport: &Transport) -> IpAddr {
-        let direct = transport.remote_ip();
-        let seen = seen.filter(|_| direct.is_some());
-        let routed = || direct.and_then(local_end_towards);
+    /// `ends` are the two ends of the host's SSH connection as it sees them, `direct` is where the connection goes if it goes there
+    /// directly. Behind a jump host the other end that a host sees is the jump host, so it does not count there.
+    pub(super) fn controller_as_seen(&self, ends: Option<(IpAddr, IpAddr)>, direct: Option<IpAddr>) -> IpAddr {
+        let seen = ends.map(|(controller, _)| controller).filter(|_| direct.is_some());
+        let host = direct.or(ends.map(|(_, host)| host));
+        let routed = || host.and_then(local_end_towards);
         self.advertise.or(seen).or_else(routed).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 
@@ -124,4 +131,29 @@ fn local_end_towards(remote: IpAddr) -> Option<IpAddr> {
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect((remote, 9)).ok()?;
     Some(socket.local_addr().ok()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_controllers_address_is_what_is_known_best() {
+        let addresses =
+            |advertise| SeedAddresses { advertise, seed_port: 1, tracker_port: 2, key: TrackerKey::from_bytes([7; 16]) };
+        let ends = Some((ip("10.0.0.5"), ip("127.0.0.9")));
+        let direct = Some(ip("127.0.0.9"));
+        assert_eq!(addresses(Some(ip("192.0.2.1"))).controller_as_seen(ends, direct), ip("192.0.2.1"));
+        assert_eq!(addresses(None).controller_as_seen(ends, direct), ip("10.0.0.5"));
+        // Behind a jump host: not what the host saw, but the way from here to the host.
+        assert_eq!(addresses(None).controller_as_seen(ends, None), ip("127.0.0.1"));
+        assert_eq!(addresses(None).controller_as_seen(None, None), ip("127.0.0.1"));
+        let (seed, tracker) = addresses(None).at(ip("::1"));
+        assert_eq!(seed.0, "[::1]:1".parse().unwrap());
+        assert!(tracker.starts_with("http://[::1]:2/"), "{tracker}");
+    }
 }

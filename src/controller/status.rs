@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     inventory::HostEntry,
-    model::{AppName, FailureKind, HostFailure, HostName, HostState},
-    wire::{FromAgent, HostStatus, ToAgent},
+    model::{AppName, FailureKind, HostFailure, HostName, HostState, HostStatus},
+    wire::{FromAgent, ToAgent},
 };
 
 /// How long a host may take to answer once its agent runs.

@@ -9,9 +9,11 @@ mod manifest;
 mod plan;
 pub mod rollout;
 mod state;
+mod status;
 
 pub use events::{ByteCounts, EVENT_VERSION, Envelope, HostResult, Phase, PhaseTime, RunEvent, RunSummary, Verdict};
 pub use ids::{AppName, Digest, HostId, HostName, IdError, ReleaseId, RunId};
 pub use manifest::{ArchiveKind, Manifest};
 pub use plan::{BudgetParseError, FailureBudget};
 pub use state::{FailureKind, HostFailure, HostState};
+pub use status::{HostStatus, ReleaseInfo};

@@ -133,7 +133,7 @@ impl Rollout {
                 }
             }
             Event::Interrupted => {
-                self.stop.get_or_insert(Stop::Interrupt);
+                self.stop = Some(Stop::Interrupt);
             }
         }
         self.stop_or_pass_barrier(&mut actions);
@@ -279,6 +279,15 @@ mod tests {
         rollout.handle(Event::Staged(HostId(0)));
         rollout.handle(Event::Prepared(HostId(1)));
         assert_eq!(rollout.handle(Event::Interrupted).len(), 2);
+        assert_eq!(rollout.verdict(), Some(Verdict::Interrupted));
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_probing_that_a_spent_budget_left_going() {
+        let mut rollout = Rollout::new(2, FailureBudget::NONE);
+        rollout.handle(Event::Failed(HostId(0)));
+        assert_eq!(rollout.verdict(), None);
+        assert_eq!(rollout.handle(Event::Interrupted), [Action::Abandon(HostId(1))]);
         assert_eq!(rollout.verdict(), Some(Verdict::Interrupted));
     }
 

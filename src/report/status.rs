@@ -9,7 +9,7 @@ use super::{
     Palette, escape, measure, phrase,
     table::{self, Tone},
 };
-use crate::model::{AppName, Digest, HostFailure, HostName, ReleaseId, RunId};
+use crate::model::{AppName, HostFailure, HostName, HostStatus, ReleaseId};
 
 /// The version of the JSON object. A change that breaks consumers raises it.
 pub const STATUS_VERSION: u32 = 1;
@@ -35,38 +35,12 @@ pub struct StatusRow {
 #[serde(untagged)]
 pub enum Answer {
     /// What is there.
-    Releases(HostReleases),
+    Releases(HostStatus),
     /// Why it is not known.
     Failure {
         /// The failure.
         failure: HostFailure,
     },
-}
-
-/// What is on one host for one application.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct HostReleases {
-    /// The application's root as the host resolved it.
-    pub deploy_to: String,
-    /// The live release.
-    pub current: Option<ReleaseId>,
-    /// The release a rollback would go to.
-    pub previous: Option<ReleaseId>,
-    /// All complete releases, newest first.
-    pub releases: Vec<ReleaseOnHost>,
-    /// The run that works on this host right now.
-    pub locked_by: Option<RunId>,
-}
-
-/// One release on a host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ReleaseOnHost {
-    /// Its id.
-    pub id: ReleaseId,
-    /// The artifact's digest, if known.
-    pub digest: Option<Digest>,
-    /// When it was activated last, RFC 3339 in UTC.
-    pub activated_at: Option<String>,
 }
 
 /// The whole answer, as JSON shows it.
@@ -82,7 +56,7 @@ pub struct StatusReport {
 
 impl StatusReport {
     /// Makes a report of the hosts' answers, in inventory order.
-    pub fn new(app: Option<AppName>, answers: impl IntoIterator<Item = (HostName, Result<HostReleases, HostFailure>)>) -> Self {
+    pub fn new(app: Option<AppName>, answers: impl IntoIterator<Item = (HostName, Result<HostStatus, HostFailure>)>) -> Self {
         let row = |(host, answer)| StatusRow {
             host,
             answer: match answer {
@@ -124,7 +98,7 @@ impl StatusReport {
         let (mut releases, mut none, mut unknown) = (BTreeMap::new(), 0, 0);
         for row in &self.hosts {
             match &row.answer {
-                Answer::Releases(HostReleases { current: Some(current), .. }) => *releases.entry(current).or_insert(0) += 1,
+                Answer::Releases(HostStatus { current: Some(current), .. }) => *releases.entry(current).or_insert(0) += 1,
                 Answer::Releases(_) => none += 1,
                 Answer::Failure { .. } => unknown += 1,
             }
@@ -176,7 +150,7 @@ fn minute(time: &str) -> String {
 fn note(row: &StatusRow, palette: Palette) -> Vec<String> {
     match &row.answer {
         Answer::Failure { failure } => phrase::dropped_out(&row.host, failure.state(), Some(failure), palette),
-        Answer::Releases(HostReleases { locked_by: Some(run), .. }) => {
+        Answer::Releases(HostStatus { locked_by: Some(run), .. }) => {
             vec![format!("{}: run {run} is at work", phrase::host(&row.host))]
         }
         Answer::Releases(_) => Vec::new(),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{AppName, ByteCounts, Digest, HostFailure, HostState, Manifest, ReleaseId, RunId};
+use crate::model::{ByteCounts, HostFailure, HostState, HostStatus, Manifest, ReleaseId, RunId};
 
 /// The protocol's version. Both sides must have the same; the controller pushes the agent that matches it.
 pub const WIRE_VERSION: u32 = 1;
@@ -215,39 +215,4 @@ pub struct TransferProgress {
     pub rate: u64,
     /// Connected peers.
     pub peers: u32,
-}
-
-/// What is on a host for one application.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostStatus {
-    /// The application's root as the agent resolved it.
-    pub deploy_to: String,
-    /// The live release.
-    #[serde(default)]
-    pub current: Option<ReleaseId>,
-    /// The release a rollback would go to.
-    #[serde(default)]
-    pub previous: Option<ReleaseId>,
-    /// All complete releases, newest first.
-    #[serde(default)]
-    pub releases: Vec<ReleaseInfo>,
-    /// The run that holds the lock, if one does.
-    #[serde(default)]
-    pub locked_by: Option<RunId>,
-}
-
-/// One release on a host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReleaseInfo {
-    /// Its id and directory name.
-    pub id: ReleaseId,
-    /// The application it was deployed as, if its record is readable.
-    #[serde(default)]
-    pub app: Option<AppName>,
-    /// The artifact's digest, if its record is readable.
-    #[serde(default)]
-    pub digest: Option<Digest>,
-    /// When it was activated last, RFC 3339 in UTC.
-    #[serde(default)]
-    pub activated_at: Option<String>,
 }

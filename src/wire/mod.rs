@@ -11,6 +11,5 @@ mod message;
 
 pub use frame::{FrameError, MAX_FRAME, read_frame, write_frame};
 pub use message::{
-    AgentHello, DeployJob, FromAgent, HostStatus, Job, PeerAddr, ReleaseInfo, RollbackJob, StopReason, ToAgent,
-    TransferProgress, WIRE_VERSION,
+    AgentHello, DeployJob, FromAgent, Job, PeerAddr, RollbackJob, StopReason, ToAgent, TransferProgress, WIRE_VERSION,
 };

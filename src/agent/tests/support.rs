@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::engine::{FakeEngine, Manner};
 use crate::{
     agent::{AgentEnv, Clock, Ended, serve},
-    model::{ArchiveKind, Digest, HostFailure, Manifest, ReleaseId, RunId},
+    model::{ArchiveKind, Digest, HostFailure, HostStatus, Manifest, ReleaseId, RunId},
     swarm::Metainfo,
-    wire::{self, DeployJob, FromAgent, HostStatus, Job, PeerAddr, RollbackJob, StopReason, ToAgent},
+    wire::{self, DeployJob, FromAgent, Job, PeerAddr, RollbackJob, StopReason, ToAgent},
 };
 
 /// One artifact.

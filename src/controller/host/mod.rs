@@ -7,7 +7,7 @@
 mod plan;
 mod session;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use tokio::{
     sync::mpsc,
@@ -25,7 +25,7 @@ use crate::{
     inventory::HostEntry,
     model::{FailureKind, HostFailure, HostId, HostState},
     ssh::{Connector, Target},
-    wire::{FrameError, FromAgent, PeerAddr, StopReason, ToAgent},
+    wire::{FrameError, FromAgent, PeerAddr, StopReason, ToAgent, TransferProgress},
 };
 
 /// How often a broken connection is replaced in one run.
@@ -35,8 +35,12 @@ pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long messages that had arrived before the connection ended may take to be read.
 const LAST_MESSAGES: Duration = Duration::from_secs(2);
-/// How long a host may work without any sign of progress before it counts as failed.
-const PROGRESS_DEADLINE: Duration = Duration::from_secs(600);
+/// How long a transfer may bring nothing new before the host counts as failed.
+const TRANSFER_PATIENCE: Duration = Duration::from_secs(600);
+/// How long any other work may take without a word: checking and unpacking a huge artifact on a slow disk says nothing meanwhile.
+const WORK_PATIENCE: Duration = Duration::from_secs(4 * 3600);
+/// How long a host may be without any connection in its transfer before the operator is told where to look.
+const LONELY: Duration = Duration::from_secs(30);
 
 /// What the dispatcher asks of a host's task.
 #[derive(Debug)]
@@ -56,8 +60,13 @@ pub(super) enum Command {
 pub(super) enum Report {
     /// It entered a state before downloading.
     Entered(HostState),
-    /// The agent passed preflight; the address other hosts reach it at.
-    Prepared(Option<PeerAddr>),
+    /// The agent passed preflight.
+    Prepared {
+        /// Where other hosts reach it.
+        address: Option<PeerAddr>,
+        /// The seed's address it was given.
+        seed: Option<PeerAddr>,
+    },
     /// A message that the dispatcher interprets.
     Agent(Box<FromAgent>),
     /// The agent had to be pushed.
@@ -97,12 +106,25 @@ struct Progress {
     started: Option<Vec<PeerAddr>>,
     reconnects: u32,
     lost_at: Option<Instant>,
+    /// Bytes received when the transfer moved last.
+    received: u64,
+    /// When the host last had a connection to another, or was told to start; none once the operator was told.
+    connected_at: Option<Instant>,
+}
+
+/// Where a host is told to find the others.
+struct Addresses {
+    /// Where others reach it.
+    host: Option<IpAddr>,
+    /// The seed's address given to it.
+    seed: Option<PeerAddr>,
 }
 
 impl HostTask {
     /// Runs the host's part of the run to its end.
     pub(super) async fn run(mut self) {
-        let mut progress = Progress { state: HostState::Queued, started: None, reconnects: 0, lost_at: None };
+        let mut progress =
+            Progress { state: HostState::Queued, started: None, reconnects: 0, lost_at: None, received: 0, connected_at: None };
         loop {
             let failure = match self.attempt(&mut progress).await {
                 End::Done => return,
@@ -178,8 +200,9 @@ impl HostTask {
             Ok(session) => session,
             Err(failure) => return lost_or_failed(failure),
         };
+        let addresses = Addresses { host: placed.advertise, seed: placed.seed };
         session.send(ToAgent::Job(placed.job)).await;
-        let end = self.relay(transport, &mut session, progress, placed.advertise).await;
+        let end = self.relay(transport, &mut session, progress, &addresses).await;
         session.close().await;
         end
     }
@@ -190,18 +213,20 @@ impl HostTask {
         transport: &Transport,
         session: &mut AgentSession,
         progress: &mut Progress,
-        advertise: Option<std::net::IpAddr>,
+        addresses: &Addresses,
     ) -> End {
         let mut ping = tokio::time::interval(self.plan.lease() / 3);
         let mut moved = Instant::now();
         let mut stop_deadline: Option<Instant> = None;
         loop {
-            let silence = stop_deadline.unwrap_or(moved + PROGRESS_DEADLINE);
+            let silence = stop_deadline.unwrap_or(moved + patience(progress.state));
             tokio::select! {
                 message = session.receive() => match message {
                     Ok(Some(message)) => {
-                        moved = Instant::now();
-                        if let Some(end) = self.agent_said(message, session, progress, advertise).await {
+                        if moves(&message, progress) {
+                            moved = Instant::now();
+                        }
+                        if let Some(end) = self.agent_said(message, session, progress, addresses).await {
                             return end;
                         }
                     }
@@ -222,27 +247,21 @@ impl HostTask {
                     None => return End::Done,
                 },
                 _ = ping.tick() => session.send(ToAgent::Ping).await,
-                () = transport.closed() => return self.last_messages(session, progress, advertise).await,
+                () = transport.closed() => return self.last_messages(session, progress, addresses).await,
                 () = tokio::time::sleep_until(silence), if stop_deadline.is_some() || works(progress) => {
                     if stop_deadline.is_some() {
                         return End::Done;
                     }
-                    let minutes = PROGRESS_DEADLINE.as_secs() / 60;
-                    return End::Failed(failed(progress.state, format!("no progress for {minutes} minutes")));
+                    return End::Failed(out_of_patience(progress.state, addresses));
                 }
             }
         }
     }
 
     /// Takes what had arrived when the connection ended: it may tell why.
-    async fn last_messages(
-        &mut self,
-        session: &mut AgentSession,
-        progress: &mut Progress,
-        advertise: Option<std::net::IpAddr>,
-    ) -> End {
+    async fn last_messages(&mut self, session: &mut AgentSession, progress: &mut Progress, addresses: &Addresses) -> End {
         while let Ok(Ok(Some(message))) = timeout(LAST_MESSAGES, session.receive()).await {
-            if let Some(end) = self.agent_said(message, session, progress, advertise).await {
+            if let Some(end) = self.agent_said(message, session, progress, addresses).await {
                 return end;
             }
         }
@@ -254,6 +273,7 @@ impl HostTask {
             Command::Start(peers) => {
                 progress.state = HostState::Downloading;
                 progress.started = Some(peers.clone());
+                progress.connected_at = Some(Instant::now());
                 session.send(ToAgent::Start { peers }).await;
             }
             Command::Activate => {
@@ -271,12 +291,12 @@ impl HostTask {
         message: FromAgent,
         session: &mut AgentSession,
         progress: &mut Progress,
-        advertise: Option<std::net::IpAddr>,
+        addresses: &Addresses,
     ) -> Option<End> {
         match message {
             FromAgent::Prepared { port, .. } => {
-                let address = advertise.zip(port).map(|(ip, port)| PeerAddr((ip, port).into()));
-                self.report(Report::Prepared(address)).await;
+                let address = addresses.host.zip(port).map(|(ip, port)| PeerAddr((ip, port).into()));
+                self.report(Report::Prepared { address, seed: addresses.seed }).await;
                 if let Some(peers) = progress.started.clone() {
                     self.obey(Command::Start(peers), session, progress).await;
                 }
@@ -288,6 +308,7 @@ impl HostTask {
                 failure.kind = FailureKind::Failed;
                 return Some(End::Failed(failure));
             }
+            FromAgent::Progress(TransferProgress { peers, .. }) => self.look_for_loneliness(peers, progress, addresses).await,
             FromAgent::State { state } if state < HostState::Staged => progress.state = state,
             FromAgent::Staged { .. } => progress.state = HostState::Staged,
             FromAgent::Activated { .. } => progress.state = HostState::Checking,
@@ -298,6 +319,58 @@ impl HostTask {
         self.report(Report::Agent(Box::new(message))).await;
         None
     }
+
+    /// Tells the operator once if the host can reach nobody: the run may have to wait for a long time otherwise.
+    async fn look_for_loneliness(&self, peers: u32, progress: &mut Progress, addresses: &Addresses) {
+        if peers > 0 {
+            progress.connected_at = progress.connected_at.map(|_| Instant::now());
+            return;
+        }
+        if progress.state == HostState::Downloading && progress.connected_at.is_some_and(|at| at.elapsed() > LONELY) {
+            progress.connected_at = None;
+            let seconds = LONELY.as_secs();
+            let message = format!("no connection to {} or any other host for {seconds} s", addresses.controller());
+            let warning = FromAgent::Warning { message, hint: Some(ADDRESS_HINT.to_owned()) };
+            self.report(Report::Agent(Box::new(warning))).await;
+        }
+    }
+}
+
+/// What helps where hosts can't reach each other.
+const ADDRESS_HINT: &str = "hosts use the addresses of their SSH connections: `--advertise IP` sets the controller's, \
+                            `fleetdrop_advertise` in the inventory a host's; look for firewalls between them";
+
+impl Addresses {
+    fn controller(&self) -> String {
+        self.seed.map_or_else(|| "the controller".to_owned(), |seed| format!("the controller at {}", seed.0))
+    }
+}
+
+/// How long a state may last without a sign of progress.
+fn patience(state: HostState) -> Duration {
+    match state {
+        HostState::Downloading | HostState::Backfilling => TRANSFER_PATIENCE,
+        _ => WORK_PATIENCE,
+    }
+}
+
+fn out_of_patience(state: HostState, addresses: &Addresses) -> HostFailure {
+    let minutes = patience(state).as_secs() / 60;
+    let failure = failed(state, format!("no progress for {minutes} minutes"));
+    match state {
+        HostState::Downloading | HostState::Backfilling => {
+            let message = format!("no data from {} or any other host for {minutes} minutes", addresses.controller());
+            HostFailure { message, ..failure }.with_hint(ADDRESS_HINT)
+        }
+        _ => failure,
+    }
+}
+
+/// True if the message shows that the host gets on: progress counts only if something new has arrived.
+fn moves(message: &FromAgent, progress: &mut Progress) -> bool {
+    let FromAgent::Progress(transfer) = message else { return true };
+    let before = std::mem::replace(&mut progress.received, transfer.bytes.received());
+    transfer.bytes.received() != before
 }
 
 /// True while the next move is the host's: a staged or finished host waits for the controller.

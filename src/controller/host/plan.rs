@@ -6,7 +6,7 @@ use super::super::{push::ReadyAgent, seed::SeedAddresses, transport::Transport};
 use crate::{
     inventory::{Connection, HostEntry},
     model::{AppName, FailureKind, HostFailure, HostState, Manifest, ReleaseId, RunId},
-    wire::{DeployJob, Job, RollbackJob},
+    wire::{DeployJob, Job, PeerAddr, RollbackJob},
 };
 
 /// The job of a run, before it is placed on a host.
@@ -48,10 +48,13 @@ pub(in crate::controller) struct RollbackPlan {
     pub(in crate::controller) to: Option<ReleaseId>,
 }
 
-/// A job for one host, and the address other hosts reach it at.
+/// A job for one host, and the addresses in it.
 pub(in crate::controller) struct PlacedJob {
     pub(in crate::controller) job: Job,
+    /// Where other hosts reach it.
     pub(in crate::controller) advertise: Option<IpAddr>,
+    /// The seed's address that it is given.
+    pub(in crate::controller) seed: Option<PeerAddr>,
 }
 
 impl JobPlan {
@@ -84,6 +87,7 @@ impl JobPlan {
                 .with_hint("set --app or --deploy-to, or fleetdrop_deploy_to in the inventory")
         })?;
         let advertise = advertised_address(host, agent, transport);
+        let mut given = None;
         let job = match self {
             Self::Status(_) => Job::Status { deploy_to },
             Self::Rollback(plan) => Job::Rollback(RollbackJob {
@@ -94,8 +98,9 @@ impl JobPlan {
                 confirm_seconds: whole_seconds(plan.placement.confirm),
             }),
             Self::Deploy(plan) => {
-                let controller = plan.seed.controller_as_seen(agent.ssh_ends.map(|(controller, _)| controller), transport);
+                let controller = plan.seed.controller_as_seen(agent.ssh_ends, transport.remote_ip());
                 let (seed, tracker) = plan.seed.at(controller);
+                given = Some(seed);
                 Job::Deploy(Box::new(DeployJob {
                     run: plan.run.clone(),
                     manifest: plan.manifest.clone(),
@@ -114,7 +119,7 @@ impl JobPlan {
                 }))
             }
         };
-        Ok(PlacedJob { job, advertise })
+        Ok(PlacedJob { job, advertise, seed: given })
     }
 }
 

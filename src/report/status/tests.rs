@@ -1,20 +1,23 @@
 use super::*;
-use crate::report::rehearsal::{self, PREVIOUS, RELEASE};
+use crate::{
+    model::ReleaseInfo,
+    report::rehearsal::{self, PREVIOUS, RELEASE},
+};
 
-fn release(id: &str) -> ReleaseOnHost {
-    ReleaseOnHost { id: id.parse().unwrap(), digest: None, activated_at: Some("2026-11-20T03:15:12Z".into()) }
+fn release(id: &str) -> ReleaseInfo {
+    ReleaseInfo { id: id.parse().unwrap(), app: None, digest: None, activated_at: Some("2026-11-20T03:15:12Z".into()) }
 }
 
 fn report() -> StatusReport {
-    let there = HostReleases {
+    let there = HostStatus {
         deploy_to: "/srv/shop".into(),
         current: Some(RELEASE.parse().unwrap()),
         previous: Some(PREVIOUS.parse().unwrap()),
         releases: vec![release(RELEASE), release(PREVIOUS)],
         locked_by: None,
     };
-    let behind = HostReleases { current: there.previous.clone(), previous: None, ..there.clone() };
-    let busy = HostReleases { locked_by: Some("1f9a64c2d03b77e1".parse().unwrap()), ..HostReleases::default() };
+    let behind = HostStatus { current: there.previous.clone(), previous: None, ..there.clone() };
+    let busy = HostStatus { locked_by: Some("1f9a64c2d03b77e1".parse().unwrap()), ..HostStatus::default() };
     let answers = [Ok(there.clone()), Ok(there), Ok(behind), Ok(busy), Err(rehearsal::no_answer())];
     StatusReport::new(Some("shop".parse().unwrap()), (1..).map(rehearsal::host_name).zip(answers))
 }
@@ -74,7 +77,7 @@ fn a_time_that_is_none_is_shown_harmlessly() {
 
 #[test]
 fn five_hundred_hosts() {
-    let answers = (1..=500).map(|number| (rehearsal::host_name(number), Ok(HostReleases::default())));
+    let answers = (1..=500).map(|number| (rehearsal::host_name(number), Ok(HostStatus::default())));
     let text = StatusReport::new(Some("shop".parse().unwrap()), answers).render(80, Palette::PLAIN);
     assert_eq!(text.lines().count(), 504);
     assert!(text.ends_with("500 hosts: 500 without a release\n"), "{text}");
@@ -97,11 +100,13 @@ fn json_is_one_versioned_object() {
           "releases": [
             {
               "id": "20261120T031500Z-1a2b3c4d",
+              "app": null,
               "digest": null,
               "activated_at": "2026-11-20T03:15:12Z"
             },
             {
               "id": "20261113T101500Z-99887766",
+              "app": null,
               "digest": null,
               "activated_at": "2026-11-20T03:15:12Z"
             }
