@@ -31,6 +31,8 @@ fn fleet_on_version_one() -> (Operator, SshdFleet, PathBuf) {
     let (operator, fleet) = (Operator::new(), SshdFleet::start(3));
     let one = artifact::shop(&operator.work(), "1", 10_000);
     operator.deploy(&fleet.fleet(), &one).run().expect_code(0);
+    // The next run's agents are then the only ones.
+    fleet.assert_nothing_left();
     let two = artifact::shop(&operator.work(), "2", LARGE);
     (operator, fleet, two)
 }
