@@ -163,6 +163,8 @@ struct Peer {
     service: Option<Duration>,
     wants: Vec<upload::Want>,
     sending: Vec<u32>,
+    /// The pieces it was sent last.
+    recent: VecDeque<u32>,
 }
 
 impl Policy {
@@ -208,6 +210,7 @@ impl Policy {
             service: None,
             wants: Vec::new(),
             sending: Vec::new(),
+            recent: VecDeque::new(),
         };
         self.peers.insert(key, peer);
         self.unchoke(key);
@@ -259,7 +262,7 @@ impl Policy {
                 self.rarity.lost(piece, &mut self.random);
             }
         }
-        self.upload.active -= peer.sending.len();
+        self.upload.forget(key, peer.sending.len());
         self.push_again(peer.have.iter().chain(peer.sending.iter().copied()));
         for piece in peer.asked {
             self.drop_source(key, piece);

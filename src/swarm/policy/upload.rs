@@ -6,6 +6,8 @@ use super::{Action, PeerKey, PieceSet, Policy, PolicyConfig};
 
 /// The most pieces remembered that one neighbour wants.
 const MAX_WANTS: usize = 256;
+/// How many pieces are remembered that a neighbour got last.
+const RECENT: usize = 4;
 /// A pushed piece that nobody announced after this long is pushed again.
 const PUSH_LOST_AFTER: Duration = Duration::from_secs(10);
 /// A request to the seed that waited this long is served whatever the reserve.
@@ -26,6 +28,8 @@ pub(super) struct Upload {
     /// Pieces still to push, in file order.
     unpushed: VecDeque<u32>,
     queued: PieceSet,
+    /// Pushes under way.
+    pushing: Vec<(PeerKey, u32)>,
     /// Pieces pushed and when, until a neighbour announces them.
     pushed: VecDeque<(Duration, u32)>,
     /// Pieces sent to fleet peers.
@@ -35,7 +39,25 @@ pub(super) struct Upload {
 impl Upload {
     pub(super) fn new(config: &PolicyConfig) -> Self {
         let pieces = if config.push { config.pieces } else { 0 };
-        Self { active: 0, unpushed: (0..pieces).collect(), queued: PieceSet::full(pieces), pushed: VecDeque::new(), given: 0 }
+        Self {
+            active: 0,
+            unpushed: (0..pieces).collect(),
+            queued: PieceSet::full(pieces),
+            pushing: Vec::new(),
+            pushed: VecDeque::new(),
+            given: 0,
+        }
+    }
+
+    /// Forgets a peer's transfers.
+    pub(super) fn forget(&mut self, key: PeerKey, sending: usize) {
+        self.active -= sending;
+        self.pushing.retain(|(peer, _)| *peer != key);
+    }
+
+    /// Returns whether every piece was pushed.
+    fn all_pushed(&self) -> bool {
+        self.unpushed.is_empty() && self.pushing.is_empty()
     }
 }
 
@@ -64,6 +86,7 @@ impl Policy {
         let before = peer.sending.len();
         peer.sending.retain(|sending| *sending != piece);
         self.upload.active -= before - peer.sending.len();
+        self.upload.pushing.retain(|push| *push != (key, piece));
         if self.config.push {
             self.upload.pushed.push_back((now, piece));
         }
@@ -80,7 +103,15 @@ impl Policy {
             peer.wants.retain(|want| want.piece != piece);
             peer.sending.push(piece);
             self.upload.active += 1;
-            self.upload.given += u64::from(peer.traits.fleet);
+            if push {
+                self.upload.pushing.push((key, piece));
+            }
+            // The requests for a long piece come a few at a time: it counts once.
+            if !peer.recent.contains(&piece) {
+                self.upload.given += u64::from(peer.traits.fleet);
+                peer.recent.truncate(RECENT - 1);
+                peer.recent.push_front(piece);
+            }
             self.actions.push_back(Action::Send { peer: key, piece, push });
         }
     }
@@ -88,7 +119,7 @@ impl Policy {
     /// Unchokes a peer, unless it is to wait for pushes.
     pub(super) fn unchoke(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        if !peer.unchoked && (!peer.traits.fleet || self.upload.unpushed.is_empty()) {
+        if !peer.unchoked && (!peer.traits.fleet || self.upload.all_pushed()) {
             peer.unchoked = true;
             self.actions.push_back(Action::Unchoke(key));
         }
@@ -140,7 +171,6 @@ impl Policy {
                 let key = target?;
                 self.upload.unpushed.pop_front();
                 self.upload.queued.remove(piece);
-                self.unchoke_after_push();
                 return Some((key, piece));
             }
             self.upload.unpushed.pop_front();
@@ -151,7 +181,7 @@ impl Policy {
     }
 
     fn unchoke_after_push(&mut self) {
-        if self.config.push && self.upload.unpushed.is_empty() {
+        if self.config.push && self.upload.all_pushed() {
             for key in self.peers.keys().copied().collect::<Vec<_>>() {
                 self.unchoke(key);
             }
@@ -168,7 +198,11 @@ impl Policy {
             .filter(|(_, peer)| peer.sending.len() < room)
             .flat_map(|(key, peer)| peer.wants.iter().map(move |want| (*key, peer, want)))
             .filter(|(_, peer, want)| {
-                spare || !peer.traits.fleet || self.rarity.copies(want.piece) == 0 || now.saturating_sub(want.at) > RESCUE_AFTER
+                spare
+                    || !peer.traits.fleet
+                    || peer.recent.contains(&want.piece)
+                    || self.rarity.copies(want.piece) == 0
+                    || now.saturating_sub(want.at) > RESCUE_AFTER
             })
             .min_by_key(|(_, peer, want)| (peer.sending.len(), self.rarity.copies(want.piece), peer.have.count(), want.at))
             .map(|(key, _, want)| (key, want.piece))
