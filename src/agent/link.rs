@@ -1,7 +1,8 @@
 //! The channel to the controller: messages in, messages out, and the lease.
 //!
 //! A reader task and a writer task own the streams; both end with the [`Link`]. Any message renews the lease, also while nobody
-//! asks for messages. A silent controller, an ended or broken stream, a signal: each ends the link with the reason, once. Both
+//! asks for messages, and a ping is answered by the reader itself: whatever the job does, only a process that does not run
+//! is silent. A silent controller, an ended or broken stream, a signal: each ends the link with the reason, once. Both
 //! queues are bounded; an answer that the controller does not take within the lease ends the link too.
 
 use std::{
@@ -78,7 +79,7 @@ impl Link {
         let (to_inbox, inbox) = mpsc::channel(QUEUE);
         let (outbox, from_outbox) = mpsc::channel(QUEUE);
         let heard = Arc::new(Mutex::new(Instant::now()));
-        let reader = tokio::spawn(read(input, to_inbox, heard.clone()));
+        let reader = tokio::spawn(read(input, to_inbox, outbox.downgrade(), heard.clone()));
         let writer = tokio::spawn(write(output, from_outbox));
         Self { inbox, outbox: Some(outbox), heard, lease: FIRST_LEASE, stop, gone: None, reader, writer }
     }
@@ -88,7 +89,7 @@ impl Link {
         self.lease = lease;
     }
 
-    /// Waits for the next message other than a ping, or the end. Cancel-safe.
+    /// Waits for the next message other than a ping, or the end. Cancel-safe. Pings never get here: the reader answers them.
     pub(crate) async fn next(&mut self) -> Heard {
         loop {
             if let Some(gone) = &self.gone {
@@ -99,7 +100,6 @@ impl Link {
                 biased;
                 () = self.stop.cancelled() => Gone::Signal,
                 message = self.inbox.recv() => match message {
-                    Some(Ok(ToAgent::Ping)) => continue,
                     Some(Ok(message)) => return Heard::Message(message),
                     Some(Err(gone)) => gone,
                     None => Gone::Closed,
@@ -151,7 +151,13 @@ impl Link {
     }
 }
 
-async fn read(mut input: impl AsyncRead + Unpin, inbox: mpsc::Sender<Result<ToAgent, Gone>>, heard: Arc<Mutex<Instant>>) {
+async fn read(
+    mut input: impl AsyncRead + Unpin,
+    inbox: mpsc::Sender<Result<ToAgent, Gone>>,
+    // Weak: the writer ends when the link lets go of its end.
+    answers: mpsc::WeakSender<FromAgent>,
+    heard: Arc<Mutex<Instant>>,
+) {
     loop {
         let message = match wire::read_frame::<ToAgent>(&mut input).await {
             Ok(Some(message)) => Ok(message),
@@ -164,9 +170,15 @@ async fn read(mut input: impl AsyncRead + Unpin, inbox: mpsc::Sender<Result<ToAg
             Err(error) => Err(Gone::Nonsense(error.to_string())),
         };
         *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        if matches!(message, Ok(ToAgent::Ping)) {
+            if let Some(answers) = answers.upgrade() {
+                // Never waits, for the lease depends on reading on. Where the queue is full, what waits in it tells the same.
+                let _ = answers.try_send(FromAgent::Alive);
+            }
+            continue;
+        }
         let ended = message.is_err();
-        // Pings have done their work.
-        if !matches!(message, Ok(ToAgent::Ping)) && inbox.send(message).await.is_err() || ended {
+        if inbox.send(message).await.is_err() || ended {
             return;
         }
     }
@@ -213,6 +225,20 @@ mod tests {
         assert!(matches!(heard, Heard::Gone(Gone::Silent(_))), "{heard:?}");
         assert_eq!(begin.elapsed().as_secs(), 5 * 8 + 9);
         assert!(matches!(link.next().await, Heard::Gone(Gone::Silent(_))));
+    }
+
+    #[tokio::test]
+    async fn every_ping_is_answered_though_nobody_asks_for_messages() {
+        let (link, mut controller, _stop) = link();
+        for _ in 0..QUEUE * 2 {
+            wire::write_frame(&mut controller, &ToAgent::Ping).await.unwrap();
+            let answer = wire::read_frame::<FromAgent>(&mut controller).await.unwrap();
+            assert!(matches!(answer, Some(FromAgent::Alive)), "{answer:?}");
+        }
+        let begin = Instant::now();
+        link.close().await;
+        assert!(begin.elapsed() < LAST_WORDS, "the reader keeps the writer from ending");
+        assert!(wire::read_frame::<FromAgent>(&mut controller).await.unwrap().is_none());
     }
 
     #[tokio::test]

@@ -235,7 +235,11 @@ impl Dispatcher {
             }
             FromAgent::Warning { message, hint } => self.warn(host, message, hint).await,
             // Handled by the host's task, or out of place: an agent can't hurry the rollout by saying more than it should.
-            FromAgent::Hello(_) | FromAgent::Prepared { .. } | FromAgent::Failed(_) | FromAgent::Status(_) => (),
+            FromAgent::Hello(_)
+            | FromAgent::Prepared { .. }
+            | FromAgent::Failed(_)
+            | FromAgent::Status(_)
+            | FromAgent::Alive => (),
         }
     }
 

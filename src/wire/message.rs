@@ -121,7 +121,7 @@ pub enum ToAgent {
         /// Addresses.
         peers: Vec<PeerAddr>,
     },
-    /// Renews the lease. Sent at least every third of the lease.
+    /// Renews the lease. Sent at least every third of the lease. Answer: [`FromAgent::Alive`].
     Ping,
     /// Switch now. Answer: [`FromAgent::Activated`] or [`FromAgent::Failed`].
     Activate,
@@ -196,6 +196,10 @@ pub enum FromAgent {
     Failed(HostFailure),
     /// Answer to [`Job::Status`].
     Status(HostStatus),
+    /// Answer to each [`ToAgent::Ping`], at once and also while the disk works: the agent's process runs. It tells nothing about
+    /// how the job stands and may come between any two messages. Left out only while so many other messages wait to be read
+    /// that they tell the same.
+    Alive,
     /// Something worth telling that stops nothing.
     Warning {
         /// What.

@@ -124,11 +124,11 @@ impl Agent {
         read_frame(self.stdout.as_mut()?).await.ok().flatten()
     }
 
-    /// The next message that is neither state, progress nor warning.
+    /// The next message that is neither state, progress, warning nor sign of life.
     pub(crate) async fn answer(&mut self) -> Option<FromAgent> {
         loop {
             match self.hear().await {
-                Some(FromAgent::State { .. } | FromAgent::Progress(_) | FromAgent::Warning { .. }) => {}
+                Some(FromAgent::State { .. } | FromAgent::Progress(_) | FromAgent::Warning { .. } | FromAgent::Alive) => {}
                 message => return message,
             }
         }

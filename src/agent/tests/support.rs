@@ -234,11 +234,11 @@ impl Agent {
         wire::read_frame(&mut self.stream).await.unwrap()
     }
 
-    /// The next message that is neither state, progress nor warning.
+    /// The next message that is neither state, progress, warning nor sign of life.
     pub(super) async fn hear(&mut self) -> FromAgent {
         loop {
             match self.hear_any().await.expect("the agent ended without a word") {
-                FromAgent::State { .. } | FromAgent::Progress(_) | FromAgent::Warning { .. } => {}
+                FromAgent::State { .. } | FromAgent::Progress(_) | FromAgent::Warning { .. } | FromAgent::Alive => {}
                 message => return message,
             }
         }

@@ -302,6 +302,8 @@ impl HostTask {
                 }
                 return None;
             }
+            // Nothing to pass on.
+            FromAgent::Alive => return None,
             FromAgent::Failed(mut failure) => {
                 failure.log_tail = session.log_tail();
                 // A host whose agent reports being unreachable is still one that was reached.
@@ -368,7 +370,11 @@ fn out_of_patience(state: HostState, addresses: &Addresses) -> HostFailure {
 
 /// True if the message shows that the host gets on: progress counts only if something new has arrived.
 fn moves(message: &FromAgent, progress: &mut Progress) -> bool {
-    let FromAgent::Progress(transfer) = message else { return true };
+    let transfer = match message {
+        FromAgent::Progress(transfer) => transfer,
+        FromAgent::Alive => return false,
+        _ => return true,
+    };
     let before = std::mem::replace(&mut progress.received, transfer.bytes.received());
     transfer.bytes.received() != before
 }
