@@ -96,7 +96,7 @@ fn host(arguments: &Arguments) -> Result<EngineConfig> {
 fn configure(arguments: &Arguments, meta: Metainfo, role: Role) -> Result<EngineConfig> {
     let listen = arguments.one("listen")?.parse()?;
     let metainfo = Arc::new(meta);
-    Ok(EngineConfig { metainfo, role, listen, peers: Vec::new(), controller_peers: Vec::new(), tracker: None })
+    Ok(EngineConfig { metainfo, role, listen, advertise: None, peers: Vec::new(), controller_peers: Vec::new(), tracker: None })
 }
 
 async fn run_until_stdin_closes(mut engine: EngineHandle) -> Result<()> {

@@ -144,6 +144,7 @@ async fn start_engine<E: Engine>(
         metainfo,
         role: Role::Host { file },
         listen: SocketAddr::new(job.advertise.unwrap_or(anywhere), 0),
+        advertise: job.advertise,
         peers: Vec::new(),
         controller_peers,
         tracker: job.tracker.clone(),

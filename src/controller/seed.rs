@@ -58,6 +58,7 @@ impl Distribution {
             metainfo,
             role: Role::Seed { file: artifact },
             listen,
+            advertise: None,
             peers: Vec::new(),
             controller_peers: Vec::new(),
             tracker: None,

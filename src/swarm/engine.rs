@@ -1,6 +1,10 @@
 //! The engine's interface: what a caller configures, what it can ask, what it learns.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -36,6 +40,8 @@ pub struct EngineConfig {
     pub role: Role,
     /// Where to listen; port 0 for any.
     pub listen: SocketAddr,
+    /// The address other peers reach this one at, announced to the tracker; without it a specified `listen` address is.
+    pub advertise: Option<IpAddr>,
     /// First peers to connect to.
     pub peers: Vec<SocketAddr>,
     /// Peers that are the controller: their bytes count as `from_controller`.
@@ -49,6 +55,8 @@ pub struct EngineConfig {
 pub struct TransferStats {
     /// Verified bytes by source, and bytes sent.
     pub bytes: ByteCounts,
+    /// Payload bytes that came so far, verified or not, repeats included: grows even while the first long piece crawls in.
+    pub payload: u64,
     /// Verified pieces.
     pub pieces_done: u32,
     /// Received bytes a second over the last seconds.

@@ -163,6 +163,7 @@ impl Watcher {
         if let Some(live) = stats.live {
             // Its megabits are mebibytes.
             state.rate = (live.download_speed.mbps * f64::from(1 << 20)) as u64;
+            state.payload = live.snapshot.fetched_bytes;
             state.peers = live.snapshot.peer_stats.live;
         }
         state.pieces_done = if stats.finished {

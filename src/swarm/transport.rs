@@ -56,9 +56,13 @@ impl Transport for Plain {
     }
 }
 
-/// Binds a listening socket. The address is free again as soon as the listener is dropped.
-pub(super) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+/// Binds a listening socket. The address is free again as soon as the listener is dropped. `[::]` takes IPv4 too, whatever the
+/// system's default (`net.ipv6.bindv6only`) is.
+pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), None)?;
+    if addr.is_ipv6() && addr.ip().is_unspecified() {
+        socket.set_only_v6(false)?;
+    }
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
@@ -74,4 +78,21 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
         socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_unspecified_ipv6_address_takes_ipv4_too() {
+        let listener = listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
+        assert!(!SockRef::from(&listener).only_v6().unwrap());
+        let port = listener.local_addr().unwrap().port();
+        let connect = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        let (connected, accepted) = tokio::join!(connect, listener.accept());
+        assert!(connected.is_ok() && accepted.is_ok());
+    }
 }

@@ -22,7 +22,7 @@ use std::{
 };
 
 use librqbit_core::hash_id::Id20;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use key::TrackerKey;
@@ -75,7 +75,7 @@ impl Tracker {
     /// Listens and starts to answer. Returns once the port is open.
     pub async fn start(config: TrackerConfig) -> Result<Self, TrackerError> {
         let failed = |source| TrackerError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let listener = crate::swarm::listen(config.listen).map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let shared = Arc::new(Shared::new(config));
         let stop = CancellationToken::new();

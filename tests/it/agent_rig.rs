@@ -43,6 +43,7 @@ impl Seeded {
             metainfo: metainfo.clone(),
             role: Role::Seed { file },
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            advertise: None,
             peers: Vec::new(),
             controller_peers: Vec::new(),
             tracker: None,

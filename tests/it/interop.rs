@@ -78,6 +78,7 @@ impl Swarm {
             metainfo: Arc::clone(&self.metainfo),
             role,
             listen: free_address(),
+            advertise: None,
             peers: Vec::new(),
             controller_peers: Vec::new(),
             tracker: Some(self.announce_url()),

@@ -79,6 +79,7 @@ pub(crate) async fn engine(args: EngineArgs) -> Result<()> {
         metainfo: Arc::new(Metainfo::from_info_bytes(&info)?),
         role: if args.seed { Role::Seed { file: args.file } } else { Role::Host { file: args.file } },
         listen: args.listen,
+        advertise: None,
         peers: args.peer,
         controller_peers: args.controller.into_iter().collect(),
         tracker: args.tracker,

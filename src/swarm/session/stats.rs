@@ -59,6 +59,7 @@ impl Stats {
             self.rate += (current - self.rate) * weight;
             self.measured = (now, received);
         }
+        self.now.payload = received;
         self.now.rate = self.rate as u64;
         self.now.bytes.uploaded = counters.sent.load(Ordering::Relaxed);
         self.now.peers = peers as u32;

@@ -1,6 +1,6 @@
 //! The announce client's task, as the session sees it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -9,6 +9,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::swarm::{AnnounceConfig, AnnounceProgress, Announcer, EngineConfig, EngineError, connection::Context};
+
+/// Returns the address to announce; none leaves it to the tracker to take the one the announce comes from.
+fn announced_ip(config: &EngineConfig) -> Option<IpAddr> {
+    let listen = config.listen.ip();
+    config.advertise.or((!listen.is_unspecified()).then_some(listen))
+}
 
 /// A running announce client; none if the engine has no tracker.
 #[derive(Debug)]
@@ -26,13 +32,12 @@ impl Tracking {
     /// Starts announcing, if the configuration names a tracker.
     pub(super) fn start(config: &EngineConfig, context: &Context, left: u64) -> Result<Self, EngineError> {
         let Some(url) = config.tracker.clone() else { return Ok(Self(None)) };
-        let ip = config.listen.ip();
         let announcer = Announcer::new(AnnounceConfig {
             url,
             info_hash: context.meta.info_hash(),
             peer_id: context.peer_id,
             port: context.port,
-            advertise: (!ip.is_unspecified()).then_some(ip),
+            advertise: announced_ip(config),
         })
         .map_err(|error| EngineError::Engine(error.to_string()))?;
         let stop = CancellationToken::new();
@@ -68,5 +73,34 @@ impl Tracking {
                 tracing::error!(%error, "the announce client failed");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, path::PathBuf, sync::Arc};
+
+    use super::*;
+    use crate::swarm::{Metainfo, Role};
+
+    fn announced(listen: Ipv4Addr, advertise: Option<Ipv4Addr>) -> Option<IpAddr> {
+        announced_ip(&EngineConfig {
+            metainfo: Arc::new(Metainfo::new("a", 1, 16384, vec![[0; 20]]).unwrap()),
+            role: Role::Host { file: PathBuf::from("a") },
+            listen: SocketAddr::from((listen, 0)),
+            advertise: advertise.map(IpAddr::from),
+            peers: Vec::new(),
+            controller_peers: Vec::new(),
+            tracker: None,
+        })
+    }
+
+    #[test]
+    fn the_advertised_address_is_announced_whatever_is_listened_on() {
+        let (outer, own) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(10, 0, 0, 1));
+        assert_eq!(announced(Ipv4Addr::UNSPECIFIED, Some(outer)), Some(outer.into()));
+        assert_eq!(announced(own, Some(outer)), Some(outer.into()));
+        assert_eq!(announced(own, None), Some(own.into()));
+        assert_eq!(announced(Ipv4Addr::UNSPECIFIED, None), None);
     }
 }
