@@ -34,6 +34,8 @@ use crate::{
 pub(super) const COMMAND_QUEUE: usize = 16;
 /// Reports that may wait for the dispatcher, over the whole fleet.
 pub(super) const REPORT_QUEUE: usize = 1024;
+/// How long the seed may take to stop.
+const SEED_STOP: Duration = Duration::from_secs(10);
 /// How long hosts may take to end after the run, before their connections are cut.
 const GOODBYE: Duration = Duration::from_secs(30);
 
@@ -128,8 +130,10 @@ impl Dispatcher {
         let verdict = self.verdict();
         self.say_goodbye(verdict).await;
         let controller_sent = self.distribution.as_ref().map_or(0, Distribution::sent);
-        if let Some(distribution) = self.distribution {
-            distribution.stop().await;
+        if let Some(distribution) = self.distribution
+            && tokio::time::timeout(SEED_STOP, distribution.stop()).await.is_err()
+        {
+            tracing::warn!("the seed does not stop: is the artifact on a file system that hangs?");
         }
         Outcome { verdict, abort_reason: self.abort_reason, rollout: self.rollout, tally: self.tally, controller_sent }
     }
@@ -270,6 +274,15 @@ impl Dispatcher {
         while let Some((host, event)) = events.pop_front() {
             let barrier_was_met = self.rollout.barrier_met();
             let actions = self.rollout.handle(event);
+            // Act first, tell afterwards: a slow reporter must not come between two hosts that switch.
+            for action in &actions {
+                if let Err(stuck) = self.perform(*action) {
+                    let message = "it does not take the controller's messages";
+                    let state = self.rollout.state(stuck).unwrap_or(HostState::Queued);
+                    self.tally.host(stuck).failure = Some(HostFailure::new(FailureKind::Failed, state, message));
+                    events.push_back((Some(stuck), Event::Failed(stuck)));
+                }
+            }
             if self.rollout.barrier_met() && !barrier_was_met {
                 // The host that completed the barrier is already told to activate; that it was staged is worth an event, too.
                 if let Event::Staged(host) = event {
@@ -281,12 +294,6 @@ impl Dispatcher {
                 self.show(host).await;
             }
             for action in actions {
-                if let Err(stuck) = self.perform(action) {
-                    let message = "it does not take the controller's messages";
-                    let state = self.rollout.state(stuck).unwrap_or(HostState::Queued);
-                    self.tally.host(stuck).failure = Some(HostFailure::new(FailureKind::Failed, state, message));
-                    events.push_back((Some(stuck), Event::Failed(stuck)));
-                }
                 let (Action::Start(host) | Action::Activate(host) | Action::Confirm(host) | Action::Abandon(host)) = action;
                 self.show(host).await;
             }

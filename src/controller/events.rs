@@ -3,12 +3,12 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::model::{EVENT_VERSION, Envelope, RunEvent, RunId};
 
@@ -17,24 +17,24 @@ use crate::model::{EVENT_VERSION, Envelope, RunEvent, RunId};
 pub struct EventSink {
     run: RunId,
     queue: mpsc::Sender<Envelope>,
-    /// True while the reporter is so far behind that the run goes on without it.
-    behind: Arc<AtomicBool>,
+    /// How many milliseconds the run has waited for its reporter.
+    waited: Arc<AtomicU64>,
     /// How many events the reporter did not get because of that.
     lost: Arc<AtomicU64>,
 }
 
 impl EventSink {
     /// Events kept while the reporter is busy.
-    const CAPACITY: usize = 4096;
-    /// How long an event waits for a place.
-    const PATIENCE: Duration = Duration::from_secs(2);
+    const CAPACITY: usize = 16_384;
+    /// How long all events of a run may wait for a place.
+    const PATIENCE: Duration = Duration::from_secs(4);
     /// How long the last one waits.
     const LAST_PATIENCE: Duration = Duration::from_secs(20);
 
     /// Makes a sink and the end its reporter reads.
     pub fn new(run: RunId) -> (Self, mpsc::Receiver<Envelope>) {
         let (queue, receiver) = mpsc::channel(Self::CAPACITY);
-        (Self { run, queue, behind: Arc::default(), lost: Arc::default() }, receiver)
+        (Self { run, queue, waited: Arc::default(), lost: Arc::default() }, receiver)
     }
 
     /// Returns the run the events belong to.
@@ -42,17 +42,17 @@ impl EventSink {
         &self.run
     }
 
-    /// Sends an event; waits a moment for a reporter that is behind. A terminal that was stopped with Ctrl-S, or a reader that has
-    /// gone away, is no reason to stop a run in the middle of a switch: what does not fit is dropped then.
+    /// Sends an event; waits for a reporter that is behind, but only a few seconds over the whole run. A terminal that was stopped with
+    /// Ctrl-S or a slow reader is no reason to hold up a run in the middle of a switch: what does not fit is dropped then.
     pub async fn send(&self, event: RunEvent) {
         let patience = match event {
             // The last event has nothing left to hold up.
             RunEvent::RunFinished(_) => Self::LAST_PATIENCE,
-            _ if self.behind.load(Ordering::Relaxed) => Duration::ZERO,
-            _ => Self::PATIENCE,
+            _ => Self::PATIENCE.saturating_sub(Duration::from_millis(self.waited.load(Ordering::Relaxed))),
         };
+        let began = Instant::now();
         let sent = self.queue.send_timeout(self.stamp(event), patience).await;
-        self.behind.store(sent.is_err(), Ordering::Relaxed);
+        self.waited.fetch_add(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.lost.fetch_add(u64::from(sent.is_err()), Ordering::Relaxed);
     }
 
@@ -63,7 +63,10 @@ impl EventSink {
 
     /// Sends an event that the next one of its kind replaces; drops it if the reporter is behind.
     pub(super) fn send_lossy(&self, event: RunEvent) {
-        let _ = self.queue.try_send(self.stamp(event));
+        // The last places are for what happens only once.
+        if self.queue.capacity() > Self::CAPACITY / 2 {
+            let _ = self.queue.try_send(self.stamp(event));
+        }
     }
 
     fn stamp(&self, event: RunEvent) -> Envelope {

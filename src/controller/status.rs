@@ -48,7 +48,7 @@ pub async fn status(request: StatusRequest) -> Vec<(HostName, Result<HostStatus,
 }
 
 async fn ask(fleet: &FleetSettings, host: &HostEntry, plan: &JobPlan) -> Result<HostStatus, HostFailure> {
-    let transport = Transport::open(&fleet.connector, host, &target(host)).await?;
+    let transport = Transport::open(&fleet.connector, host, &target(host)).await.map_err(|refused| refused.failure)?;
     let answer = ask_over(fleet, host, plan, &transport).await;
     transport.close().await;
     answer

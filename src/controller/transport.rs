@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use crate::{
     inventory::{Connection as ConnectionKind, HostEntry},
     model::{FailureKind, HostFailure, HostState},
-    ssh::{Connection, Connector, ExitStatus, Process, RunLimits, SshError, Target},
+    ssh::{Connection, Connector, ExitStatus, Process, RunLimits, SshError, Step, Target},
 };
 
 /// Bytes a command may write; more is an error.
@@ -21,6 +21,13 @@ const THIS_MACHINE: &str = "this machine";
 pub(super) enum Transport {
     Ssh(Connection),
     Local,
+}
+
+/// Why there is no way to a host.
+pub(super) struct Refused {
+    pub(super) failure: HostFailure,
+    /// True if the network or a server that starts may be to blame, rather than keys and configuration.
+    pub(super) may_pass: bool,
 }
 
 /// What a finished command left.
@@ -60,18 +67,17 @@ impl TransportError {
 
 impl Transport {
     /// Opens the way to a host.
-    pub(super) async fn open(connector: &Connector, host: &HostEntry, target: &Target) -> Result<Self, HostFailure> {
+    pub(super) async fn open(connector: &Connector, host: &HostEntry, target: &Target) -> Result<Self, Refused> {
         if host.connection == ConnectionKind::Local {
             return Ok(Self::Local);
         }
         match connector.connect(target).await {
             Ok(connection) => Ok(Self::Ssh(connection)),
             Err(error) => {
-                let failure = HostFailure::new(FailureKind::Unreachable, HostState::Connecting, error.to_string());
-                Err(match error.hint() {
-                    Some(hint) => failure.with_hint(hint),
-                    None => failure,
-                })
+                let mut failure = HostFailure::new(FailureKind::Unreachable, HostState::Connecting, error.to_string());
+                failure.hint = error.hint();
+                let may_pass = (Step::Resolve..=Step::Handshake).contains(&error.step());
+                Err(Refused { failure, may_pass })
             }
         }
     }
@@ -79,7 +85,7 @@ impl Transport {
     /// Returns the address the connection goes to, when it goes there directly.
     pub(super) fn remote_ip(&self) -> Option<IpAddr> {
         match self {
-            Self::Ssh(connection) => connection.remote_addr().map(|addr| addr.ip()),
+            Self::Ssh(connection) => connection.remote_addr().map(|addr| addr.ip().to_canonical()),
             Self::Local => None,
         }
     }

@@ -140,6 +140,8 @@ pub(super) fn proxy_command(command: &str, life: &Life) -> io::Result<(impl Byte
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // Ctrl-C at the terminal is for fleetdrop, which may be in the middle of a switch and still needs its connections.
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()?;
     let missing = || io::Error::other("the command has no standard streams");

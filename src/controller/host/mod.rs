@@ -6,6 +6,7 @@
 
 mod plan;
 mod session;
+mod vigil;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -16,6 +17,7 @@ use tokio::{
 
 pub(super) use plan::{DeployPlan, JobPlan, Placement, RollbackPlan};
 pub(super) use session::AgentSession;
+use vigil::{Concern, Vigil};
 
 use super::{
     push::{AgentFinder, ensure_agent},
@@ -25,23 +27,20 @@ use crate::{
     inventory::HostEntry,
     model::{FailureKind, HostFailure, HostId, HostState},
     ssh::{Connector, Target},
-    wire::{FrameError, FromAgent, PeerAddr, StopReason, ToAgent, TransferProgress},
+    wire::{FrameError, FromAgent, PeerAddr, StopReason, ToAgent},
 };
 
-/// How often a broken connection is replaced in one run.
-const RECONNECTS: u32 = 3;
+/// How often a connection may break in one run.
+const LOSSES: u32 = 3;
+/// How long a broken connection is tried again beyond the time that the old agent may live: an sshd or a jump host may be restarting.
+const RECONNECT_MARGIN: Duration = Duration::from_secs(60);
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long an agent may take to say hello, and to end after it was told to stop.
 pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long messages that had arrived before the connection ended may take to be read.
 const LAST_MESSAGES: Duration = Duration::from_secs(2);
-/// How long a transfer may bring nothing new before the host counts as failed.
-const TRANSFER_PATIENCE: Duration = Duration::from_secs(600);
-/// How long any other work may take without a word: checking and unpacking a huge artifact on a slow disk says nothing meanwhile.
-const WORK_PATIENCE: Duration = Duration::from_secs(4 * 3600);
-/// How long a host may be without any connection in its transfer before the operator is told where to look.
-const LONELY: Duration = Duration::from_secs(30);
-
 /// What the dispatcher asks of a host's task.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -104,12 +103,11 @@ struct Progress {
     state: HostState,
     /// First peers, once the host was started.
     started: Option<Vec<PeerAddr>>,
-    reconnects: u32,
+    /// How often the connection broke.
+    losses: u32,
+    /// When it broke, until a new one has got as far.
     lost_at: Option<Instant>,
-    /// Bytes received when the transfer moved last.
-    received: u64,
-    /// When the host last had a connection to another, or was told to start; none once the operator was told.
-    connected_at: Option<Instant>,
+    attempts: u32,
 }
 
 /// Where a host is told to find the others.
@@ -123,34 +121,47 @@ struct Addresses {
 impl HostTask {
     /// Runs the host's part of the run to its end.
     pub(super) async fn run(mut self) {
-        let mut progress =
-            Progress { state: HostState::Queued, started: None, reconnects: 0, lost_at: None, received: 0, connected_at: None };
+        let mut progress = Progress { state: HostState::Queued, started: None, losses: 0, lost_at: None, attempts: 0 };
         loop {
-            let failure = match self.attempt(&mut progress).await {
+            let (failure, is_news) = match self.attempt(&mut progress).await {
                 End::Done => return,
-                End::Lost(failure) if progress.state < HostState::Staged && progress.reconnects < RECONNECTS => {
-                    progress.lost_at = Some(Instant::now());
-                    failure
+                End::Lost(failure) if progress.state < HostState::Staged && self.may_reconnect(&mut progress) => {
+                    (failure, progress.attempts == 0)
                 }
-                // The agent of the broken connection may still hold the lock until its lease lapses.
-                End::Failed(failure) if progress.state == HostState::Preparing && self.lease_runs(&progress) => failure,
+                // The agent of the broken connection may still hold the lock.
+                End::Failed(failure) if progress.state == HostState::Preparing && self.lost_lately(&progress) => {
+                    (failure, false)
+                }
                 End::Failed(failure) | End::Lost(failure) => {
                     self.report(Report::Dropped(failure)).await;
                     return;
                 }
             };
-            progress.reconnects += 1;
-            self.report(Report::Reconnecting(failure.message)).await;
-            let pause = Duration::from_millis(500 << progress.reconnects).mul_f64(0.5 + fastrand::f64());
+            if is_news {
+                self.report(Report::Reconnecting(failure.message)).await;
+            }
+            progress.attempts += 1;
+            let pause = Duration::from_millis(500 << progress.attempts.min(4)).min(LONGEST_PAUSE);
             tokio::select! {
-                () = sleep(pause) => (),
+                () = sleep(pause.mul_f64(0.5 + fastrand::f64())) => (),
                 () = stop_requested(&mut self.commands, &mut progress) => return,
             }
         }
     }
 
-    fn lease_runs(&self, progress: &Progress) -> bool {
-        progress.reconnects < RECONNECTS + 3 && progress.lost_at.is_some_and(|at| at.elapsed() < self.plan.lease() * 2)
+    /// True if a connection that broke is to be replaced: a few times a run, each time for as long as the old agent may live.
+    fn may_reconnect(&self, progress: &mut Progress) -> bool {
+        if progress.lost_at.is_some() {
+            return self.lost_lately(progress);
+        }
+        progress.losses += 1;
+        progress.lost_at = Some(Instant::now());
+        progress.attempts = 0;
+        progress.losses <= LOSSES
+    }
+
+    fn lost_lately(&self, progress: &Progress) -> bool {
+        progress.lost_at.is_some_and(|at| at.elapsed() < self.plan.lease() + RECONNECT_MARGIN)
     }
 
     async fn report(&self, report: Report) {
@@ -171,7 +182,9 @@ impl HostTask {
         let transport = tokio::select! {
             opened = Transport::open(&self.connector, &self.entry, &self.target) => match opened {
                 Ok(transport) => transport,
-                Err(failure) => return End::Failed(failure),
+                // A host that was there a moment ago may come back; one that refuses us will not change its mind.
+                Err(refused) if refused.may_pass && progress.lost_at.is_some() => return End::Lost(refused.failure),
+                Err(refused) => return End::Failed(refused.failure),
             },
             () = stop_requested(&mut self.commands, progress) => return End::Done,
         };
@@ -196,9 +209,12 @@ impl HostTask {
             Ok(placed) => placed,
             Err(failure) => return End::Failed(failure),
         };
-        let mut session = match AgentSession::start(transport, &agent).await {
-            Ok(session) => session,
-            Err(failure) => return lost_or_failed(failure),
+        let mut session = tokio::select! {
+            started = AgentSession::start(transport, &agent) => match started {
+                Ok(session) => session,
+                Err(failure) => return lost_or_failed(failure),
+            },
+            () = stop_requested(&mut self.commands, progress) => return End::Done,
         };
         let addresses = Addresses { host: placed.advertise, seed: placed.seed };
         session.send(ToAgent::Job(placed.job)).await;
@@ -215,17 +231,15 @@ impl HostTask {
         progress: &mut Progress,
         addresses: &Addresses,
     ) -> End {
-        let mut ping = tokio::time::interval(self.plan.lease() / 3);
-        let mut moved = Instant::now();
+        let mut ping = tokio::time::interval((self.plan.lease() / 3).min(vigil::PING));
+        let mut vigil = Vigil::new(Instant::now());
         let mut stop_deadline: Option<Instant> = None;
         loop {
-            let silence = stop_deadline.unwrap_or(moved + patience(progress.state));
+            let give_up = stop_deadline.unwrap_or_else(Instant::now);
             tokio::select! {
                 message = session.receive() => match message {
                     Ok(Some(message)) => {
-                        if moves(&message, progress) {
-                            moved = Instant::now();
-                        }
+                        vigil.heard(&message, Instant::now());
                         if let Some(end) = self.agent_said(message, session, progress, addresses).await {
                             return end;
                         }
@@ -240,20 +254,52 @@ impl HostTask {
                         stop_deadline = Some(Instant::now() + STOP_TIMEOUT);
                     }
                     Some(command) => {
-                        moved = Instant::now();
+                        if let Command::Start(_) = command {
+                            vigil.started(Instant::now());
+                        }
                         self.obey(command, session, progress).await;
                     }
                     // The dispatcher is gone: closing the channel makes the agent stop.
                     None => return End::Done,
                 },
-                _ = ping.tick() => session.send(ToAgent::Ping).await,
-                () = transport.closed() => return self.last_messages(session, progress, addresses).await,
-                () = tokio::time::sleep_until(silence), if stop_deadline.is_some() || works(progress) => {
+                _ = ping.tick() => {
+                    session.send(ToAgent::Ping).await;
+                    if let Some(end) = self.look_after(&mut vigil, progress, addresses).await
+                        && stop_deadline.is_none()
+                    {
+                        return end;
+                    }
+                }
+                () = transport.closed() => {
                     if stop_deadline.is_some() {
                         return End::Done;
                     }
-                    return End::Failed(out_of_patience(progress.state, addresses));
+                    return self.last_messages(session, progress, addresses).await;
                 }
+                () = tokio::time::sleep_until(give_up), if stop_deadline.is_some() => return End::Done,
+            }
+        }
+    }
+
+    /// Acts on what the vigil sees; the end, if the host is to be given up.
+    async fn look_after(&self, vigil: &mut Vigil, progress: &Progress, addresses: &Addresses) -> Option<End> {
+        let controller = addresses.controller();
+        match vigil.concern(progress.state, Instant::now())? {
+            Concern::Lonely => {
+                let message = format!("no connection to {controller} or any other host for {} s", vigil::LONELY.as_secs());
+                let warning = FromAgent::Warning { message, hint: Some(ADDRESS_HINT.to_owned()) };
+                self.report(Report::Agent(Box::new(warning))).await;
+                None
+            }
+            Concern::Silent(limit) => {
+                let message = format!("the agent has said nothing for {} s", limit.as_secs());
+                let hint = "the host hangs or is overloaded: look at its load and its disks";
+                Some(End::Failed(failed(progress.state, message).with_hint(hint)))
+            }
+            Concern::Stalled(limit) => {
+                let minutes = limit.as_secs() / 60;
+                let message = format!("no data from {controller} or any other host for {minutes} minutes");
+                Some(End::Failed(failed(progress.state, message).with_hint(ADDRESS_HINT)))
             }
         }
     }
@@ -273,7 +319,6 @@ impl HostTask {
             Command::Start(peers) => {
                 progress.state = HostState::Downloading;
                 progress.started = Some(peers.clone());
-                progress.connected_at = Some(Instant::now());
                 session.send(ToAgent::Start { peers }).await;
             }
             Command::Activate => {
@@ -295,6 +340,8 @@ impl HostTask {
     ) -> Option<End> {
         match message {
             FromAgent::Prepared { port, .. } => {
+                // The new connection has got as far as the lost one: a later loss is another one.
+                progress.lost_at = None;
                 let address = addresses.host.zip(port).map(|(ip, port)| PeerAddr((ip, port).into()));
                 self.report(Report::Prepared { address, seed: addresses.seed }).await;
                 if let Some(peers) = progress.started.clone() {
@@ -310,7 +357,6 @@ impl HostTask {
                 failure.kind = FailureKind::Failed;
                 return Some(End::Failed(failure));
             }
-            FromAgent::Progress(TransferProgress { peers, .. }) => self.look_for_loneliness(peers, progress, addresses).await,
             FromAgent::State { state } if state < HostState::Staged => progress.state = state,
             FromAgent::Staged { .. } => progress.state = HostState::Staged,
             FromAgent::Activated { .. } => progress.state = HostState::Checking,
@@ -320,21 +366,6 @@ impl HostTask {
         }
         self.report(Report::Agent(Box::new(message))).await;
         None
-    }
-
-    /// Tells the operator once if the host can reach nobody: the run may have to wait for a long time otherwise.
-    async fn look_for_loneliness(&self, peers: u32, progress: &mut Progress, addresses: &Addresses) {
-        if peers > 0 {
-            progress.connected_at = progress.connected_at.map(|_| Instant::now());
-            return;
-        }
-        if progress.state == HostState::Downloading && progress.connected_at.is_some_and(|at| at.elapsed() > LONELY) {
-            progress.connected_at = None;
-            let seconds = LONELY.as_secs();
-            let message = format!("no connection to {} or any other host for {seconds} s", addresses.controller());
-            let warning = FromAgent::Warning { message, hint: Some(ADDRESS_HINT.to_owned()) };
-            self.report(Report::Agent(Box::new(warning))).await;
-        }
     }
 }
 
@@ -346,42 +377,6 @@ impl Addresses {
     fn controller(&self) -> String {
         self.seed.map_or_else(|| "the controller".to_owned(), |seed| format!("the controller at {}", seed.0))
     }
-}
-
-/// How long a state may last without a sign of progress.
-fn patience(state: HostState) -> Duration {
-    match state {
-        HostState::Downloading | HostState::Backfilling => TRANSFER_PATIENCE,
-        _ => WORK_PATIENCE,
-    }
-}
-
-fn out_of_patience(state: HostState, addresses: &Addresses) -> HostFailure {
-    let minutes = patience(state).as_secs() / 60;
-    let failure = failed(state, format!("no progress for {minutes} minutes"));
-    match state {
-        HostState::Downloading | HostState::Backfilling => {
-            let message = format!("no data from {} or any other host for {minutes} minutes", addresses.controller());
-            HostFailure { message, ..failure }.with_hint(ADDRESS_HINT)
-        }
-        _ => failure,
-    }
-}
-
-/// True if the message shows that the host gets on: progress counts only if something new has arrived.
-fn moves(message: &FromAgent, progress: &mut Progress) -> bool {
-    let transfer = match message {
-        FromAgent::Progress(transfer) => transfer,
-        FromAgent::Alive => return false,
-        _ => return true,
-    };
-    let before = std::mem::replace(&mut progress.received, transfer.bytes.received());
-    transfer.bytes.received() != before
-}
-
-/// True while the next move is the host's: a staged or finished host waits for the controller.
-fn works(progress: &Progress) -> bool {
-    !(progress.state == HostState::Staged || progress.state.is_final())
 }
 
 /// Waits for a stop while there is no agent to pass it to; notes a start for later.

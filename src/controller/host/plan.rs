@@ -2,7 +2,11 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::super::{push::ReadyAgent, seed::SeedAddresses, transport::Transport};
+use super::super::{
+    push::{ReadyAgent, is_link_local},
+    seed::SeedAddresses,
+    transport::Transport,
+};
 use crate::{
     inventory::{Connection, HostEntry},
     model::{AppName, FailureKind, HostFailure, HostState, Manifest, ReleaseId, RunId},
@@ -136,7 +140,8 @@ impl Placement {
 fn advertised_address(host: &HostEntry, agent: &ReadyAgent, transport: &Transport) -> Option<IpAddr> {
     let local = || (host.connection == Connection::Local).then_some(IpAddr::from([127, 0, 0, 1]));
     let from_ssh = agent.ssh_ends.map(|(_, host)| host);
-    host.advertise.or(from_ssh).or_else(|| transport.remote_ip()).or_else(local)
+    let from_here = || transport.remote_ip().filter(|ip| !is_link_local(*ip));
+    host.advertise.or(from_ssh).or_else(from_here).or_else(local)
 }
 
 fn whole_seconds(duration: Duration) -> u32 {

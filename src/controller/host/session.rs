@@ -146,7 +146,10 @@ impl AgentSession {
         };
         let mut failure = HostFailure::new(kind, during, message);
         if during >= HostState::Activating {
-            failure = failure.with_hint("look with `fleetdrop status`: an unconfirmed switch reverts by itself");
+            failure = failure.with_hint(
+                "look with `fleetdrop status`: an agent that lives undoes an unconfirmed switch; where it died, the next deploy or \
+                 rollback there does",
+            );
         }
         failure.log_tail = log_tail;
         failure

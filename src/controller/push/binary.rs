@@ -7,7 +7,7 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 
 use crate::{
     artifact::{ArtifactError, sha256_file},
@@ -16,6 +16,9 @@ use crate::{
 
 /// Size in bytes above which a binary is compressed fast: an executable with debug information, on its way to few hosts.
 const BIG_BINARY: u64 = 16 << 20;
+
+/// How many hosts are pushed to at the same time.
+const PUSHES: usize = 16;
 
 /// Says why there is no agent for a host.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -61,6 +64,7 @@ pub struct AgentFinder {
     agent_dir: Option<PathBuf>,
     own_executable: PathBuf,
     found: OnceCell<Vec<Arc<AgentBinary>>>,
+    pushes: Semaphore,
 }
 
 /// One agent binary for one architecture.
@@ -77,12 +81,18 @@ pub(super) struct AgentBinary {
 impl AgentFinder {
     /// Makes a finder; nothing is read yet.
     pub fn new(agent_dir: Option<PathBuf>, own_executable: PathBuf) -> Self {
-        Self { agent_dir, own_executable, found: OnceCell::new() }
+        Self { agent_dir, own_executable, found: OnceCell::new(), pushes: Semaphore::new(PUSHES) }
     }
 
     /// Returns true if hosts of the controller's own kind get the controller's executable, for want of an agent.
     pub async fn uses_own_executable(&self) -> Result<bool, AgentFinderError> {
         Ok(self.available().await?.iter().any(|agent| agent.is_controller))
+    }
+
+    /// Waits until few enough pushes are going on. All at once, on a slow uplink, none would be done for a long time.
+    pub(super) async fn push_turn(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.pushes.acquire().await.ok()
     }
 
     /// Returns every agent there is, hashed.

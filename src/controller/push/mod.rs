@@ -10,6 +10,7 @@ mod script;
 use std::{net::IpAddr, time::Duration};
 
 pub use binary::{AgentFinder, AgentFinderError};
+pub(in crate::controller) use script::is_link_local;
 use script::{Facts, Found};
 
 use super::transport::{Output, Transport, shell_quote};
@@ -20,7 +21,7 @@ use crate::{
 
 /// How long the probe may take, and how long the push.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
-const PUSH_TIMEOUT: Duration = Duration::from_secs(600);
+const PUSH_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The line after which an agent's stdout is its own: a login shell may print something before it.
 pub(in crate::controller) const AGENT_MARKER: &str = "FLEETDROP-AGENT-STARTS";
@@ -63,7 +64,10 @@ pub(in crate::controller) async fn ensure_agent(
     })?;
     let (path, pushed) = match &facts.found {
         Found::Agent(path) => (path.clone(), false),
-        Found::Directory(directory) => (push(transport, &prefix, &agent, directory, facts.has_gzip).await?, true),
+        Found::Directory(directory) => {
+            let _turn = finder.push_turn().await;
+            (push(transport, &prefix, &agent, directory, facts.has_gzip).await?, true)
+        }
         Found::Nothing(refused) => {
             return Err(failed(format!("no directory for the agent: {}", refused.join("; ")))
                 .with_hint("choose a directory on the host that can be written and executed from with --cache"));

@@ -19,8 +19,10 @@ const BEGIN: &str = "FLEETDROP-PROBE-BEGIN";
 const END: &str = "FLEETDROP-PROBE-END";
 
 /// A shell function `sum FILE` that prints a SHA-256 with whatever is there, or nothing.
-const SUM: &str = "sum() { s=$( { sha256sum \"$1\" || shasum -a 256 \"$1\" || openssl dgst -r -sha256 \"$1\"; } 2>/dev/null ); \
-                   s=${s%% *}; printf %s \"${s#\\\\}\"; }";
+///
+/// No backslashes: fish, as a login shell, takes a pair of them for one even between single quotes.
+const SUM: &str = "sum() { s=$( { sha256sum < \"$1\" || shasum -a 256 < \"$1\" || openssl dgst -r -sha256 < \"$1\"; } 2>/dev/null ); \
+                   printf %s \"${s%% *}\"; }";
 
 /// What is there of the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,15 +81,20 @@ done
 umask 077
 for dir in {directories}; do
   case $dir in /*) ;; *) continue ;; esac
-  if ! why=$(mkdir -p "$dir/agent/$want" 2>&1); then echo "refused=$dir: $why"; continue; fi
-  if [ -L "$dir" ] || [ ! -O "$dir" ]; then echo "refused=$dir belongs to another user"; continue; fi
+  made=
+  if [ -L "$dir" ]; then echo "refused=$dir is a symlink"; continue; fi
+  if [ -e "$dir" ]; then
+    if [ ! -O "$dir" ]; then echo "refused=$dir belongs to another user"; continue; fi
+  else
+    made=$dir
+  fi
+  undo() {{ rm -f "$test"; rmdir "$dir/agent/$want" "$dir/agent" $made 2>/dev/null; }}
   test="$dir/agent/$want/.test-$$"
+  if ! why=$(mkdir -p "$dir/agent/$want" 2>&1); then undo; echo "refused=$dir: $why"; continue; fi
   if ! why=$( (printf '#!/bin/sh\nexit 0\n' > "$test" && chmod 700 "$test") 2>&1); then
-    rm -f "$test"; echo "refused=$dir: $why"; continue
+    undo; echo "refused=$dir: $why"; continue
   fi
-  if ! "$test" 2>/dev/null; then
-    rm -f "$test"; rmdir "$dir/agent/$want" 2>/dev/null; echo "refused=$dir: mounted noexec"; continue
-  fi
+  if ! "$test" 2>/dev/null; then undo; echo "refused=$dir: mounted noexec"; continue; fi
   rm -f "$test"; echo "directory=$dir/agent/$want"; break
 done
 echo {END}
@@ -107,9 +114,10 @@ pub(super) fn install(agent: &AgentBinary, directory: &str, gzipped: bool) -> St
          have=$(sum \"$t\"); \
          if [ -z \"$have\" ]; then [ \"$(wc -c < \"$t\")\" -eq {size} ] || exit {WRONG_DIGEST}; \
          else [ \"$have\" = {digest} ] || exit {WRONG_DIGEST}; fi; \
+         \"$t\" {version} >/dev/null || exit {DOES_NOT_RUN}; \
          mv -f \"$t\" \"$d/fleetdrop-agent\" || exit {WRITE_FAILED}; \
-         \"$d/fleetdrop-agent\" {version} >/dev/null || exit {DOES_NOT_RUN}; \
-         cd \"$d/..\" && ls -1t | tail -n +{first_old} | while read -r old; do rm -rf \"./$old\"; done; exit 0",
+         cd \"$d/..\" && ls -1t | grep -E -x \"[0-9a-f]{{64}}\" | tail -n +{first_old} | \
+         while read -r old; do rm -f \"./$old/fleetdrop-agent\"; rmdir \"./$old\"; done; exit 0",
         size = agent.size,
         digest = agent.digest,
         version = version.join(" "),
@@ -152,13 +160,21 @@ impl Facts {
     }
 }
 
-/// Reads `$SSH_CONNECTION`: client address, client port, server address, server port. Link-local zones are dropped.
+/// Reads `$SSH_CONNECTION`: client address, client port, server address, server port. Link-local addresses mean something on one
+/// link only and are no addresses to give to others.
 fn parse_ends(text: &str) -> Option<(IpAddr, IpAddr)> {
-    let mut words = text.split_ascii_whitespace();
-    let mut address = || words.next()?.split('%').next()?.parse().ok();
-    let client = address()?;
-    let _port: Option<IpAddr> = address();
-    Some((client, address()?))
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    let [client, _, host, _] = words[..] else { return None };
+    let address = |word: &str| word.parse().ok().filter(|ip| !is_link_local(*ip));
+    Some((address(client)?, address(host)?))
+}
+
+/// True for addresses that are only valid on one link (RFC 4291, RFC 3927).
+pub(in crate::controller) fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
 }
 
 #[cfg(test)]
@@ -174,14 +190,37 @@ mod tests {
     #[test]
     fn facts_are_found_behind_a_login_banner() {
         let stdout = format!(
-            "Welcome!\n{BEGIN}\nos=Linux\narch=x86_64\nuid=0\nends=fe80::1%eth0 5022 10.0.0.7 22\ngzip=yes\nrefused=/a: no\n{END}\nbye"
+            "Welcome!\n{BEGIN}\nos=Linux\narch=x86_64\nuid=0\nends=2001:db8::5 5022 10.0.0.7 22\ngzip=yes\nrefused=/a: no\n{END}\nbye"
         );
         let facts = Facts::parse(&stdout).unwrap();
         assert_eq!((facts.os.as_str(), facts.arch.as_str(), facts.uid, facts.has_gzip), ("Linux", "x86_64", 0, true));
-        assert_eq!(facts.ssh_ends, Some(("fe80::1".parse().unwrap(), "10.0.0.7".parse().unwrap())));
+        assert_eq!(facts.ssh_ends, Some(("2001:db8::5".parse().unwrap(), "10.0.0.7".parse().unwrap())));
         assert_eq!(facts.found, Found::Nothing(vec!["/a: no".into()]));
         assert_eq!(Facts::parse("sorry"), None);
-        assert_eq!(parse_ends(""), None);
+        for none in ["", "fe80::1%eth0 5022 fe80::2%eth0 22", "10.0.0.1 5 10.0.0.2", "x 1 y 2"] {
+            assert_eq!(parse_ends(none), None, "{none}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_login_shell_gets_has_no_backslash_pairs_and_only_agents_are_pruned() {
+        let (bin, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let agent = agent_in(bin.path(), "#!/bin/sh\nexit 0\n").await;
+        let base = cache.path().join("agent");
+        let directory = base.join(agent.digest.to_string());
+        std::fs::create_dir_all(&directory).unwrap();
+        for number in 0..8 {
+            std::fs::create_dir_all(base.join(format!("{number:064x}"))).unwrap();
+        }
+        for foreign in ["another-program", "x", "y", "z", "w"] {
+            std::fs::create_dir_all(base.join(foreign)).unwrap();
+        }
+        let command = install(&agent, directory.to_str().unwrap(), false);
+        assert!(!command.contains(r"\\"), "{command}");
+        let output = shell(&command, &agent.plain().await.unwrap());
+        assert!(output.status.success(), "{output:?}");
+        assert!(directory.join("fleetdrop-agent").is_file());
+        assert_eq!(std::fs::read_dir(&base).unwrap().count(), KEPT_AGENTS as usize + 5, "four agents and what is not ours");
     }
 
     fn shell(command: &str, input: &[u8]) -> std::process::Output {
