@@ -97,7 +97,7 @@ async fn stage<E: Engine>(
     metainfo: Arc<Metainfo>,
     work: &mut Work,
 ) -> Result<(), Halt> {
-    let size = job.manifest.size;
+    let (size, pieces) = (job.manifest.size, metainfo.piece_count());
     let mut port = None;
     if !work.there {
         match start_engine(session, engine, job, metainfo, work).await {
@@ -117,7 +117,7 @@ async fn stage<E: Engine>(
     };
     session.add_peers(job.seed.into_iter().chain(peers).collect()).await;
     if !work.there {
-        let blob = obtain(session, job, work).await?;
+        let blob = obtain(session, job, pieces, work).await?;
         unpack(session, job, work, blob).await?;
     }
     session.during = HostState::Staged;
@@ -170,13 +170,16 @@ async fn launch<E: Engine>(engine: &E, config: EngineConfig) -> Result<EngineHan
 
 /// Waits for the transfer and opens the gate. A blob from the cache has passed it in the preflight; if the engine wrote to it, it
 /// has to pass it again.
-async fn obtain(session: &mut Session, job: &DeployJob, work: &mut Work) -> Result<VerifiedBlob, Halt> {
+async fn obtain(session: &mut Session, job: &DeployJob, pieces: u32, work: &mut Work) -> Result<VerifiedBlob, Halt> {
     let path = match &work.blob {
         Some(blob) => blob.path().to_owned(),
         None => work.held.root.partial(&job.manifest.digest),
     };
     if work.blob.is_none() {
         session.enter(HostState::Downloading).await;
+        session.pieces(pieces).await?;
+        // What is left of it, the flush to the disk, brings no bytes and may take long.
+        session.enter(HostState::Verifying).await;
     }
     session.transfer().await?;
     session.engine_is_optional();
@@ -186,7 +189,9 @@ async fn obtain(session: &mut Session, job: &DeployJob, work: &mut Work) -> Resu
     {
         return Ok(blob);
     }
-    session.enter(HostState::Verifying).await;
+    if session.during != HostState::Verifying {
+        session.enter(HostState::Verifying).await;
+    }
     let (digest, size) = (job.manifest.digest, job.manifest.size);
     session
         .blocking(move |cancel| {
@@ -220,7 +225,7 @@ async fn unpack(session: &mut Session, job: &Arc<DeployJob>, work: &mut Work, bl
                 replaced: None,
             };
             releases::complete(&root, &record)?;
-            let adopted = store.map_or(Ok(false), |store| store.adopt(&mut blob, false, clock.now()));
+            let adopted = store.map_or(Ok(false), |store| store.adopt(&mut blob, None, clock.now()));
             Ok((blob, adopted.err().map(|error| chain(&error))))
         })
         .await?;
@@ -280,7 +285,7 @@ fn tidy(job: &DeployJob, work: &mut Work, env: &AgentEnv, cancel: &Cancel) -> Ve
     }
     if let Some(store) = work.store.take()
         && !cancel.is_set()
-        && let Err(error) = fill(&store, job, work, env)
+        && let Err(error) = fill(&store, job, work, env, cancel)
     {
         notices.push(format!("the cache is not in order: {}", chain(&error)));
     }
@@ -302,9 +307,12 @@ fn prune(root: &Root, job: &DeployJob, work: &Work, cancel: &Cancel) -> Result<V
     Ok(gone)
 }
 
-fn fill(store: &Store, job: &DeployJob, work: &mut Work, env: &AgentEnv) -> Result<(), disk::DiskError> {
+fn fill(store: &Store, job: &DeployJob, work: &mut Work, env: &AgentEnv, cancel: &Cancel) -> Result<(), disk::DiskError> {
     if let Some(blob) = &mut work.blob {
-        store.adopt(blob, true, env.clock.now())?;
+        store.adopt(blob, Some(&|| cancel.is_set()), env.clock.now())?;
+    }
+    if cancel.is_set() {
+        return Ok(());
     }
     let gone = store.evict(job.cache_limit, &job.manifest.digest, env.clock.now())?;
     if gone > 0 {

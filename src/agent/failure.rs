@@ -99,9 +99,10 @@ impl JobError {
         matches!(self.io().map(io::Error::kind), Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 
-    /// True if an address to listen on is not one of the host's.
+    /// True if an address to listen on is not one of the host's, or cannot be without saying which interface: binding a
+    /// link-local IPv6 address without its zone is "invalid argument".
     pub(crate) fn is_foreign_address(&self) -> bool {
-        self.io().map(io::Error::kind) == Some(io::ErrorKind::AddrNotAvailable)
+        matches!(self.io().map(io::Error::kind), Some(io::ErrorKind::AddrNotAvailable | io::ErrorKind::InvalidInput))
     }
 
     fn hint(&self) -> Option<String> {
@@ -195,6 +196,16 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 mod tests {
     use super::*;
     use crate::agent::disk::At as _;
+
+    #[test]
+    fn an_address_that_cannot_be_bound_here_is_foreign() {
+        // Documentation addresses (RFC 5737), and a link-local one without its zone.
+        for address in ["192.0.2.1:0", "[fe80::1]:0"] {
+            let source = std::net::TcpListener::bind(address).unwrap_err();
+            let error = JobError::Engine(EngineError::Io { what: format!("cannot listen on {address}"), source });
+            assert!(error.is_foreign_address(), "{}", chain(&error));
+        }
+    }
 
     #[test]
     fn a_full_disk_is_told_with_path_numbers_and_hint() {

@@ -5,7 +5,7 @@
 //! | `entry` | the process: arguments, log, signals, runtime |
 //! | `session` | one conversation with the controller: who may say what when, and how it ends |
 //! | `link` | the channel: frames in and out, the lease |
-//! | `deploy`, `rollback`, `status` | the three jobs, step by step |
+//! | `deploy`, `rollback`, `recovery`, `status` | the four jobs, step by step |
 //! | `preflight` | what is checked before a deploy moves a byte |
 //! | `switch`, `activation`, `journal` | the switch of `current`: crash-safe, confirmed or reverted |
 //! | `releases`, `store`, `lock`, `root` | what lies on the disk and how it is found |
@@ -27,6 +27,7 @@ mod journal;
 mod link;
 mod lock;
 mod preflight;
+mod recovery;
 mod releases;
 mod rollback;
 mod root;

@@ -10,7 +10,7 @@ use super::{
     activation::{self, Recovered},
     disk,
     failure::{JobError, chain},
-    lock::{DeployLock, Holder},
+    lock::{DeployLock, Holder, Predecessor},
     releases::{self, Current, Release},
     root::{self, Root},
     session::Cancel,
@@ -18,7 +18,7 @@ use super::{
     store::{Store, UnverifiedBlob, VerifiedBlob, VerifyError},
 };
 use crate::{
-    model::{Manifest, ReleaseId, RunId},
+    model::{Manifest, ReleaseId},
     wire::DeployJob,
 };
 
@@ -44,6 +44,8 @@ pub(crate) struct Held {
     pub(crate) root: Root,
     /// The lock, released when this is dropped.
     _lock: DeployLock,
+    /// What a dead agent had left undone.
+    pub(crate) recovered: Option<Recovered>,
     /// The live release.
     pub(crate) current: Option<ReleaseId>,
     /// The complete releases.
@@ -82,20 +84,18 @@ pub(crate) struct Work {
 }
 
 /// Takes the lock, then finishes or undoes what a dead agent left and looks at what is live.
-pub(crate) fn hold(root: Root, run: &RunId, env: &AgentEnv) -> Result<Held, JobError> {
-    let holder = Holder { run: run.clone(), pid: std::process::id(), since: env.clock.stamp() };
-    let lock = DeployLock::acquire(&root.lock(), &holder)?;
-    let mut notices = Vec::new();
-    if let Some(recovered) = activation::recover(&root, env.clock)? {
-        notices.push(recovery_notice(&recovered));
-    }
+pub(crate) fn hold(root: Root, predecessor: &Predecessor, env: &AgentEnv, cancel: &Cancel) -> Result<Held, JobError> {
+    let holder = Holder { run: predecessor.run.clone(), pid: std::process::id(), since: env.clock.stamp() };
+    let lock = DeployLock::acquire(&root.lock(), &holder, predecessor, &|| cancel.is_set())?;
+    let recovered = activation::recover(&root, env.clock)?;
+    let mut notices: Vec<Notice> = recovered.iter().map(recovery_notice).collect();
     let current = releases::current(&root)?;
     if let Current::Dangling(id) = &current {
         let message = format!("{} points to {id}, which is gone", root.current().display());
         notices.push(Notice::new(message, Some("nothing was live there; a revert would remove the symlink")));
     }
     let releases = releases::list(&root)?;
-    Ok(Held { root, _lock: lock, current: current.live(), releases, notices })
+    Ok(Held { root, _lock: lock, recovered, current: current.live(), releases, notices })
 }
 
 fn recovery_notice(recovered: &Recovered) -> Notice {
@@ -120,7 +120,8 @@ pub(crate) fn deploy(job: &DeployJob, env: &AgentEnv, cancel: &Cancel) -> Result
     check_job(job)?;
     let root = Root::new(&job.deploy_to, env.home.as_deref())?;
     root.prepare(env.uid)?;
-    let mut held = hold(root, &job.run, env)?;
+    let predecessor = Predecessor { run: job.run.clone(), process: job.replaces };
+    let mut held = hold(root, &predecessor, env, cancel)?;
     if let Some(current) = held.current.clone()
         && is_confirmed(&held.releases, &current, &job.manifest)
     {

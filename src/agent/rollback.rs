@@ -4,10 +4,11 @@ use super::{
     AgentEnv,
     activation::Staged,
     failure::JobError,
+    lock::Predecessor,
     preflight::{self, Held},
     releases,
     root::{Root, RootError, check_trust},
-    session::{Halt, Session},
+    session::{Cancel, Halt, Session},
     switch::{self, Unswitched},
 };
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
 pub(crate) async fn rollback(session: &mut Session, job: RollbackJob) -> Result<(), Halt> {
     session.during = HostState::Preparing;
     let (asked, env) = (job.clone(), session.env.clone());
-    let (mut held, target) = session.blocking(move |_| prepare(&asked, &env)).await?;
+    let (mut held, target) = session.blocking(move |cancel| prepare(&asked, &env, cancel)).await?;
     for notice in std::mem::take(&mut held.notices) {
         session.warn(notice.message, notice.hint).await;
     }
@@ -47,7 +48,7 @@ pub(crate) async fn rollback(session: &mut Session, job: RollbackJob) -> Result<
 }
 
 /// Takes the lock and finds the release to go to.
-fn prepare(job: &RollbackJob, env: &AgentEnv) -> Result<(Held, ReleaseId), JobError> {
+fn prepare(job: &RollbackJob, env: &AgentEnv, cancel: &Cancel) -> Result<(Held, ReleaseId), JobError> {
     let root = Root::new(&job.deploy_to, env.home.as_deref())?;
     check_trust(root.path(), env.uid)?;
     if !root.releases().is_dir() {
@@ -59,7 +60,8 @@ fn prepare(job: &RollbackJob, env: &AgentEnv) -> Result<(Held, ReleaseId), JobEr
         .into());
     }
     root.prepare(env.uid)?;
-    let held = preflight::hold(root, &job.run, env)?;
+    let predecessor = Predecessor { run: job.run.clone(), process: job.replaces };
+    let held = preflight::hold(root, &predecessor, env, cancel)?;
     let target = match &job.to {
         Some(id) if held.releases.iter().any(|release| release.id == *id) => id.clone(),
         Some(id) => {

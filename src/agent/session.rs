@@ -21,7 +21,8 @@ use super::{
     AgentEnv, deploy,
     failure::JobError,
     link::{Heard, Link},
-    rollback, status,
+    lock::Predecessor,
+    recovery, rollback, status,
 };
 use crate::{
     model::{ByteCounts, HostState},
@@ -148,6 +149,9 @@ impl Session {
                 rollback::rollback(self, job).await
             }
             ToAgent::Job(Job::Status { deploy_to }) => status::status(self, deploy_to).await,
+            ToAgent::Job(Job::Recover { run, deploy_to, replaces }) => {
+                recovery::recover(self, Predecessor { run, process: replaces }, deploy_to).await
+            }
             other => Err(self.out_of_order(&other)),
         }
     }
@@ -310,11 +314,21 @@ impl Session {
         result
     }
 
-    /// Waits until the engine has everything. Without an engine nothing is awaited.
+    /// Waits until the engine has verified all `pieces`, which need not have reached the disk yet. Without an engine nothing
+    /// is awaited.
+    pub(crate) async fn pieces(&mut self, pieces: u32) -> Result<(), Halt> {
+        self.until(move |stats| stats.complete || stats.pieces_done >= pieces).await
+    }
+
+    /// Waits until the engine has everything on the disk. Without an engine nothing is awaited.
     pub(crate) async fn transfer(&mut self) -> Result<(), Halt> {
+        self.until(|stats| stats.complete).await
+    }
+
+    async fn until(&mut self, mut reached: impl FnMut(&TransferStats) -> bool) -> Result<(), Halt> {
         let Some(mut stats) = self.engine.as_ref().map(EngineHandle::stats) else { return Ok(()) };
         self.attend(async move {
-            if stats.wait_for(|stats| stats.complete).await.is_err() {
+            if stats.wait_for(|stats| reached(stats)).await.is_err() {
                 // The engine has ended: the session learns why and interrupts this.
                 std::future::pending::<()>().await;
             }
@@ -366,7 +380,8 @@ impl Session {
     fn tell_progress(&mut self) {
         let Some(stats) = self.stats() else { return };
         if stats != self.told {
-            let progress = TransferProgress { bytes: stats.bytes, rate: stats.rate, peers: stats.peers };
+            let TransferStats { bytes, payload, rate, peers, .. } = stats;
+            let progress = TransferProgress { bytes, payload, rate, peers };
             self.link.send_if_idle(FromAgent::Progress(progress));
             self.told = stats;
         }

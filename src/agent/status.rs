@@ -1,7 +1,6 @@
 //! What is on the host for one application. Changes nothing and holds no lock.
 
 use super::{
-    AgentEnv,
     failure::JobError,
     lock, releases,
     root::Root,
@@ -16,16 +15,16 @@ use crate::{
 pub(crate) async fn status(session: &mut Session, deploy_to: String) -> Result<(), Halt> {
     session.during = HostState::Preparing;
     let env = session.env.clone();
-    let status = session.blocking(move |_| read(&deploy_to, &env)).await?;
+    let status = session.blocking(move |_| read(&Root::new(&deploy_to, env.home.as_deref())?)).await?;
     session.tell(FromAgent::Status(status)).await;
     session.mark_settled();
     Ok(())
 }
 
-fn read(deploy_to: &str, env: &AgentEnv) -> Result<HostStatus, JobError> {
-    let root = Root::new(deploy_to, env.home.as_deref())?;
-    let current = releases::current(&root)?.live();
-    let releases = releases::list(&root)?;
+/// Looks at what is there.
+pub(crate) fn read(root: &Root) -> Result<HostStatus, JobError> {
+    let current = releases::current(root)?.live();
+    let releases = releases::list(root)?;
     let previous = current.as_ref().and_then(|current| releases::previous(&releases, current));
     let locked_by = match lock::holder(&root.lock()) {
         // Only its owner may look into the private directory; the rest of the status is worth having.

@@ -31,6 +31,12 @@ const INCOMING: &str = ".incoming-";
 /// How much is hashed between two looks at whether to stop, in bytes.
 const STEP: usize = 1 << 20;
 
+/// How much is copied and flushed between two looks at whether to stop, in bytes.
+const COPY_STEP: u64 = 32 << 20;
+
+/// Asked while something takes long; true ends it.
+type GiveUp<'a> = &'a dyn Fn() -> bool;
+
 /// Says why a blob did not become a verified one.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VerifyError {
@@ -163,10 +169,10 @@ impl Store {
         disk::remove_file(&self.path(digest))
     }
 
-    /// Moves a verified artifact into the cache: by a rename, or by a copy where the cache is on another file system and
-    /// `copy` allows that it takes long. Returns whether it is in the cache. What reads or serves the file through an open
-    /// descriptor is not disturbed.
-    pub(crate) fn adopt(&self, blob: &mut VerifiedBlob, copy: bool, now: SystemTime) -> Result<bool, DiskError> {
+    /// Moves a verified artifact into the cache: by a rename, or, where the cache is on another file system, by a copy, which
+    /// may take long: only with `copy`, which is asked again and again whether to give up. Returns whether it is in the cache.
+    /// What reads or serves the file through an open descriptor is not disturbed.
+    pub(crate) fn adopt(&self, blob: &mut VerifiedBlob, copy: Option<GiveUp<'_>>, now: SystemTime) -> Result<bool, DiskError> {
         let path = self.path(&blob.digest);
         if blob.path == path {
             return Ok(true);
@@ -175,9 +181,11 @@ impl Store {
         let _ = blob.file.set_times(FileTimes::new().set_modified(now));
         match fs::rename(&blob.path, &path) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices && !copy => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                self.copy_in(blob, &path)?;
+                let Some(give_up) = copy else { return Ok(false) };
+                if !self.copy_in(blob, &path, give_up)? {
+                    return Ok(false);
+                }
                 disk::remove_file(&blob.path)?;
             }
             Err(error) => return Err(error).at("move the artifact to", &path),
@@ -187,7 +195,8 @@ impl Store {
         Ok(true)
     }
 
-    fn copy_in(&self, blob: &VerifiedBlob, path: &Path) -> Result<(), DiskError> {
+    /// Copies the artifact to `path`; false if it gave up, with nothing left behind.
+    fn copy_in(&self, blob: &VerifiedBlob, path: &Path, give_up: GiveUp<'_>) -> Result<bool, DiskError> {
         let room = disk::room(&self.blobs)?;
         if room.free < blob.size {
             let text = format!("{} bytes are free, {} are needed", room.free, blob.size);
@@ -199,11 +208,23 @@ impl Store {
             let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
             // Locked like a blob in use, so that no other agent takes it for a leftover.
             let _ = to.try_lock_shared();
-            io::copy(&mut (&mut from).take(blob.size), &mut to)?;
+            let mut left = blob.size;
+            while left > 0 {
+                if give_up() {
+                    return Ok(false);
+                }
+                let step = io::copy(&mut (&mut from).take(COPY_STEP.min(left)), &mut to)?;
+                if step == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                // So that neither a step nor the end has more than this to flush.
+                to.sync_data()?;
+                left -= step;
+            }
             to.sync_all()?;
-            fs::rename(&temporary, path)
+            fs::rename(&temporary, path).map(|()| true)
         })();
-        if copied.is_err() {
+        if !matches!(copied, Ok(true)) {
             let _ = fs::remove_file(&temporary);
         }
         copied.at("copy the artifact to", path)
@@ -292,7 +313,7 @@ mod tests {
         let path = dir.path().join("partial");
         let mut blob = verified(&path, b"artifact");
         let serving = File::open(&path).unwrap();
-        store.adopt(&mut blob, true, SystemTime::now()).unwrap();
+        store.adopt(&mut blob, Some(&|| false), SystemTime::now()).unwrap();
         assert!(!path.exists());
         let mut read = String::new();
         (&serving).read_to_string(&mut read).unwrap();
@@ -302,16 +323,38 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_is_given_up_leaves_nothing_and_one_that_is_not_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("cache"), uid()).unwrap();
+        let bytes = vec![7; COPY_STEP as usize * 2 + 1];
+        let mut blob = verified(&dir.path().join("partial"), &bytes);
+        let target = store.path(&blob.digest);
+        let asked = std::cell::Cell::new(0);
+        let give_up = || {
+            asked.set(asked.get() + 1);
+            asked.get() > 2
+        };
+        assert!(!store.copy_in(&blob, &target, &give_up).unwrap());
+        assert_eq!(asked.get(), 3, "it went on after it was told to stop");
+        assert_eq!(disk::names(&store.blobs, 10).unwrap().len(), 0);
+        assert!(store.copy_in(&blob, &target, &|| false).unwrap());
+        assert!(fs::read(&target).unwrap() == bytes);
+        assert_eq!(disk::names(&store.blobs, 10).unwrap().len(), 1);
+        assert!(blob.path.exists(), "copying does not move");
+        assert!(store.adopt(&mut blob, None, SystemTime::now()).unwrap());
+    }
+
+    #[test]
     fn eviction_takes_the_oldest_first_and_neither_this_runs_blob_nor_one_in_use() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), uid()).unwrap();
         let bytes = |n: u8| vec![n; 8192];
         for n in 0..6 {
             let mut blob = verified(&dir.path().join("partial"), &bytes(n));
-            store.adopt(&mut blob, true, days_ago(u64::from(n))).unwrap();
+            store.adopt(&mut blob, Some(&|| false), days_ago(u64::from(n))).unwrap();
         }
         let mut old = verified(&dir.path().join("partial"), b"old");
-        store.adopt(&mut old, true, days_ago(40)).unwrap();
+        store.adopt(&mut old, Some(&|| false), days_ago(40)).unwrap();
         drop(old);
         let in_use = store.open_blob(&digest(&bytes(5)), days_ago(5)).unwrap().unwrap();
         store.evict(4 * 8192, &digest(&bytes(4)), SystemTime::now()).unwrap();

@@ -37,6 +37,19 @@ pub enum Job {
         /// The application's root; `~/` at the start means the agent's home directory.
         deploy_to: String,
     },
+    /// Finish or undo the switch that this run's agent left when it died, then exit. Answer: [`FromAgent::Reverted`] if that
+    /// agent's switch was undone now, else [`FromAgent::Status`], which tells what is live; [`FromAgent::Failed`] if the lock
+    /// is another's or the way back fails.
+    Recover {
+        /// The run whose agent died.
+        run: RunId,
+        /// The application's root; `~/` at the start means the agent's home directory.
+        deploy_to: String,
+        /// That agent's process, as in [`DeployJob::replaces`]. Its lock is waited for some seconds, also if it is dead: the
+        /// kernel takes its time to end a large process.
+        #[serde(default)]
+        replaces: Option<u32>,
+    },
 }
 
 /// Everything an agent needs for a deploy.
@@ -74,6 +87,10 @@ pub struct DeployJob {
     pub lease_seconds: u32,
     /// Seconds between activation and confirmation after which the host reverts.
     pub confirm_seconds: u32,
+    /// The process of this run's agent on this host whose connection was lost. If it still holds the lock, it is asked to end
+    /// and waited for; one that is not named here is another host entry for the same machine, and its lock stands.
+    #[serde(default)]
+    pub replaces: Option<u32>,
 }
 
 /// A switch back to a release that is already on the host.
@@ -89,6 +106,10 @@ pub struct RollbackJob {
     pub lease_seconds: u32,
     /// Seconds between activation and confirmation after which the host reverts.
     pub confirm_seconds: u32,
+    /// The process of this run's agent on this host whose connection was lost. If it still holds the lock, it is asked to end
+    /// and waited for; one that is not named here is another host entry for the same machine, and its lock stands.
+    #[serde(default)]
+    pub replaces: Option<u32>,
 }
 
 /// Why the controller stops an agent.
@@ -184,7 +205,7 @@ pub enum FromAgent {
     },
     /// The confirmation is journalled.
     Confirmed,
-    /// Went back to the previous release by itself.
+    /// Went back to the previous release by itself, or undid what a dead agent left ([`Job::Recover`]).
     Reverted {
         /// The release that is live again; none after a first deploy.
         #[serde(default)]
@@ -194,7 +215,7 @@ pub enum FromAgent {
     },
     /// The job failed; the old release is live and the agent exits.
     Failed(HostFailure),
-    /// Answer to [`Job::Status`].
+    /// Answer to [`Job::Status`] and [`Job::Recover`].
     Status(HostStatus),
     /// Answer to each [`ToAgent::Ping`], at once and also while the disk works: the agent's process runs. It tells nothing about
     /// how the job stands and may come between any two messages. Left out only while so many other messages wait to be read
@@ -215,6 +236,9 @@ pub enum FromAgent {
 pub struct TransferProgress {
     /// Verified bytes by source.
     pub bytes: ByteCounts,
+    /// All bytes of the artifact that arrived, verified or not: it moves also while one long piece is on its way.
+    #[serde(default)]
+    pub payload: u64,
     /// Received bytes a second over the last seconds.
     pub rate: u64,
     /// Connected peers.

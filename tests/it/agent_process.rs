@@ -4,7 +4,7 @@ use std::{path::Path, process::Stdio};
 
 use fleetdrop::{
     model::{HostFailure, HostState},
-    wire::{FromAgent, Job, StopReason, ToAgent},
+    wire::{DeployJob, FromAgent, Job, StopReason, ToAgent},
 };
 use rustix::process::Signal;
 use tokio::process::Command;
@@ -102,6 +102,74 @@ async fn a_signal_reverts_what_is_not_confirmed() {
         assert_eq!(agent.exit().await.code(), Some(1));
         assert_eq!(live(dir.path()), None);
     }
+}
+
+#[tokio::test]
+async fn a_ping_is_answered() {
+    let mut agent = Agent::start().await;
+    agent.tell(ToAgent::Ping).await;
+    assert!(matches!(agent.hear().await, Some(FromAgent::Alive)));
+}
+
+#[tokio::test]
+async fn an_agent_whose_connection_was_lost_makes_way_for_the_next_one_of_its_run_and_for_no_other() {
+    let dir = fast_dir();
+    let artifact = Seeded::new("shop.tar", &archive(b"1")).await;
+    let job = artifact.job(dir.path(), "r1");
+    let mut old = Agent::deploying(job.clone()).await;
+    old.until_activated().await;
+    // The machine is in the inventory twice: the controller has lost no agent there.
+    let mut twin = Agent::deploying(job.clone()).await;
+    let Some(FromAgent::Failed(failure)) = twin.answer().await else { panic!() };
+    assert!(failure.message.starts_with("another deploy works there: run "), "{failure:?}");
+    assert!(live(dir.path()).is_some());
+    // Its connection is gone, which nothing has told it yet.
+    let mut new = Agent::deploying(DeployJob { replaces: old.child.id(), ..job }).await;
+    assert!(matches!(new.answer().await, Some(FromAgent::Prepared { current: None, .. })));
+    assert!(matches!(old.answer().await, Some(FromAgent::Reverted { current: None, .. })));
+    assert_eq!(old.exit().await.code(), Some(1));
+    new.tell(ToAgent::Stop { reason: StopReason::Finished }).await;
+    assert_eq!(new.exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_recovery_follows_an_agent_that_was_killed_or_only_lost() {
+    let artifact = Seeded::new("shop.tar", &archive(b"1")).await;
+    for killed in [true, false] {
+        let dir = fast_dir();
+        let job = artifact.job(dir.path(), "r1");
+        let (run, deploy_to) = (job.run.clone(), job.deploy_to.clone());
+        let mut dead = Agent::deploying(job).await;
+        dead.until_activated().await;
+        let replaces = dead.child.id();
+        if killed {
+            dead.child.start_kill().unwrap();
+        }
+        let mut agent = Agent::start().await;
+        agent.tell(ToAgent::Job(Job::Recover { run, deploy_to, replaces })).await;
+        let answer = agent.answer().await;
+        // The one that still lives goes back by itself when it is asked to end.
+        let right = match answer {
+            Some(FromAgent::Reverted { current: None, .. }) => killed,
+            Some(FromAgent::Status(ref status)) => !killed && status.current.is_none(),
+            _ => false,
+        };
+        assert!(right, "killed: {killed}, {answer:?}");
+        assert_eq!(agent.exit().await.code(), Some(0));
+        assert_eq!(live(dir.path()), None);
+        dead.exit().await;
+    }
+}
+
+#[tokio::test]
+async fn a_link_local_address_to_advertise_is_listened_for_on_all() {
+    let dir = fast_dir();
+    let artifact = Seeded::new("shop.tar", &archive(b"1")).await;
+    let job = DeployJob { advertise: Some("fe80::1".parse().unwrap()), ..artifact.job(dir.path(), "r1") };
+    let mut agent = Agent::deploying(job).await;
+    let Some(FromAgent::Warning { message, .. }) = agent.hear().await else { panic!() };
+    assert_eq!(message, "fe80::1 is not an address of this host: listening on all of them");
+    assert!(matches!(agent.answer().await, Some(FromAgent::Prepared { port: Some(_), .. })));
 }
 
 #[tokio::test]

@@ -77,6 +77,7 @@ impl Seeded {
             controller_peers: vec![seed],
             lease_seconds: 30,
             confirm_seconds: 60,
+            replaces: None,
         }
     }
 }

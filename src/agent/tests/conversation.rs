@@ -285,6 +285,33 @@ async fn a_resumed_download_fetches_only_the_rest() {
 }
 
 #[tokio::test]
+async fn progress_is_told_though_no_piece_is_verified_yet() {
+    let host = Host { manner: Manner::Unverified, ..Host::new() };
+    let mut agent = host.deploying(&Artifact::version("1"), "r1").await;
+    agent.start().await;
+    let progress = loop {
+        if let FromAgent::Progress(progress) = agent.hear_any().await.unwrap()
+            && progress.payload > 0
+        {
+            break progress;
+        }
+    };
+    assert_eq!(progress.bytes.received(), 0);
+    agent.tell(ToAgent::Peers { peers: vec![super::support::peer()] }).await;
+    while !matches!(agent.hear_any().await.unwrap(), FromAgent::Progress(next) if next.payload > progress.payload) {}
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_host_that_only_has_to_flush_its_download_is_verifying() {
+    let host = Host { manner: Manner::NeverFlushed, ..Host::new() };
+    let mut agent = host.deploying(&Artifact::version("1"), "r1").await;
+    agent.start().await;
+    while !matches!(agent.hear_any().await.unwrap(), FromAgent::State { state: HostState::Verifying }) {}
+    assert_eq!(agent.stop().await, Ended::Orderly);
+}
+
+#[tokio::test]
 async fn a_host_keeps_uploading_after_confirmation_and_survives_its_engine() {
     let mut host = Host::new();
     host.manner = Manner::DiesLater;

@@ -257,6 +257,42 @@ async fn a_confirmed_host_stays_whatever_ends_the_conversation() {
 }
 
 #[tokio::test]
+async fn a_recovery_undoes_what_a_dead_agent_left_and_tells_what_is_live() {
+    let (host, two) = (Host::new(), Artifact::version("2"));
+    let job = host.deploy_job(&two, "r2");
+    let run = job.run.clone();
+    let recover = async || host.agent(&two, host.recovery(&run)).await.hear().await;
+    let FromAgent::Status(status) = recover().await else { panic!() };
+    assert_eq!((status.current, host.path("app").exists()), (None, false), "it made something");
+    host.deploy(&Artifact::version("1"), "r1").await;
+    let mut agent = host.agent(&two, Job::Deploy(Box::new(job))).await;
+    agent.until_staged().await;
+    agent.activate().await;
+    // Another agent of the run that is not known to be dead stays unharmed.
+    let FromAgent::Failed(failure) = recover().await else { panic!() };
+    assert!(failure.message.starts_with("another deploy works there: run "), "{failure:?}");
+    assert_eq!(host.live().as_deref(), Some("shop 2"));
+    agent.task.abort();
+    assert!(agent.task.await.unwrap_err().is_cancelled());
+    let FromAgent::Reverted { current, reason } = recover().await else { panic!() };
+    assert_eq!((current, reason.as_str()), (Some("r1".parse().unwrap()), "its agent died before it was confirmed"));
+    assert_eq!(host.live().as_deref(), Some("shop 1"));
+    let FromAgent::Status(status) = recover().await else { panic!() };
+    assert_eq!((status.current, status.locked_by), (Some("r1".parse().unwrap()), None), "there is nothing left to undo");
+}
+
+#[tokio::test]
+async fn a_recovery_leaves_a_confirmed_release_alone() {
+    let host = Host::new();
+    host.deploy(&Artifact::version("1"), "r1").await;
+    let mut agent = host.agent(&Artifact::version("1"), host.recovery(&"00000000000000ff".parse().unwrap())).await;
+    let FromAgent::Status(status) = agent.hear().await else { panic!() };
+    assert_eq!(status.current, Some("r1".parse().unwrap()));
+    assert_eq!(agent.ended().await, Ended::Orderly);
+    assert_eq!(host.live().as_deref(), Some("shop 1"));
+}
+
+#[tokio::test]
 async fn leftovers_of_dead_runs_are_removed_under_the_lock() {
     let host = Host::new();
     host.deploy(&Artifact::version("1"), "r1").await;

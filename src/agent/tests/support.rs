@@ -150,6 +150,7 @@ impl Host {
             controller_peers: Vec::new(),
             lease_seconds: self.lease_seconds,
             confirm_seconds: self.confirm_seconds,
+            replaces: None,
         }
     }
 
@@ -160,7 +161,12 @@ impl Host {
             to: to.map(|to| to.parse().unwrap()),
             lease_seconds: self.lease_seconds,
             confirm_seconds: self.confirm_seconds,
+            replaces: None,
         })
+    }
+
+    pub(super) fn recovery(&self, run: &RunId) -> Job {
+        Job::Recover { run: run.clone(), deploy_to: self.path("app").display().to_string(), replaces: None }
     }
 
     /// Starts an agent and sends it a job.

@@ -100,6 +100,7 @@ impl JobPlan {
                 to: plan.to.clone(),
                 lease_seconds: whole_seconds(plan.placement.lease),
                 confirm_seconds: whole_seconds(plan.placement.confirm),
+                replaces: None,
             }),
             Self::Deploy(plan) => {
                 let controller = plan.seed.controller_as_seen(agent.ssh_ends, transport.remote_ip());
@@ -120,6 +121,7 @@ impl JobPlan {
                     controller_peers: vec![seed],
                     lease_seconds: whole_seconds(plan.placement.lease),
                     confirm_seconds: whole_seconds(plan.placement.confirm),
+                    replaces: None,
                 }))
             }
         };
