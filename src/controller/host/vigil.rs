@@ -34,7 +34,7 @@ pub(super) enum Concern {
 pub(super) struct Vigil {
     heard: Instant,
     moved: Instant,
-    /// Bytes received when the transfer moved last.
+    /// Bytes received, verified or not, when the transfer moved last.
     received: u64,
     /// Since when it has no connection, while it should; none once the operator was told.
     alone: Option<Instant>,
@@ -58,7 +58,7 @@ impl Vigil {
         self.heard = now;
         match message {
             FromAgent::Progress(progress) => {
-                let received = progress.bytes.received();
+                let received = progress.payload;
                 if received != std::mem::replace(&mut self.received, received) {
                     self.moved = now;
                 }
@@ -92,11 +92,10 @@ impl Vigil {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::ByteCounts, wire::TransferProgress};
+    use crate::wire::TransferProgress;
 
     fn progress(received: u64, peers: u32) -> FromAgent {
-        let bytes = ByteCounts { from_peers: received, ..ByteCounts::default() };
-        FromAgent::Progress(TransferProgress { bytes, peers, rate: 0 })
+        FromAgent::Progress(TransferProgress { payload: received, peers, ..TransferProgress::default() })
     }
 
     #[test]
