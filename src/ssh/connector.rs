@@ -33,7 +33,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause before a retry.
 const MAX_PAUSE: Duration = Duration::from_secs(4);
 /// How long hosts behind a jump host that could not be reached share that answer.
-const BASTION_VERDICT: Duration = Duration::from_secs(60);
+const BASTION_VERDICT: Duration = Duration::from_secs(5);
 /// The longest chain of jump hosts, counting what their own configurations add.
 const MAX_DEPTH: usize = 8;
 

@@ -32,8 +32,10 @@ use crate::{
 
 /// How often a connection may break in one run.
 const LOSSES: u32 = 3;
-/// How long a broken connection is tried again beyond the time that the old agent may live: an sshd or a jump host may be restarting.
-const RECONNECT_MARGIN: Duration = Duration::from_secs(60);
+/// How long a host that was lost may stay away: an sshd or a jump host may be restarting.
+const AWAY: Duration = Duration::from_secs(20);
+/// How long a host that is back may refuse the job beyond the lease of the old agent, which may still hold the lock.
+const LOCK_MARGIN: Duration = Duration::from_secs(15);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long an agent may take to say hello, and to end after it was told to stop.
@@ -110,6 +112,23 @@ struct Progress {
     attempts: u32,
 }
 
+impl Progress {
+    /// True if a connection that broke is to be replaced: a few times a run, and not for a host that stays away.
+    fn may_reconnect(&mut self) -> bool {
+        if self.lost_at.is_some() {
+            return self.lost_within(AWAY);
+        }
+        self.losses += 1;
+        self.lost_at = Some(Instant::now());
+        self.attempts = 0;
+        self.losses <= LOSSES
+    }
+
+    fn lost_within(&self, limit: Duration) -> bool {
+        self.lost_at.is_some_and(|at| at.elapsed() < limit)
+    }
+}
+
 /// Where a host is told to find the others.
 struct Addresses {
     /// Where others reach it.
@@ -125,11 +144,13 @@ impl HostTask {
         loop {
             let (failure, is_news) = match self.attempt(&mut progress).await {
                 End::Done => return,
-                End::Lost(failure) if progress.state < HostState::Staged && self.may_reconnect(&mut progress) => {
+                End::Lost(failure) if progress.state < HostState::Staged && progress.may_reconnect() => {
                     (failure, progress.attempts == 0)
                 }
                 // The agent of the broken connection may still hold the lock.
-                End::Failed(failure) if progress.state == HostState::Preparing && self.lost_lately(&progress) => {
+                End::Failed(failure)
+                    if progress.state == HostState::Preparing && progress.lost_within(self.plan.lease() + LOCK_MARGIN) =>
+                {
                     (failure, false)
                 }
                 End::Failed(failure) | End::Lost(failure) => {
@@ -147,21 +168,6 @@ impl HostTask {
                 () = stop_requested(&mut self.commands, &mut progress) => return,
             }
         }
-    }
-
-    /// True if a connection that broke is to be replaced: a few times a run, each time for as long as the old agent may live.
-    fn may_reconnect(&self, progress: &mut Progress) -> bool {
-        if progress.lost_at.is_some() {
-            return self.lost_lately(progress);
-        }
-        progress.losses += 1;
-        progress.lost_at = Some(Instant::now());
-        progress.attempts = 0;
-        progress.losses <= LOSSES
-    }
-
-    fn lost_lately(&self, progress: &Progress) -> bool {
-        progress.lost_at.is_some_and(|at| at.elapsed() < self.plan.lease() + RECONNECT_MARGIN)
     }
 
     async fn report(&self, report: Report) {
