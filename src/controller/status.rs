@@ -61,7 +61,7 @@ async fn ask_over(
     transport: &Transport,
 ) -> Result<HostStatus, HostFailure> {
     let agent = ensure_agent(transport, &fleet.finder, host.r#become.as_ref(), plan.cache()).await?;
-    let placed = plan.place(host, &agent, transport)?;
+    let placed = plan.place(host, &agent, transport, None)?;
     let mut session = AgentSession::start(transport, &agent).await?;
     session.send(ToAgent::Job(placed.job)).await;
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer(&mut session)).await;

@@ -5,6 +5,7 @@
 //! transferred is kept; a stop reaches the host in whatever it is doing. Never decides whether a host may start or activate.
 
 mod plan;
+mod recovery;
 mod session;
 mod vigil;
 
@@ -20,7 +21,7 @@ pub(super) use session::AgentSession;
 use vigil::{Concern, Vigil};
 
 use super::{
-    push::{AgentFinder, ensure_agent},
+    push::{AgentFinder, ReadyAgent, ensure_agent},
     transport::Transport,
 };
 use crate::{
@@ -107,6 +108,8 @@ struct Progress {
     started: Option<Vec<PeerAddr>>,
     /// How often the connection broke.
     losses: u32,
+    /// The process id of the last agent, on the host.
+    agent: Option<u32>,
     /// When it broke, until a new one has got as far.
     lost_at: Option<Instant>,
     attempts: u32,
@@ -140,7 +143,8 @@ struct Addresses {
 impl HostTask {
     /// Runs the host's part of the run to its end.
     pub(super) async fn run(mut self) {
-        let mut progress = Progress { state: HostState::Queued, started: None, losses: 0, lost_at: None, attempts: 0 };
+        let mut progress =
+            Progress { state: HostState::Queued, started: None, losses: 0, agent: None, lost_at: None, attempts: 0 };
         loop {
             let (failure, is_news) = match self.attempt(&mut progress).await {
                 End::Done => return,
@@ -211,7 +215,7 @@ impl HostTask {
         if agent.pushed {
             self.report(Report::AgentPushed).await;
         }
-        let placed = match self.plan.place(&self.entry, &agent, transport) {
+        let placed = match self.plan.place(&self.entry, &agent, transport, progress.agent) {
             Ok(placed) => placed,
             Err(failure) => return End::Failed(failure),
         };
@@ -223,10 +227,18 @@ impl HostTask {
             () = stop_requested(&mut self.commands, progress) => return End::Done,
         };
         let addresses = Addresses { host: placed.advertise, seed: placed.seed };
+        let pid = session.pid();
+        progress.agent = Some(pid);
         session.send(ToAgent::Job(placed.job)).await;
         let end = self.relay(transport, &mut session, progress, &addresses).await;
+        let died = session.has_died();
         session.close().await;
-        end
+        match end {
+            End::Failed(failure) if died && (HostState::Activating..=HostState::Checking).contains(&progress.state) => {
+                self.recover(transport, &agent, pid, failure).await
+            }
+            end => end,
+        }
     }
 
     /// Carries messages both ways until the agent ends.

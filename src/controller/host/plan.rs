@@ -78,12 +78,24 @@ impl JobPlan {
         self.placement().cache.as_deref()
     }
 
-    /// Fills in what is this host's own. Fails if nothing says where the application lives.
+    /// Makes the job that undoes what a dead agent of this run left.
+    pub(in crate::controller) fn recovery(&self, host: &HostEntry, agent: &ReadyAgent, dead: u32) -> Option<Job> {
+        let run = match self {
+            Self::Deploy(plan) => plan.run.clone(),
+            Self::Rollback(plan) => plan.run.clone(),
+            Self::Status(_) => return None,
+        };
+        let deploy_to = self.placement().deploy_to(host, agent.is_root)?;
+        Some(Job::Recover { run, deploy_to, replaces: Some(dead) })
+    }
+
+    /// Fills in what is this host's own; `replaces` is the agent of a connection that broke. Fails if nothing says where the application lives.
     pub(in crate::controller) fn place(
         &self,
         host: &HostEntry,
         agent: &ReadyAgent,
         transport: &Transport,
+        replaces: Option<u32>,
     ) -> Result<PlacedJob, HostFailure> {
         let deploy_to = self.placement().deploy_to(host, agent.is_root).ok_or_else(|| {
             let message = "nothing says where the application lives on this host";
@@ -100,7 +112,7 @@ impl JobPlan {
                 to: plan.to.clone(),
                 lease_seconds: whole_seconds(plan.placement.lease),
                 confirm_seconds: whole_seconds(plan.placement.confirm),
-                replaces: None,
+                replaces,
             }),
             Self::Deploy(plan) => {
                 let controller = plan.seed.controller_as_seen(agent.ssh_ends, transport.remote_ip());
@@ -121,7 +133,7 @@ impl JobPlan {
                     controller_peers: vec![seed],
                     lease_seconds: whole_seconds(plan.placement.lease),
                     confirm_seconds: whole_seconds(plan.placement.confirm),
-                    replaces: None,
+                    replaces,
                 }))
             }
         };

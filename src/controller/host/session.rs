@@ -47,6 +47,8 @@ pub(in crate::controller) struct AgentSession {
     log_task: Option<JoinHandle<()>>,
     tasks: Vec<JoinHandle<()>>,
     exit: Option<BoxFuture<'static, Result<ExitStatus, SshError>>>,
+    pid: u32,
+    died: bool,
 }
 
 /// The last lines of an agent's log.
@@ -88,7 +90,18 @@ impl AgentSession {
             let failure = session.broken(&message).await;
             return Err(failure.with_hint("replace the agent in --agent-dir by the one built with this fleetdrop"));
         }
+        session.pid = hello.pid;
         Ok(session)
+    }
+
+    /// Returns the agent's process id on the host.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// True if the agent's process is known to have ended without being told to.
+    pub(super) fn has_died(&self) -> bool {
+        self.died
     }
 
     fn over(process: Process) -> Self {
@@ -98,7 +111,7 @@ impl AgentSession {
         let log = Arc::new(LogTail::default());
         let tasks = vec![tokio::spawn(write_all(stdin, to_write)), tokio::spawn(read_all(stdout, read))];
         let log_task = Some(tokio::spawn(keep_log(stderr, log.clone())));
-        Self { outbox: Some(outbox), inbox, log, log_task, tasks, exit: Some(exit) }
+        Self { outbox: Some(outbox), inbox, log, log_task, tasks, exit: Some(exit), pid: 0, died: false }
     }
 
     /// Queues a message. A host that has stopped reading is noticed by its silence, not here.
@@ -139,6 +152,7 @@ impl AgentSession {
             self.log_task = None;
         }
         let log_tail = self.log_tail();
+        self.died = matches!(status, Some(Ok(_)));
         let (kind, message) = match status {
             Some(Ok(status)) => (FailureKind::Failed, format!("the agent ended unexpectedly ({status})")),
             Some(Err(error)) => (lost_kind(during), format!("the connection was lost: {error}")),
