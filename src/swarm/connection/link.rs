@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::swarm::{
     Metainfo,
+    policy::PieceSet,
     protocol::{BLOCK, MAX_QUEUED_REQUESTS, Violation},
     storage::{CHUNK, Claim, lock},
 };
@@ -43,6 +44,10 @@ struct Asking {
     queue: u32,
     /// Blocks that may still come for requests taken back.
     stale: u32,
+    /// Blocks of refused pushes to cancel.
+    cancels: Vec<Request>,
+    /// Pieces of which a push was refused; none yet.
+    refused: Option<PieceSet>,
     /// The number of the next [`Wanted`].
     serial: u64,
 }
@@ -65,6 +70,20 @@ struct Wanted {
     claim: Option<Claim>,
 }
 
+impl Asking {
+    /// Returns that very request for a piece, if it still stands.
+    fn find(&mut self, piece: u32, serial: u64) -> Option<&mut Wanted> {
+        self.pieces.iter_mut().find(|asked| (asked.piece, asked.serial) == (piece, serial))
+    }
+}
+
+/// A piece whose request has ended with its last block.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// The right to write it, if it has several chunks.
+    pub(super) claim: Option<Claim>,
+}
+
 /// What the peer asks of us: blocks (begin, length) by piece.
 #[derive(Debug, Default)]
 struct Asked {
@@ -78,7 +97,15 @@ impl Link {
         Self {
             piece_length: meta.piece_length(),
             last: (last, meta.piece_size(last).unwrap_or(0)),
-            asking: Mutex::new(Asking { pieces: Vec::new(), outstanding: 0, queue: DEFAULT_QUEUE, stale: FORGIVEN, serial: 0 }),
+            asking: Mutex::new(Asking {
+                pieces: Vec::new(),
+                outstanding: 0,
+                queue: DEFAULT_QUEUE,
+                stale: FORGIVEN,
+                cancels: Vec::new(),
+                refused: None,
+                serial: 0,
+            }),
             asked: Mutex::default(),
             wake: Notify::new(),
         }
@@ -145,10 +172,28 @@ impl Link {
         Request::new(piece, begin, (self.size(piece) - begin).min(BLOCK))
     }
 
-    /// Counts an expected block; wakes the writer when there is room for more requests.
-    pub(super) fn block_came(&self, piece: u32) {
+    /// Takes a push back that has just begun: its blocks are cancelled, and those that come are forgiven. Only once a piece, so that
+    /// what is forgiven is bounded.
+    pub(super) fn refuse_push(&self, piece: u32) {
+        let blocks = self.size(piece).div_ceil(BLOCK);
         let mut asking = lock(&self.asking);
-        let Some(asked) = asking.pieces.iter_mut().find(|asked| asked.piece == piece) else { return };
+        if blocks == 0 || !asking.refused.get_or_insert_with(|| PieceSet::new(self.last.0 + 1)).insert(piece) {
+            return;
+        }
+        asking.stale += blocks;
+        asking.cancels.extend((0..blocks).map(|block| self.request(piece, block)));
+        self.wake.notify_one();
+    }
+
+    /// Returns the blocks of refused pushes to cancel.
+    pub(super) fn cancels(&self) -> Vec<Request> {
+        std::mem::take(&mut lock(&self.asking).cancels)
+    }
+
+    /// Counts an expected block; wakes the writer when there is room for more requests.
+    pub(super) fn block_came(&self, piece: u32, serial: u64) {
+        let mut asking = lock(&self.asking);
+        let Some(asked) = asking.find(piece, serial) else { return };
         asked.received += 1;
         if !asked.pushed {
             asking.outstanding = asking.outstanding.saturating_sub(1);
@@ -159,9 +204,9 @@ impl Link {
     }
 
     /// Moves the window of a long piece on by one chunk.
-    pub(super) fn chunk_done(&self, piece: u32) {
+    pub(super) fn chunk_done(&self, piece: u32, serial: u64) {
         let mut asking = lock(&self.asking);
-        if let Some(asked) = asking.pieces.iter_mut().find(|asked| asked.piece == piece) {
+        if let Some(asked) = asking.find(piece, serial) {
             asked.limit = (asked.limit + CHUNK_BLOCKS).min(asked.blocks);
             self.wake.notify_one();
         }
@@ -175,14 +220,14 @@ impl Link {
         }
     }
 
-    /// Stops asking for a complete piece; returns the right to write it.
-    pub(super) fn piece_done(&self, piece: u32) -> Option<Claim> {
+    /// Stops asking for a complete piece; none if that request was taken back.
+    pub(super) fn piece_done(&self, piece: u32, serial: u64) -> Option<Done> {
         let mut asking = lock(&self.asking);
-        let at = asking.pieces.iter().position(|asked| asked.piece == piece)?;
+        let at = asking.pieces.iter().position(|asked| (asked.piece, asked.serial) == (piece, serial))?;
         let asked = asking.pieces.swap_remove(at);
         // Who delivers is forgiven more.
         asking.stale = asking.stale.max((asking.stale + asked.blocks).min(FORGIVEN));
-        asked.claim
+        Some(Done { claim: asked.claim })
     }
 
     /// Stops asking for a piece; returns the requests to take back. Their blocks may still come.
@@ -288,10 +333,10 @@ mod tests {
         assert_eq!(link.requests().len() as u32, AHEAD);
         assert!(link.requests().is_empty());
         for _ in 0..CHUNK_BLOCKS {
-            link.block_came(0);
+            link.block_came(0, 0);
         }
         assert!(link.requests().is_empty(), "the chunk is not stored yet");
-        link.chunk_done(0);
+        link.chunk_done(0, 0);
         assert_eq!(link.requests().len() as u32, CHUNK_BLOCKS);
     }
 
@@ -302,7 +347,7 @@ mod tests {
         link.ask(0);
         link.ask(2);
         assert_eq!(link.requests().len(), 5);
-        link.block_came(0);
+        link.block_came(0, 0);
         assert_eq!(link.requests().len(), 1);
     }
 
@@ -312,7 +357,7 @@ mod tests {
         link.ask(2);
         let requests: Vec<_> = link.requests().iter().map(|r| (r.index, r.begin, r.length)).collect();
         assert_eq!(requests, [(2, 0, 16384), (2, 16384, 3616)]);
-        link.block_came(2);
+        link.block_came(2, 0);
         let cancelled: Vec<_> = link.forget(2).iter().map(|r| (r.begin, r.length)).collect();
         assert_eq!(cancelled, [(16384, 3616)]);
         assert!(link.forget(2).is_empty() && link.expects(2).is_none());
@@ -329,6 +374,38 @@ mod tests {
         link.requests();
         link.forget(2);
         assert!(link.stray_block().is_ok() && link.stray_block().is_ok() && link.stray_block().is_err());
+    }
+
+    #[test]
+    fn what_came_for_a_request_taken_back_does_not_count_for_the_next_one() {
+        let link = link();
+        link.ask(0);
+        let before = link.expects(0).unwrap();
+        link.requests();
+        link.forget(0);
+        link.ask(0);
+        let after = link.expects(0).unwrap();
+        assert_eq!(link.requests().len() as u32, AHEAD);
+        link.block_came(0, before);
+        link.chunk_done(0, before);
+        assert!(link.piece_done(0, before).is_none());
+        assert_eq!(link.expects(0), Some(after), "the new request is gone");
+        assert!(link.requests().is_empty(), "the new request's window moved");
+        assert_eq!(link.forget(0).len() as u32, AHEAD);
+    }
+
+    #[test]
+    fn a_refused_push_is_cancelled_and_forgiven_once() {
+        let link = link();
+        link.refuse_push(0);
+        link.refuse_push(0);
+        link.refuse_push(9);
+        assert_eq!(link.cancels().len(), 64);
+        assert!(link.cancels().is_empty());
+        for _ in 0..FORGIVEN + 64 {
+            link.stray_block().unwrap();
+        }
+        assert!(link.stray_block().is_err());
     }
 
     #[test]

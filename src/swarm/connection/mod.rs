@@ -8,6 +8,8 @@
 mod assembly;
 mod link;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, BufReader, ReadHalf},
     time::timeout,
@@ -71,15 +72,26 @@ impl Reader {
         if length == 0 {
             return Ok(());
         }
-        timeout(STALL_TIMEOUT, self.body(length)).await.map_err(|_| Exit::Timeout("half a message"))?
+        let body = timeout(STALL_TIMEOUT, self.body(length)).await;
+        match body.map_err(|_| Exit::Timeout("half a message"))?? {
+            // Not under the timer: that our storage is slow is not the peer's fault.
+            Some(at) => self.store(at).await,
+            None => Ok(()),
+        }
     }
 
-    async fn body(&mut self, length: u32) -> Result<(), Exit> {
+    /// Reads a message; returns the assembly that got a block by it.
+    async fn body(&mut self, length: u32) -> Result<Option<usize>, Exit> {
         let id = self.input.read_u8().await?;
         protocol::check_length(id, length, self.context.meta.piece_count())?;
         if id == ID_PIECE {
             return self.piece(length - 9).await;
         }
+        self.other(id, length).await?;
+        Ok(None)
+    }
+
+    async fn other(&mut self, id: u8, length: u32) -> Result<(), Exit> {
         self.frame.clear();
         self.frame.extend_from_slice(&length.to_be_bytes());
         self.frame.push(id);
@@ -156,17 +168,17 @@ impl Reader {
         }
     }
 
-    async fn piece(&mut self, length: u32) -> Result<(), Exit> {
+    async fn piece(&mut self, length: u32) -> Result<Option<usize>, Exit> {
         let (piece, begin) = (self.input.read_u32().await?, self.input.read_u32().await?);
         self.first = false;
         self.join(Extensions::default()).await?;
         self.context.counters.received.fetch_add(u64::from(length), Ordering::Relaxed);
-        let Some(at) = self.assembly(piece, begin).await? else { return self.skip(length).await };
+        let Some(at) = self.assembly(piece, begin) else { return self.skip(length).await };
         let assembly = &mut self.assemblies[at];
         let Some(slot) = assembly.slot(begin, length)? else { return self.skip(length).await };
         self.input.read_exact(slot).await?;
         assembly.filled(begin);
-        self.link.block_came(piece);
+        self.link.block_came(piece, assembly.serial);
         let now = Instant::now();
         if assembly.reported.is_none_or(|before| now - before >= REPORT_EVERY) {
             let first_of_push = assembly.pushed && assembly.reported.is_none();
@@ -174,31 +186,35 @@ impl Reader {
             let event = if first_of_push { Event::Pushed(piece) } else { Event::Progress(piece) };
             self.context.tell(self.key, event).await?;
         }
-        self.store(at).await
+        Ok(Some(at))
     }
 
     /// Reads and forgets a block.
-    async fn skip(&mut self, length: u32) -> Result<(), Exit> {
+    async fn skip(&mut self, length: u32) -> Result<Option<usize>, Exit> {
         self.link.stray_block()?;
         let copied = tokio::io::copy(&mut (&mut self.input).take(u64::from(length)), &mut tokio::io::sink()).await?;
         if copied < u64::from(length) {
             return Err(Exit::Io(std::io::ErrorKind::UnexpectedEof.into()));
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Finds or starts the piece that a block belongs to; none if nobody waits for it.
-    async fn assembly(&mut self, piece: u32, begin: u32) -> Result<Option<usize>, Exit> {
+    fn assembly(&mut self, piece: u32, begin: u32) -> Option<usize> {
         let expected = self.link.expects(piece);
         if let Some(at) = self.assemblies.iter().position(|assembly| assembly.piece == piece) {
             if Some(self.assemblies[at].serial) == expected {
-                return Ok(Some(at));
+                return Some(at);
             }
             self.assemblies.swap_remove(at);
         }
-        let pushed = expected.is_none() && begin == 0 && self.accepts_push(piece);
+        let pushed = expected.is_none() && begin == 0 && self.joined.is_some_and(|peer| peer.fleet && peer.seed);
         if expected.is_none() && !pushed {
-            return Ok(None);
+            return None;
+        }
+        if pushed && !self.accepts_push(piece) {
+            self.link.refuse_push(piece);
+            return None;
         }
         // What was taken back in the meantime is not kept.
         let link = &self.link;
@@ -207,7 +223,10 @@ impl Reader {
         let claim = if size > CHUNK { self.context.storage.claim(piece) } else { None };
         if size > CHUNK && claim.is_none() {
             // Another peer is delivering it; the policy hears that from the other one's progress.
-            return Ok(None);
+            if pushed {
+                self.link.refuse_push(piece);
+            }
+            return None;
         }
         if pushed {
             link.expect_push(piece);
@@ -216,15 +235,13 @@ impl Reader {
         if let Some(claim) = claim {
             link.hold(piece, claim);
         }
-        let Some(serial) = link.expects(piece) else { return Ok(None) };
+        let serial = link.expects(piece)?;
         self.assemblies.push(Assembly::new(piece, serial, size, pushed, number));
-        Ok(Some(self.assemblies.len() - 1))
+        Some(self.assemblies.len() - 1)
     }
 
     fn accepts_push(&self, piece: u32) -> bool {
-        let from_seed = self.joined.is_some_and(|peer| peer.fleet && peer.seed);
-        from_seed
-            && self.link.size(piece) > 0
+        self.link.size(piece) > 0
             && !self.context.storage.has(piece)
             && self.assemblies.iter().filter(|assembly| assembly.pushed).count() < MAX_PUSHES
     }
@@ -232,33 +249,38 @@ impl Reader {
     /// Hands complete chunks to the storage; after the last the piece is checked there.
     async fn store(&mut self, at: usize) -> Result<(), Exit> {
         while let Some((offset, data, last)) = self.assemblies[at].take_chunk() {
-            let piece = self.assemblies[at].piece;
-            if !last {
-                let hasher = std::mem::take(&mut self.assemblies[at].hasher);
-                let claim = self.assemblies[at].claim.unwrap_or(u64::MAX);
-                let appended = self.context.storage.append(piece, offset, data, hasher, claim).await;
-                let Some(hasher) = appended.map_err(Exit::Engine)? else {
-                    // It was taken back while its block was being read.
-                    self.assemblies.swap_remove(at);
-                    return Ok(());
-                };
-                self.assemblies[at].hasher = hasher;
-                self.link.chunk_done(piece);
-                continue;
+            if last {
+                let assembly = self.assemblies.swap_remove(at);
+                return self.finish(assembly, offset, data).await;
             }
-            let assembly = self.assemblies.swap_remove(at);
-            let claim = self.link.piece_done(piece);
-            if assembly.claim.is_some() && claim.is_none() {
+            let assembly = &mut self.assemblies[at];
+            let hasher = std::mem::take(&mut assembly.hasher);
+            let claim = assembly.claim.unwrap_or(u64::MAX);
+            let appended = self.context.storage.append(assembly.piece, offset, data, hasher, claim).await;
+            let Some(hasher) = appended.map_err(Exit::Engine)? else {
+                // It was taken back while its block was being read.
+                self.assemblies.swap_remove(at);
                 return Ok(());
-            }
-            self.tell(Event::Received(piece)).await?;
-            let (events, key) = (self.context.events.clone(), self.key);
-            // Fails only when the session has ended, and then nobody needs to know.
-            let report = Box::new(move |checked| drop(events.blocking_send((key, Event::Checked(piece, checked)))));
-            let storage = &self.context.storage;
-            let finish = storage.finish(piece, offset, data, assembly.hasher, claim, report);
-            return finish.await.map_err(Exit::Engine);
+            };
+            assembly.hasher = hasher;
+            self.link.chunk_done(assembly.piece, assembly.serial);
         }
+        Ok(())
+    }
+
+    /// Has a complete piece checked. Both queues' places are taken first: wherever this connection is cut off, the session has
+    /// heard of a received piece exactly if its check was submitted, so that no piece is being checked for ever.
+    async fn finish(&mut self, assembly: Assembly, offset: u32, data: Bytes) -> Result<(), Exit> {
+        let piece = assembly.piece;
+        let place = self.context.storage.reserve(piece).await.map_err(Exit::Engine)?;
+        let received = self.context.events.reserve().await.map_err(|_| Exit::Dropped)?;
+        // It may have been taken back while the storage was busy, or while its block was being read.
+        let Some(done) = self.link.piece_done(piece, assembly.serial) else { return Ok(()) };
+        received.send((self.key, Event::Received(piece)));
+        let (events, key) = (self.context.events.clone(), self.key);
+        // Fails only when the session has ended, and then nobody needs to know.
+        let report = Box::new(move |checked| drop(events.blocking_send((key, Event::Checked(piece, checked)))));
+        place.finish(offset, data, assembly.hasher, done.claim, report);
         Ok(())
     }
 }

@@ -95,6 +95,9 @@ impl Writer {
         for request in self.link.requests() {
             protocol::write_message(&Message::Request(request), &mut self.out);
         }
+        for request in self.link.cancels() {
+            protocol::write_message(&Message::Cancel(request), &mut self.out);
+        }
         let blocks = self.next_blocks().await?;
         if self.out.is_empty() && blocks.is_empty() {
             if self.sending.is_empty() {

@@ -310,6 +310,11 @@ impl Session {
         };
         match exit {
             Exit::Engine(error) => return Err(error),
+            // Without the controller's seed the transfer may have no source at all.
+            Exit::Violation(why) if self.peers.is_controllers(addr) => {
+                tracing::warn!(%addr, %why, "the controller broke the protocol: connecting again later");
+                self.pool.ended(now, addr, key, &mut self.random);
+            }
             Exit::Violation(_) => self.pool.ban(addr),
             Exit::Io(_) | Exit::Timeout(_) | Exit::Dropped => self.pool.ended(now, addr, key, &mut self.random),
         }

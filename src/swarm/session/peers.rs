@@ -207,6 +207,11 @@ impl Peers {
         self.peers.get(&key).map_or(self.last_controller == Some(key), |peer| peer.controller)
     }
 
+    /// Returns whether the controller told that this address is its own. What a peer says of itself does not count.
+    pub(super) fn is_controllers(&self, addr: SocketAddr) -> bool {
+        self.controllers.contains(&addr)
+    }
+
     /// Passes a decision on to its connection.
     pub(super) fn command(&mut self, action: Action) {
         let (key, command) = match action {

@@ -148,6 +148,21 @@ impl Drop for Claim {
     }
 }
 
+/// A reserved place in the queue of a storage thread. Dropping it gives the place back.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    piece: u32,
+    permit: mpsc::Permit<'a, Job>,
+}
+
+impl Place<'_> {
+    /// Hashes the piece's last chunk, checks the piece, writes it if it is right, and calls `report`. A piece of several chunks
+    /// needs the claim under which the others were appended.
+    pub(super) fn finish(self, offset: u32, data: Bytes, hasher: Sha1, claim: Option<Claim>, report: Report) {
+        self.permit.send(Job::Finish { piece: self.piece, offset, data, hasher, claim, report });
+    }
+}
+
 impl Storage {
     fn start(shared: Shared) -> Result<(Self, Threads), EngineError> {
         let shared = Arc::new(shared);
@@ -197,18 +212,11 @@ impl Storage {
         answer.await.map_err(|_| stopped())?
     }
 
-    /// Hashes a piece's last chunk, checks the piece, writes it if it is right, and calls `report`. A piece of several chunks needs
-    /// the claim under which the others were appended.
-    pub(super) async fn finish(
-        &self,
-        piece: u32,
-        offset: u32,
-        data: Bytes,
-        hasher: Sha1,
-        claim: Option<Claim>,
-        report: Report,
-    ) -> Result<(), EngineError> {
-        self.submit(piece, Job::Finish { piece, offset, data, hasher, claim, report }).await
+    /// Waits for a place in the queue for a piece's last chunk.
+    pub(super) async fn reserve(&self, piece: u32) -> Result<Place<'_>, EngineError> {
+        let jobs = self.jobs.get(piece as usize % WORKERS).ok_or_else(stopped)?;
+        let permit = jobs.reserve().await.map_err(|_| stopped())?;
+        Ok(Place { piece, permit })
     }
 
     /// Returns one chunk of a verified piece.

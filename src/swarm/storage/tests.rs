@@ -36,7 +36,7 @@ async fn store(storage: &Storage, piece: u32, bytes: &[u8]) -> Checked {
     let (sender, answer) = oneshot::channel();
     let report = Box::new(move |checked| sender.send(checked).unwrap());
     let offset = before.len() as u32 * CHUNK;
-    storage.finish(piece, offset, Bytes::copy_from_slice(last), hasher, claim, report).await.unwrap();
+    storage.reserve(piece).await.unwrap().finish(offset, Bytes::copy_from_slice(last), hasher, claim, report);
     answer.await.unwrap()
 }
 

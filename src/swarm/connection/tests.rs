@@ -1,0 +1,150 @@
+//! A reader without a session: what it says and does while our own storage is busy.
+
+use sha1::{Digest as _, Sha1};
+use tempfile::TempDir;
+use tokio::io::DuplexStream;
+
+use super::*;
+use crate::swarm::{
+    Role,
+    protocol::BLOCK,
+    storage::{Report, Threads},
+    transport::Plain,
+};
+
+const KEY: PeerKey = PeerKey(7);
+
+struct Rig {
+    context: Arc<Context>,
+    link: Arc<Link>,
+    events: mpsc::Receiver<(PeerKey, Event)>,
+    /// The peer's end.
+    peer: DuplexStream,
+    threads: Threads,
+    _dir: TempDir,
+}
+
+/// A host that has nothing of a torrent of zeros, and the reader of one of its connections.
+fn rig(pieces: u32, piece_length: u32) -> (Rig, impl Future<Output = Exit>) {
+    let hash = Sha1::digest(vec![0; piece_length as usize]).into();
+    let length = u64::from(pieces) * u64::from(piece_length);
+    let meta = Arc::new(Metainfo::new("a", length, piece_length, vec![hash; pieces as usize]).unwrap());
+    let dir = TempDir::new().unwrap();
+    let (storage, threads, _) = Storage::open(meta.clone(), &Role::Host { file: dir.path().join("a") }).unwrap();
+    let (sender, events) = mpsc::channel(1024);
+    let link = Arc::new(Link::new(&meta));
+    let context = Arc::new(Context {
+        meta,
+        storage,
+        transport: Arc::new(Plain),
+        peer_id: Id20::new([1; 20]),
+        seed: false,
+        port: 1,
+        haves: HaveLog::new(),
+        counters: Counters::default(),
+        events: sender,
+    });
+    let (near, peer) = tokio::io::duplex(16 << 20);
+    let reader = {
+        let (context, link) = (context.clone(), link.clone());
+        let (input, output) = tokio::io::split(Box::new(near) as Stream);
+        async move {
+            let exit = reader::run(&context, &link, KEY, true, input).await;
+            drop(output);
+            exit
+        }
+    };
+    (Rig { context, link, events, peer, threads, _dir: dir }, reader)
+}
+
+impl Rig {
+    async fn send_piece(&mut self, piece: u32) {
+        let blocks = self.link.size(piece) / BLOCK;
+        for block in 0..blocks {
+            self.peer.write_all(&protocol::piece_header(piece, block * BLOCK, BLOCK)).await.unwrap();
+            self.peer.write_all(&[0; BLOCK as usize]).await.unwrap();
+        }
+    }
+
+    fn heard(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.events.try_recv().ok()).map(|(_, event)| event).collect()
+    }
+
+    async fn end(self) {
+        drop((self.context, self.link));
+        drop(self.events);
+        self.threads.join().await;
+    }
+}
+
+/// Keeps the thread of piece 0 busy and its queue full until the returned sender is dropped.
+async fn hang(storage: &Storage) -> std::sync::mpsc::Sender<()> {
+    let (release, hung) = std::sync::mpsc::channel::<()>();
+    let (started, running) = oneshot::channel();
+    let first: Report = Box::new(move |_| {
+        started.send(()).unwrap();
+        let _ = hung.recv();
+    });
+    storage.reserve(0).await.unwrap().finish(0, vec![1].into(), Sha1::default(), None, first);
+    running.await.unwrap();
+    while let Ok(place) = timeout(Duration::from_millis(1), storage.reserve(0)).await {
+        place.unwrap().finish(0, vec![1].into(), Sha1::default(), None, Box::new(|_| ()));
+    }
+    release
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_piece_that_our_busy_storage_did_not_take_was_never_received() {
+    let (mut rig, reader) = rig(2, 64 << 10);
+    let release = hang(&rig.context.storage).await;
+    rig.link.ask(0);
+    rig.send_piece(0).await;
+    let exit = timeout(STALL_TIMEOUT * 10, reader).await;
+    assert!(exit.is_err(), "the peer was blamed for our storage: {exit:?}");
+    let heard = rig.heard();
+    assert!(heard.iter().any(|event| matches!(event, Event::Progress(0))), "{heard:?}");
+    assert!(!heard.iter().any(|event| matches!(event, Event::Received(_))), "its check was never submitted: {heard:?}");
+    assert!(rig.link.expects(0).is_some());
+    drop(release);
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_received_piece_is_checked_and_one_taken_back_meanwhile_is_not() {
+    let (mut rig, reader) = rig(2, 64 << 10);
+    let mut reader = Box::pin(reader);
+    let release = hang(&rig.context.storage).await;
+    rig.link.ask(0);
+    rig.send_piece(0).await;
+    assert!(timeout(Duration::from_millis(20), &mut reader).await.is_err());
+    rig.link.forget(0);
+    drop(release);
+    rig.link.ask(1);
+    rig.send_piece(1).await;
+    let mut heard = Vec::new();
+    while !heard.iter().any(|event| matches!(event, Event::Checked(..))) {
+        tokio::select! {
+            exit = &mut reader => panic!("{exit:?}"),
+            Some((_, event)) = rig.events.recv() => heard.push(event),
+        }
+    }
+    let received: Vec<_> = heard.iter().filter(|event| matches!(event, Event::Received(_))).collect();
+    assert!(matches!(received[..], [Event::Received(1)]), "{heard:?}");
+    assert!(matches!(heard.last(), Some(Event::Checked(1, Checked::Good))), "{heard:?}");
+    drop(reader);
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn a_push_of_a_long_piece_that_another_delivers_is_cancelled_and_no_violation() {
+    let (mut rig, reader) = rig(1, 8 << 20);
+    let other = rig.context.storage.claim(0);
+    rig.peer.write_all(&protocol::extension_handshake(true, 1)).await.unwrap();
+    rig.send_piece(0).await;
+    rig.peer.shutdown().await.unwrap();
+    let exit = timeout(CONNECT_TIMEOUT * 10, reader).await.unwrap();
+    assert!(matches!(exit, Exit::Io(_)), "{exit:?}");
+    assert_eq!(rig.link.cancels().len(), (8 << 20) / BLOCK as usize);
+    drop(other);
+    rig.end().await;
+}
