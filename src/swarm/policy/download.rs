@@ -111,9 +111,9 @@ impl Policy {
 
     /// Asks a neighbour for as much as it may be asked for.
     pub(super) fn fill(&mut self, now: Duration, key: PeerKey) {
-        let limit = self.limit();
+        let (limit, only) = (self.limit(), self.peers.len() == 1);
         while let Some(peer) = self.peers.get(&key) {
-            let limit = if peer.snubbed || peer.traits.seed { 1 } else { limit };
+            let limit = if peer.snubbed || (peer.traits.seed && !only) { 1 } else { limit };
             if peer.chokes_us || peer.asked.len() >= limit || self.flights.len() >= self.config.max_in_flight {
                 return;
             }
@@ -191,7 +191,12 @@ impl Policy {
         }
         if peer.traits.seed {
             // The seed is the reserve: only what no neighbour has, and only while the neighbours have nothing to give.
-            return if self.rarity.rarest(true, |_| true).is_some() { None } else { self.rarity.rarest(false, |_| true) };
+            let others = self.peers.values().any(|peer| peer.full && !peer.traits.seed && !peer.chokes_us && !peer.snubbed);
+            return if others || self.rarity.rarest(true, |_| true).is_some() {
+                None
+            } else {
+                self.rarity.rarest(false, |_| true)
+            };
         }
         self.rarity.rarest(!peer.full, |piece| peer.have.contains(piece))
     }

@@ -58,10 +58,15 @@ struct Fleet {
 impl Fleet {
     /// Node 0 is the seed; `links[i]` are the earlier nodes that node i connects to.
     fn new(pieces: u32, piece_length: u32, rates: &[f64], links: Vec<Vec<usize>>, seed: u64) -> Self {
+        Self::with_full(0, pieces, piece_length, rates, links, seed)
+    }
+
+    /// The first `full` hosts have everything.
+    fn with_full(full: usize, pieces: u32, piece_length: u32, rates: &[f64], links: Vec<Vec<usize>>, seed: u64) -> Self {
         let n = rates.len();
         let nodes = (0..n)
             .map(|i| {
-                let have = if i == 0 { PieceSet::full(pieces) } else { PieceSet::new(pieces) };
+                let have = if i <= full { PieceSet::full(pieces) } else { PieceSet::new(pieces) };
                 Policy::new(PolicyConfig::new(pieces, i == 0, seed ^ (i as u64) << 32), have)
             })
             .collect();
@@ -77,7 +82,7 @@ impl Fleet {
             messages: BinaryHeap::new(),
             bodies: HashMap::new(),
             next_message: 0,
-            done: vec![None; n],
+            done: (0..n).map(|i| (1..=full).contains(&i).then_some(0.0)).collect(),
             asked: HashSet::new(),
             sent: vec![0.0; n],
             received: vec![0.0; n],
@@ -352,6 +357,55 @@ fn the_seed_gives_little_more_than_one_copy_whatever_the_fleet() {
         assert!(outcome.ratio < 1.9, "{hosts} hosts: {}", outcome.ratio);
         assert!(outcome.seed_copies < 1.12, "{hosts} hosts: {}", outcome.seed_copies);
     }
+}
+
+#[test]
+fn hosts_that_reach_only_the_seed_share_its_uplink() {
+    for (hosts, piece_kib) in [(1, 64), (4, 64), (4, 1024)] {
+        let (size, rate) = (16.0 * 1_048_576.0, 50.0 * 125_000.0);
+        let links = std::iter::once(Vec::new()).chain((0..hosts).map(|_| vec![0])).collect();
+        let rates = vec![rate; hosts + 1];
+        let mut fleet = Fleet::new(16 * 1024 / piece_kib, piece_kib * 1024, &rates, links, 5);
+        fleet.run(600.0, Vec::new());
+        let ratio = fleet.slowest() / (size / rate) / hosts as f64;
+        assert!(ratio < 1.3, "{hosts} hosts, pieces of {piece_kib} KiB: {ratio}");
+    }
+}
+
+#[test]
+fn a_host_that_came_with_everything_spares_the_seed() {
+    let (size, rate) = (8.0 * 1_048_576.0, 50.0 * 125_000.0);
+    let mut fleet = Fleet::with_full(2, 128, 64 << 10, &vec![rate; 9], graph(8, 6), 6);
+    fleet.run(600.0, Vec::new());
+    assert!(fleet.slowest() / (size / rate) < 1.6, "{}", fleet.slowest() / (size / rate));
+    assert!(fleet.sent[0] / size < 0.3, "{}", fleet.sent[0] / size);
+}
+
+#[test]
+fn a_host_that_freezes_during_a_push_does_not_keep_the_others_choked() {
+    let (frozen, other) = (PeerKey(1), PeerKey(2));
+    let at = Duration::from_millis;
+    let mut seed = Policy::new(PolicyConfig::new(4, true, 1), PieceSet::full(4));
+    for key in [frozen, other] {
+        seed.peer_joined(at(0), key, PeerTraits { fleet: true, seed: false });
+    }
+    let (mut now, mut unchoked) = (0, Vec::new());
+    while now < 5000 {
+        while let Some(action) = seed.next_action() {
+            match action {
+                Action::Send { peer, piece, .. } if peer == other => {
+                    seed.sent(at(now + 50), peer, piece);
+                    seed.peer_has(at(now + 60), peer, piece);
+                }
+                Action::Unchoke(peer) => unchoked.push((now, peer)),
+                _ => {}
+            }
+        }
+        now += 100;
+        seed.tick(at(now));
+    }
+    let when = unchoked.iter().find(|(_, peer)| *peer == other).map(|(now, _)| *now);
+    assert!(when.is_some_and(|now| (500..2500).contains(&now)), "{unchoked:?}");
 }
 
 proptest! {

@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{Action, PeerKey, PieceSet, Policy, PolicyConfig};
+use super::{Action, Peer, PeerKey, PieceSet, Policy, PolicyConfig};
 
 /// The most pieces remembered that one neighbour wants.
 const MAX_WANTS: usize = 256;
@@ -12,6 +12,12 @@ const RECENT: usize = 4;
 const PUSH_LOST_AFTER: Duration = Duration::from_secs(10);
 /// A request to the seed that waited this long is served whatever the reserve.
 const RESCUE_AFTER: Duration = Duration::from_secs(1);
+
+/// A neighbour that got nothing elsewhere for this long has nobody but us.
+const ALONE_AFTER: Duration = Duration::from_secs(5);
+/// When all is pushed but for transfers that take this many times as long as others took, and at least so long, the neighbours may
+/// ask: a frozen host must not hold up the rest.
+const STUCK: (u32, Duration) = (3, Duration::from_secs(1));
 
 /// A piece a neighbour asked for.
 #[derive(Debug)]
@@ -28,8 +34,10 @@ pub(super) struct Upload {
     /// Pieces still to push, in file order.
     unpushed: VecDeque<u32>,
     queued: PieceSet,
-    /// Pushes under way.
-    pushing: Vec<(PeerKey, u32)>,
+    /// Pushes under way and since when.
+    pushing: Vec<(PeerKey, u32, Duration)>,
+    /// Usual time of a push.
+    push_took: Option<Duration>,
     /// Pieces pushed and when, until a neighbour announces them.
     pushed: VecDeque<(Duration, u32)>,
     /// Pieces sent to fleet peers.
@@ -44,6 +52,7 @@ impl Upload {
             unpushed: (0..pieces).collect(),
             queued: PieceSet::full(pieces),
             pushing: Vec::new(),
+            push_took: None,
             pushed: VecDeque::new(),
             given: 0,
         }
@@ -52,12 +61,31 @@ impl Upload {
     /// Forgets a peer's transfers.
     pub(super) fn forget(&mut self, key: PeerKey, sending: usize) {
         self.active -= sending;
-        self.pushing.retain(|(peer, _)| *peer != key);
+        self.pushing.retain(|(peer, ..)| *peer != key);
     }
 
-    /// Returns whether every piece was pushed.
-    fn all_pushed(&self) -> bool {
-        self.unpushed.is_empty() && self.pushing.is_empty()
+    /// Notes the end of a push.
+    fn push_ended(&mut self, now: Duration, key: PeerKey, piece: u32) {
+        let Some(at) = self.pushing.iter().position(|(peer, pushed, _)| (*peer, *pushed) == (key, piece)) else { return };
+        let took = now.saturating_sub(self.pushing.swap_remove(at).2);
+        self.push_took = Some(self.push_took.map_or(took, |usual| (usual * 3 + took) / 4));
+    }
+
+    /// Returns whether every piece was pushed, but for those that hang.
+    fn all_pushed(&self, now: Duration) -> bool {
+        let hangs =
+            |since: Duration| self.push_took.is_some_and(|usual| now.saturating_sub(since) > (usual * STUCK.0).max(STUCK.1));
+        self.unpushed.is_empty() && self.pushing.iter().all(|(.., since)| hangs(*since))
+    }
+}
+
+impl Peer {
+    /// Returns whether it seems to have no other source than us: it got nothing elsewhere, or has not for long.
+    fn is_alone(&self, now: Duration) -> bool {
+        match self.elsewhere {
+            None => now.saturating_sub(self.joined) > RESCUE_AFTER,
+            Some(at) => now.saturating_sub(at) > ALONE_AFTER,
+        }
     }
 }
 
@@ -86,7 +114,7 @@ impl Policy {
         let before = peer.sending.len();
         peer.sending.retain(|sending| *sending != piece);
         self.upload.active -= before - peer.sending.len();
-        self.upload.pushing.retain(|push| *push != (key, piece));
+        self.upload.push_ended(now, key, piece);
         if self.config.push {
             self.upload.pushed.push_back((now, piece));
         }
@@ -96,7 +124,7 @@ impl Policy {
     /// Fills the free slots.
     pub(super) fn serve(&mut self, now: Duration) {
         while self.upload.active < self.config.slots {
-            let next = self.next_push().map(|(peer, piece)| (peer, piece, true));
+            let next = self.next_push(now).map(|(peer, piece)| (peer, piece, true));
             let next = next.or_else(|| self.next_request(now).map(|(peer, piece)| (peer, piece, false)));
             let Some((key, piece, push)) = next else { return };
             let Some(peer) = self.peers.get_mut(&key) else { return };
@@ -104,11 +132,12 @@ impl Policy {
             peer.sending.push(piece);
             self.upload.active += 1;
             if push {
-                self.upload.pushing.push((key, piece));
+                self.upload.pushing.push((key, piece, now));
             }
             // The requests for a long piece come a few at a time: it counts once.
             if !peer.recent.contains(&piece) {
                 self.upload.given += u64::from(peer.traits.fleet);
+                peer.given += 1;
                 peer.recent.truncate(RECENT - 1);
                 peer.recent.push_front(piece);
             }
@@ -117,9 +146,9 @@ impl Policy {
     }
 
     /// Unchokes a peer, unless it is to wait for pushes.
-    pub(super) fn unchoke(&mut self, key: PeerKey) {
+    pub(super) fn unchoke(&mut self, now: Duration, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        if !peer.unchoked && (!peer.traits.fleet || self.upload.all_pushed()) {
+        if !peer.unchoked && (!peer.traits.fleet || self.upload.all_pushed(now)) {
             peer.unchoked = true;
             self.actions.push_back(Action::Unchoke(key));
         }
@@ -139,6 +168,7 @@ impl Policy {
 
     /// Pushes again what was sent long ago and never announced.
     pub(super) fn check_pushes(&mut self, now: Duration) {
+        self.unchoke_after_push(now);
         while let Some((at, piece)) = self.upload.pushed.front().copied() {
             if now.saturating_sub(at) < PUSH_LOST_AFTER {
                 return;
@@ -149,7 +179,7 @@ impl Policy {
     }
 
     /// Returns the next piece to push and the neighbour with the fewest, if one has room.
-    fn next_push(&mut self) -> Option<(PeerKey, u32)> {
+    fn next_push(&mut self, now: Duration) -> Option<(PeerKey, u32)> {
         // Standard clients that ask get a quarter of the slots while the push goes on.
         let foreign = self.peers.values().filter(|peer| !peer.traits.fleet);
         let (waiting, served) = foreign.fold((false, 0), |(waiting, served), peer| {
@@ -159,8 +189,10 @@ impl Policy {
             return None;
         }
         let room = self.room();
+        // Neighbours that came with everything are not counted in `copies`; one is enough.
+        let supplied = self.peers.values().any(|peer| peer.full && peer.traits.fleet);
         while let Some(piece) = self.upload.unpushed.front().copied() {
-            let needed = self.rarity.copies(piece) == 0;
+            let needed = !supplied && self.rarity.copies(piece) == 0;
             let target = self
                 .peers
                 .iter()
@@ -176,14 +208,14 @@ impl Policy {
             self.upload.unpushed.pop_front();
             self.upload.queued.remove(piece);
         }
-        self.unchoke_after_push();
+        self.unchoke_after_push(now);
         None
     }
 
-    fn unchoke_after_push(&mut self) {
-        if self.config.push && self.upload.all_pushed() {
+    fn unchoke_after_push(&mut self, now: Duration) {
+        if self.config.push && self.upload.all_pushed(now) {
             for key in self.peers.keys().copied().collect::<Vec<_>>() {
-                self.unchoke(key);
+                self.unchoke(now, key);
             }
         }
     }
@@ -200,6 +232,7 @@ impl Policy {
             .filter(|(_, peer, want)| {
                 spare
                     || !peer.traits.fleet
+                    || peer.is_alone(now)
                     || peer.recent.contains(&want.piece)
                     || self.rarity.copies(want.piece) == 0
                     || now.saturating_sub(want.at) > RESCUE_AFTER
