@@ -19,7 +19,7 @@ use crate::{
     controller::{AgentFinder, FleetSettings, RunError},
     inventory::{Become, HostEntry, Inventory, InventoryError, Warning},
     model::FailureBudget,
-    report::escape,
+    report::{Screen, escape},
     ssh::{Connector, HostKeyPolicy, SshSettings},
 };
 
@@ -126,10 +126,13 @@ fn ssh_settings(args: &ConnectionArgs) -> Result<SshSettings, CommandError> {
     Ok(settings)
 }
 
+/// Asks on the terminal. Which keys need it is known only once hosts have refused the others, so a run may be under way.
 fn ask_passphrase(key: &Path) -> Option<String> {
-    let mut terminal = console::Term::stderr();
-    write!(terminal, "passphrase of {}: ", escape::line(&key.to_string_lossy(), 200)).ok()?;
-    terminal.read_secure_line().ok().filter(|line| !line.is_empty())
+    Screen::stderr().ask(|| {
+        let mut terminal = console::Term::stderr();
+        write!(terminal, "passphrase of {}: ", escape::line(&key.to_string_lossy(), 200)).ok()?;
+        terminal.read_secure_line().ok().filter(|line| !line.is_empty())
+    })
 }
 
 fn in_path(program: &str) -> Option<PathBuf> {
