@@ -62,8 +62,9 @@ impl Vigil {
                 if received != std::mem::replace(&mut self.received, received) {
                     self.moved = now;
                 }
-                self.has_peers = progress.peers > 0;
-                if self.has_peers {
+                let had_peers = std::mem::replace(&mut self.has_peers, progress.peers > 0);
+                // Agents tell what changes only: the last word before this one may be old.
+                if self.has_peers || had_peers {
                     self.alone = self.alone.map(|_| now);
                 }
             }
@@ -147,6 +148,7 @@ mod tests {
         assert_eq!(vigil.concern(HostState::Downloading, at(60)), None);
         vigil.heard(&progress(2, 0), at(61));
         assert_eq!(vigil.concern(HostState::Downloading, at(61)), None);
-        assert_eq!(vigil.concern(HostState::Downloading, at(80)), Some(Concern::Lonely));
+        assert_eq!(vigil.concern(HostState::Downloading, at(90)), None);
+        assert_eq!(vigil.concern(HostState::Downloading, at(91)), Some(Concern::Lonely));
     }
 }
