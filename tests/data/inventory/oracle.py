@@ -7,18 +7,23 @@ that `ansible-inventory --list` and `ansible --limit P --list-hosts` use.
 import json
 import sys
 
-from ansible.cli.inventory import INTERNAL_VARS
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
-from ansible.parsing.yaml.objects import AnsibleVaultEncryptedUnicode
 from ansible.utils.display import Display
 from ansible.vars.manager import VariableManager
+
+try:  # ansible-core 2.19 and newer
+    from ansible.constants import INTERNAL_STATIC_VARS as INTERNAL_VARS
+    from ansible.parsing.vault import EncryptedString as Encrypted
+except ImportError:
+    from ansible.cli.inventory import INTERNAL_VARS
+    from ansible.parsing.yaml.objects import AnsibleVaultEncryptedUnicode as Encrypted
 
 Display.warning = lambda *args, **kwargs: None
 
 
 def plain(value):
-    if isinstance(value, AnsibleVaultEncryptedUnicode):
+    if isinstance(value, Encrypted):
         return "(vault)"
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
