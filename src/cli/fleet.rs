@@ -4,7 +4,6 @@
 
 use std::{
     env,
-    ffi::OsString,
     io::{IsTerminal, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -20,8 +19,8 @@ use crate::{
     controller::{AgentFinder, FleetSettings, RunError},
     inventory::{Become, HostEntry, Inventory, InventoryError, Warning},
     model::FailureBudget,
-    report::{Screen, escape},
-    ssh::{Connector, HostKeyPolicy, SshSettings, SshWarning},
+    report::escape,
+    ssh::{Connector, HostKeyPolicy, SshSettings},
 };
 
 /// What a command adds to the way its hosts are reached.
@@ -49,9 +48,6 @@ impl Default for FleetOptions {
 pub fn settings(args: &ConnectionArgs, options: FleetOptions, output: &Output) -> Result<FleetSettings, CommandError> {
     let hosts = hosts(args, output)?;
     let connector = Connector::new(ssh_settings(args)?).or_input("cannot prepare SSH connections")?;
-    for SshWarning { message, hint } in connector.warnings() {
-        warn(&message, Some(&hint), output);
-    }
     let own = env::current_exe().or_internal("cannot find this program's own executable")?;
     Ok(FleetSettings {
         hosts,
@@ -78,21 +74,14 @@ pub fn inventory_error(error: InventoryError) -> CommandError {
 
 /// Shows what the inventory was warned of, unless the operator wants quiet.
 pub fn show_warnings(warnings: &[Warning], output: &Output) {
-    for warning in warnings {
-        warn(&warning.to_string(), warning.hint.as_deref(), output);
-    }
-}
-
-fn warn(message: &str, hint: Option<&str>, output: &Output) {
-    if output.quiet {
-        return;
-    }
     let mut stderr = std::io::stderr().lock();
     let (limit, palette) = (500, output.palette());
-    // Without a stderr there is nobody to warn.
-    let _ = writeln!(stderr, "{} {}", palette.note("warning:"), escape::line(message, limit));
-    if let Some(hint) = hint {
-        let _ = writeln!(stderr, "  {} {}", palette.note("hint:"), escape::line(hint, limit));
+    for warning in warnings.iter().filter(|_| !output.quiet) {
+        // Without a stderr there is nobody to warn.
+        let _ = writeln!(stderr, "{} {}", palette.note("warning:"), escape::line(&warning.to_string(), limit));
+        if let Some(hint) = &warning.hint {
+            let _ = writeln!(stderr, "  {} {}", palette.note("hint:"), escape::line(hint, limit));
+        }
     }
 }
 
@@ -137,21 +126,13 @@ fn ssh_settings(args: &ConnectionArgs) -> Result<SshSettings, CommandError> {
     Ok(settings)
 }
 
-/// Asks on the terminal. Which keys need it is known only once hosts have refused the others, so a run may be under way.
 fn ask_passphrase(key: &Path) -> Option<String> {
-    Screen::stderr().ask(|| {
-        let mut terminal = console::Term::stderr();
-        write!(terminal, "passphrase of {}: ", escape::line(&key.to_string_lossy(), 200)).ok()?;
-        terminal.read_secure_line().ok().filter(|line| !line.is_empty())
-    })
-}
-
-/// Returns where programs are sought, if the environment says.
-pub fn search_path() -> Option<OsString> {
-    env::var_os("PATH")
+    let mut terminal = console::Term::stderr();
+    write!(terminal, "passphrase of {}: ", escape::line(&key.to_string_lossy(), 200)).ok()?;
+    terminal.read_secure_line().ok().filter(|line| !line.is_empty())
 }
 
 fn in_path(program: &str) -> Option<PathBuf> {
-    let path = search_path()?;
+    let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file())
 }

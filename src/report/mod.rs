@@ -11,7 +11,6 @@ mod phrase;
 pub mod plain;
 #[cfg(test)]
 mod rehearsal;
-mod screen;
 mod speed;
 pub mod status;
 pub mod summary;
@@ -21,7 +20,7 @@ pub mod view;
 
 use std::{io, time::Duration};
 
-pub use self::{palette::Palette, screen::Screen};
+pub use self::palette::Palette;
 use crate::model::Envelope;
 
 /// The width in columns where there is no terminal that would wrap a line.

@@ -140,29 +140,49 @@ fn raw(path: &Path, entries: &[Entry<'_>]) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Writes every archive that a host has to refuse, and returns each with what it tries.
-pub(crate) fn hostile(dir: &Path) -> Vec<(&'static str, PathBuf)> {
+/// Writes every archive that a host has to refuse, and returns each with the rule that it breaks, in the words of the refusal.
+pub(crate) fn hostile(dir: &Path) -> Vec<(PathBuf, &'static str)> {
     use tar::EntryType::{Char, Link, Regular, Symlink};
     let plain = |name| Entry { name, kind: Regular, link: "", content: b"x" };
-    let attempts: [(&'static str, Vec<Entry<'_>>); 7] = [
-        ("dotdot", vec![plain("VERSION"), plain("../../../pwned")]),
-        ("absolute", vec![plain("VERSION"), plain("/tmp/fleetdrop-pwned")]),
-        ("symlink-out", vec![plain("VERSION"), Entry { name: "out", kind: Symlink, link: "../../..", content: b"" }]),
-        ("through-symlink", vec![Entry { name: "d", kind: Symlink, link: "/tmp", content: b"" }, plain("d/fleetdrop-pwned")]),
-        ("hardlink-out", vec![plain("VERSION"), Entry { name: "h", kind: Link, link: "../../../../etc/passwd", content: b"" }]),
-        ("device", vec![plain("VERSION"), Entry { name: "null", kind: Char, link: "", content: b"" }]),
-        ("duplicate", vec![plain("VERSION"), plain("VERSION")]),
+    let attempts: [(&str, &'static str, Vec<Entry<'_>>); 7] = [
+        ("dotdot", "`../../../pwned` was refused: its name holds `..`", vec![plain("VERSION"), plain("../../../pwned")]),
+        (
+            "absolute",
+            "`/tmp/fleetdrop-pwned` was refused: its name is an absolute path",
+            vec![plain("VERSION"), plain("/tmp/fleetdrop-pwned")],
+        ),
+        (
+            "symlink-out",
+            "`out` was refused: it is a symbolic link that leads out of the release",
+            vec![plain("VERSION"), Entry { name: "out", kind: Symlink, link: "../../..", content: b"" }],
+        ),
+        (
+            "through-symlink",
+            "`d` was refused: it is a symbolic link to an absolute path",
+            vec![Entry { name: "d", kind: Symlink, link: "/tmp", content: b"" }, plain("d/fleetdrop-pwned")],
+        ),
+        (
+            "hardlink-out",
+            "`h` was refused: it is a hard link to something that is not a file earlier in the archive",
+            vec![plain("VERSION"), Entry { name: "h", kind: Link, link: "../../../../etc/passwd", content: b"" }],
+        ),
+        (
+            "device",
+            "`null` was refused: it is a device",
+            vec![plain("VERSION"), Entry { name: "null", kind: Char, link: "", content: b"" }],
+        ),
+        ("duplicate", "`VERSION` was refused: the archive holds this path twice", vec![plain("VERSION"), plain("VERSION")]),
     ];
     let mut archives: Vec<_> = attempts
         .into_iter()
-        .map(|(what, entries)| {
-            let path = dir.join(format!("{what}.tar"));
+        .map(|(name, refusal, entries)| {
+            let path = dir.join(format!("{name}.tar"));
             raw(&path, &entries);
-            (what, path)
+            (path, refusal)
         })
         .collect();
-    archives.push(("bomb", bomb(dir)));
-    archives.push(("truncated", truncated(dir)));
+    archives.push((bomb(dir), "the archive unpacks to more than"));
+    archives.push((truncated(dir), "is not a sound archive"));
     archives
 }
 

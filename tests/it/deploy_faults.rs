@@ -196,7 +196,7 @@ fn ctrl_c_twice_stops_at_once_and_agents_end_by_themselves() {
 /// Starts a deploy in which host-01 can't be logged in to before its door opens, so that the others stage and the barrier is not met.
 fn staged_but_one(operator: &Operator, fleet: &SshdFleet, artifact: &Path, options: &[&str]) -> (Running, Door) {
     let door = Door::before(&fleet.hosts()[0]);
-    let command_line = fleet.behind(&door, &operator.work());
+    let command_line = fleet.behind([&door], &operator.work());
     let mut run = operator.deploy(&command_line, artifact).with(["--connect-timeout", "60s"]).with(options).start();
     for host in &fleet.hosts()[1..] {
         run.wait_for_state(host.name(), Staged);

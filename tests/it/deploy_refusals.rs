@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use fleetdrop::model::{
     ArchiveKind,
-    HostState::{Active, Failed},
+    HostState::{Active, Extracting, Failed},
 };
 
 use crate::{
@@ -22,12 +22,14 @@ fn hostile_archives_are_refused_before_anything_is_visible() {
     let app = App(fleet.hosts()[0].deploy_to());
     let releases = app.releases();
 
-    for (attempt, archive) in artifact::hostile(&operator.work()) {
+    for (archive, refusal) in artifact::hostile(&operator.work()) {
         let run = operator.deploy(&fleet.fleet(), &archive).run().expect_code(8).expect_states(&[Failed]);
-        let message = &run.failure("host-01").message;
-        assert!(!message.is_empty(), "{attempt}: {run:?}");
-        assert_eq!(app.live().as_deref(), Some("1"), "{attempt}");
-        assert_eq!(app.releases(), releases, "{attempt}");
+        let failure = run.failure("host-01");
+        assert!(failure.message.contains(refusal), "{refusal}\n{run:?}");
+        assert!(failure.hint.is_some(), "{run:?}");
+        assert_eq!(failure.during, Extracting, "{run:?}");
+        assert_eq!(app.live().as_deref(), Some("1"), "{refusal}");
+        assert_eq!(app.releases(), releases, "{refusal}");
     }
     for place in [Path::new("/tmp/fleetdrop-pwned"), &fleet.hosts()[0].home().join("pwned")] {
         assert!(!place.exists(), "{} was written", place.display());

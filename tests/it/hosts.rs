@@ -2,12 +2,13 @@
 
 use std::{
     fs,
+    io::{Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::Command,
     sync::{
-        LazyLock,
+        Arc, Condvar, LazyLock, Mutex,
         mpsc::{SyncSender, sync_channel},
     },
 };
@@ -67,14 +68,18 @@ impl SshdFleet {
         Fleet { inventory: self.inventory(), known_hosts: self.known_hosts() }
     }
 
-    /// Returns the fleet with one host behind a door.
-    pub(crate) fn behind(&self, door: &Door, dir: &Path) -> Fleet {
+    /// Returns the fleet with some hosts behind doors.
+    pub(crate) fn behind<'a>(&self, doors: impl IntoIterator<Item = &'a Door>, dir: &Path) -> Fleet {
         let place = |address: SocketAddrV4| format!("ansible_host: {}\n      ansible_port: {}\n", address.ip(), address.port());
         let known = |address: SocketAddrV4| format!("[{}]:{} ", address.ip(), address.port());
         let fleet = Fleet { inventory: dir.join("door.yaml"), known_hosts: dir.join("door-known_hosts") };
-        let inventory = fs::read_to_string(self.inventory()).unwrap().replace(&place(door.host), &place(door.address));
+        let mut inventory = fs::read_to_string(self.inventory()).unwrap();
+        let mut known_hosts = fs::read_to_string(self.known_hosts()).unwrap();
+        for door in doors {
+            inventory = inventory.replace(&place(door.host), &place(door.address));
+            known_hosts = known_hosts.replace(&known(door.host), &known(door.address));
+        }
         fs::write(&fleet.inventory, inventory).unwrap();
-        let known_hosts = fs::read_to_string(self.known_hosts()).unwrap().replace(&known(door.host), &known(door.address));
         fs::write(&fleet.known_hosts, known_hosts).unwrap();
         fleet
     }
@@ -147,11 +152,13 @@ fn install_agent(home: &Path) {
     }
 }
 
-/// A port in front of a host's own: it takes one connection and leads it on once it is opened.
+/// A port in front of a host's own: it takes one connection and leads it on once it is opened. What comes from the host can be
+/// held back.
 pub(crate) struct Door {
     host: SocketAddrV4,
     address: SocketAddrV4,
     opened: SyncSender<()>,
+    outward: Arc<Valve>,
 }
 
 impl Door {
@@ -161,29 +168,62 @@ impl Door {
         let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port());
         let (opened, open) = sync_channel(1);
         let host = host.address();
+        let outward = Arc::new(Valve::default());
+        let valve = outward.clone();
         std::thread::spawn(move || {
             let (outside, _) = listener.accept().unwrap();
             // Nobody opens a door that was dropped.
             if open.recv().is_ok() {
                 let inside = TcpStream::connect(host).unwrap();
                 let inward = (outside.try_clone().unwrap(), inside.try_clone().unwrap());
-                std::thread::spawn(move || carry(inward.0, inward.1));
-                carry(inside, outside);
+                std::thread::spawn(move || carry(inward.0, inward.1, &Valve::default()));
+                carry(inside, outside, &valve);
             }
         });
-        Self { host, address, opened }
+        Self { host, address, opened, outward }
     }
 
     /// Opens the door.
     pub(crate) fn open(&self) {
         self.opened.send(()).unwrap();
     }
+
+    /// Holds back what the host says from now on; what is said to it still arrives.
+    pub(crate) fn hold_back(&self) {
+        *self.outward.held.lock().unwrap() = true;
+    }
+
+    /// Lets through what was held back, and what follows.
+    pub(crate) fn let_through(&self) {
+        *self.outward.held.lock().unwrap() = false;
+        self.outward.changed.notify_all();
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        // The thread that carries must see the connection's end.
+        self.let_through();
+    }
+}
+
+/// What can hold back bytes.
+#[derive(Default)]
+struct Valve {
+    held: Mutex<bool>,
+    changed: Condvar,
 }
 
 /// Carries bytes one way until an end closes, and closes the other.
-fn carry(mut from: TcpStream, mut to: TcpStream) {
+fn carry(mut from: TcpStream, mut to: TcpStream, valve: &Valve) {
+    let mut buffer = vec![0; 64 << 10];
     // A reset ends it as well as an end of input.
-    let _ = std::io::copy(&mut from, &mut to);
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        drop(valve.changed.wait_while(valve.held.lock().unwrap(), |held| *held).unwrap());
+        if to.write_all(&buffer[..read]).is_err() {
+            break;
+        }
+    }
     let _ = to.shutdown(Shutdown::Write);
 }
 

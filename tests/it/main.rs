@@ -5,18 +5,24 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
 
+mod account;
 mod agent_kill;
 mod agent_process;
 mod agent_rig;
 mod artifact;
 mod demo;
+mod deploy_caches;
 mod deploy_faults;
 mod deploy_hosts;
 mod deploy_input;
 mod deploy_refusals;
+mod deploy_reverts;
+mod deploy_routes;
 mod deploy_story;
+mod deploy_users;
 mod hosts;
 mod interop;
+mod inventory_command;
 #[path = "../support/node.rs"]
 mod node;
 mod operator;
@@ -26,6 +32,7 @@ mod ssh_process;
 mod ssh_rig;
 mod ssh_trust;
 mod sshd;
+mod terminal;
 mod tracker;
 #[path = "../support/venv.rs"]
 mod venv;

@@ -20,6 +20,9 @@ use fleetdrop::{
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::account;
+pub(crate) use crate::account::own_name as user;
+
 const READY: Duration = Duration::from_secs(20);
 
 /// A directory with a client key, an empty `ssh_config` and an empty `known_hosts`.
@@ -84,7 +87,7 @@ impl Rig {
             config_file: Some(self.path("ssh_config")),
             known_hosts: Some(self.path("known_hosts")),
             identity_files: vec![self.path("id")],
-            connect_timeout: Some(Duration::from_secs(5)),
+            connect_timeout: Duration::from_secs(5),
             ..SshSettings::new(self.dir.path(), user())
         }
     }
@@ -220,10 +223,11 @@ fn spawn(dir: &Path, address: SocketAddrV4, extra: &str) -> Option<Child> {
     let startups = if extra.contains("MaxStartups") { "" } else { "MaxStartups 200\n" };
     let config = format!(
         "{extra}\nListenAddress {}:{}\nHostKey {dir}/host_ed25519\nHostKey {dir}/host_ecdsa\nPidFile none\n\
-         AuthorizedKeysFile {dir}/authorized_keys\nStrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\n\
+         AuthorizedKeysFile {dir}/authorized_keys\nStrictModes no\nUsePAM {}\nPermitRootLogin prohibit-password\n\
          PasswordAuthentication no\nKbdInteractiveAuthentication no\nLogLevel VERBOSE\n{startups}",
         address.ip(),
         address.port(),
+        account::use_pam(&user()),
         dir = dir.display(),
     );
     fs::write(dir.join("sshd_config"), config).unwrap();
@@ -317,11 +321,6 @@ pub(crate) fn refusal(result: Result<Connection, ConnectError>) -> String {
 fn keygen(path: &Path, args: &[&str]) {
     let status = Command::new("ssh-keygen").args(["-q", "-C", "test"]).args(args).arg("-f").arg(path).status();
     assert!(status.expect("this test needs ssh-keygen: apt-get install openssh-client").success());
-}
-
-pub(crate) fn user() -> String {
-    let output = Command::new("id").arg("-un").output().unwrap();
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 fn next_address() -> Ipv4Addr {

@@ -1,9 +1,9 @@
 //! Real OpenSSH servers on loopback: several `sshd` processes, each with an address, a host key, an `authorized_keys` and a home
 //! directory of its own.
 //!
-//! All of them log in the user that runs the tests, whose home `SetEnv HOME=` replaces. That variable also marks every process a
-//! client starts on a host, so [`SshdHost::processes`] finds them even when their sshd is gone. Dropping a fleet kills what it
-//! started, by process id, and nothing else.
+//! They log in the user that runs the tests, or an [`Account`], whose home `SetEnv HOME=` replaces. That variable also marks every
+//! process a client starts on a host, so [`SshdHost::processes`] finds them even when their sshd is gone; what sudo starts is
+//! known by the SSH connection that it is told of. Dropping a fleet kills what it started, by process id, and nothing else.
 
 use std::{
     fs,
@@ -18,6 +18,8 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use crate::account::{self, Account};
 
 const SSHD: &str = "/usr/sbin/sshd";
 const READY: Duration = Duration::from_secs(20);
@@ -35,6 +37,8 @@ pub(crate) struct SshdHost {
     name: String,
     address: SocketAddrV4,
     dir: PathBuf,
+    /// Who logs in there.
+    user: String,
     /// `PATH` of commands on the host, if not sshd's default.
     search_path: Option<String>,
     /// Hosts that share an application directory would fight for its lock, so each has its own.
@@ -61,7 +65,7 @@ impl SshdFleet {
         keygen(&dir.path().join("id_ed25519"));
         let mut fleet = Self { dir, hosts: Vec::new() };
         for _ in 0..hosts {
-            fleet.add_without_inventory(None);
+            fleet.add_without_inventory(None, None);
         }
         fleet.write_files();
         fleet
@@ -69,11 +73,19 @@ impl SshdFleet {
 
     /// Starts one more host, whose commands have that `PATH`.
     pub(crate) fn add_with_path(&mut self, search_path: &str) {
-        self.add_without_inventory(Some(search_path.to_owned()));
+        self.add_without_inventory(None, Some(search_path.to_owned()));
         self.write_files();
     }
 
-    fn add_without_inventory(&mut self, search_path: Option<String>) {
+    /// Starts one more host, which that account logs in to. Its home is the account's, its application's directory is root's.
+    pub(crate) fn add_for(&mut self, account: &Account) {
+        // The way to the home is everybody's; the keys beside it are not.
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        self.add_without_inventory(Some(account), None);
+        self.write_files();
+    }
+
+    fn add_without_inventory(&mut self, account: Option<&Account>, search_path: Option<String>) {
         let name = format!("host-{:02}", self.hosts.len() + 1);
         let dir = self.dir.path().join(&name);
         fs::create_dir_all(dir.join("home")).unwrap();
@@ -82,7 +94,11 @@ impl SshdFleet {
         keygen(&dir.join("host_key"));
         let deploy_to = dir.join("app");
         let address = SocketAddrV4::new(next_address(), 0);
-        let mut host = SshdHost { name, address, dir, search_path, deploy_to, listener: None };
+        let user = account.map_or_else(account::own_name, |account| account.name().to_owned());
+        let mut host = SshdHost { name, address, dir, user, search_path, deploy_to, listener: None };
+        if let Some(account) = account {
+            account.give(&host.home());
+        }
         host.start_on_a_free_port();
         self.hosts.push(host);
     }
@@ -98,15 +114,20 @@ impl SshdFleet {
         let mut text = String::from("fleet:\n  hosts:\n");
         for host in self.hosts.iter().filter(|host| wanted(host)) {
             text += &format!(
-                "    {}:\n      ansible_host: {}\n      ansible_port: {}\n      fleetdrop_deploy_to: {}\n",
+                "    {}:\n      ansible_host: {}\n      ansible_port: {}\n      ansible_user: {}\n      fleetdrop_deploy_to: {}\n",
                 host.name,
                 host.address.ip(),
                 host.address.port(),
+                host.user,
                 host.deploy_to.display(),
             );
         }
-        let key = self.dir.path().join("id_ed25519");
-        text + &format!("  vars:\n    ansible_user: {}\n    ansible_ssh_private_key_file: {}\n", user(), key.display())
+        text + &format!("  vars:\n    ansible_ssh_private_key_file: {}\n", self.client_key().display())
+    }
+
+    /// Returns the private key that every host lets in.
+    pub(crate) fn client_key(&self) -> PathBuf {
+        self.dir.path().join("id_ed25519")
     }
 
     pub(crate) fn inventory(&self) -> PathBuf {
@@ -167,6 +188,16 @@ impl SshdHost {
         &self.deploy_to
     }
 
+    /// Returns who logs in there.
+    pub(crate) fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// Returns how many logins sshd let in.
+    pub(crate) fn logins(&self) -> usize {
+        self.log().matches("Accepted publickey ").count()
+    }
+
     /// Returns what sshd wrote to its log.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.join("sshd.log")).unwrap_or_default()
@@ -199,10 +230,11 @@ impl SshdHost {
     fn start(&mut self) -> bool {
         let mut config = format!(
             "ListenAddress {}:{}\nHostKey {dir}/host_key\nAuthorizedKeysFile {dir}/authorized_keys\nPidFile {dir}/sshd.pid\n\
-             StrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
+             StrictModes no\nUsePAM {}\nPermitRootLogin prohibit-password\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nPrintMotd no\nLogLevel VERBOSE\nSetEnv {}",
             self.address.ip(),
             self.address.port(),
+            account::use_pam(&self.user),
             self.mark(),
             dir = self.dir.display(),
         );
@@ -283,7 +315,10 @@ impl SshdHost {
     /// Returns what runs on the host now: every process that a client's command started, and its children.
     pub(crate) fn processes(&self) -> Vec<HostProcess> {
         let mark = self.mark();
-        processes_with(|variable| variable == mark)
+        let by_sudo = format!(" {} {}", self.address.ip(), self.address.port());
+        processes_with(|variable| {
+            variable == mark || variable.strip_prefix("FLEETDROP_SSH=").is_some_and(|ends| ends.ends_with(&by_sudo))
+        })
     }
 
     /// Returns the process of the agent that runs on the host.
@@ -391,76 +426,4 @@ fn next_address() -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 0, turn + 2)
 }
 
-fn user() -> String {
-    let output = Command::new("id").arg("-un").output().expect("run id");
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
-
-/// The harness itself: what the other tests rely on.
-mod tests {
-    use super::*;
-
-    fn ssh(fleet: &SshdFleet, host: &SshdHost, command: &str) -> std::process::Output {
-        Command::new("ssh")
-            .args(["-F", "/dev/null", "-o", "BatchMode=yes", "-o", "GlobalKnownHostsFile=/dev/null", "-o"])
-            .arg(format!("UserKnownHostsFile={}", fleet.known_hosts().display()))
-            .arg("-i")
-            .arg(fleet.dir.path().join("id_ed25519"))
-            .args(["-p", &host.address.port().to_string(), &format!("{}@{}", user(), host.address.ip()), command])
-            .env_remove("SSH_AUTH_SOCK")
-            .stdin(Stdio::null())
-            .output()
-            .expect("this test needs ssh: apt-get install openssh-client")
-    }
-
-    #[test]
-    fn each_host_has_a_home_and_an_identity_of_its_own() {
-        let mut fleet = SshdFleet::start(2);
-        let [first, second] = fleet.hosts() else { panic!("two hosts") };
-        assert_ne!(first.address().ip(), second.address().ip());
-        for host in fleet.hosts() {
-            let output = ssh(&fleet, host, "printf %s \"$HOME\"");
-            assert_eq!(String::from_utf8_lossy(&output.stdout), host.home().to_str().unwrap(), "{output:?}");
-        }
-
-        fleet.host_mut(1).replace_host_key();
-        let output = ssh(&fleet, &fleet.hosts()[1], "true");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("IDENTIFICATION HAS CHANGED"), "{output:?}");
-
-        fleet.hosts()[0].forget_client_key();
-        let output = ssh(&fleet, &fleet.hosts()[0], "true");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("Permission denied"), "{output:?}");
-    }
-
-    #[test]
-    fn stopping_a_host_ends_what_runs_there_and_nothing_else() {
-        let mut fleet = SshdFleet::start(2);
-        for host in fleet.hosts() {
-            let output = ssh(&fleet, host, "nohup sleep 1000 > /dev/null 2>&1 < /dev/null & echo started");
-            assert!(output.status.success(), "{output:?}");
-        }
-        fleet.host_mut(0).stop();
-        assert_eq!(fleet.hosts()[0].processes(), []);
-        assert_eq!(fleet.hosts()[1].processes().len(), 1);
-        assert!(!says_ssh(fleet.hosts()[0].address().into()));
-        let left: Vec<Pid> = fleet.hosts()[1].processes().into_iter().map(|process| process.pid).collect();
-        drop(fleet);
-        assert!(!left.into_iter().any(is_running), "dropping the fleet left a process");
-    }
-
-    #[test]
-    fn cutting_connections_leaves_the_host_up() {
-        let fleet = SshdFleet::start(1);
-        let host = &fleet.hosts()[0];
-        std::thread::scope(|scope| {
-            let session = scope.spawn(|| ssh(&fleet, host, "sleep 1000"));
-            while host.processes().is_empty() {
-                assert!(!session.is_finished(), "{:?}", session.join());
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            host.cut_connections();
-            assert!(!session.join().unwrap().status.success());
-        });
-        assert!(says_ssh(host.address().into()));
-    }
-}
+mod tests;

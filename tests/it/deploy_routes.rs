@@ -1,0 +1,102 @@
+//! The ways between controller and hosts: through a bastion, and over an address that the operator chose.
+
+use std::{fs, net::Ipv4Addr};
+
+use fleetdrop::model::{
+    HostState::{Active, Skipped, Staged, Unreachable},
+    RunEvent, Verdict,
+};
+use rustix::process::Signal;
+
+use crate::{
+    artifact,
+    hosts::Door,
+    operator::{Fleet, Operator},
+    sshd::SshdFleet,
+};
+
+#[test]
+fn hosts_behind_a_bastion_share_one_connection_to_it() {
+    const BEHIND: usize = 3;
+    let (operator, mut fleet) = (Operator::new(), SshdFleet::start(1 + BEHIND));
+    let bastion = &fleet.hosts()[0];
+    let address = bastion.address();
+    // As with `ssh -J`, what a host's variables say is not for the bastion: ssh_config is.
+    let ssh_config = format!("Host {}\n  IdentityFile {}\n", address.ip(), fleet.client_key().display());
+    fs::write(operator.ssh_config(), ssh_config).unwrap();
+    let jump = format!("-o ProxyJump={}@{}:{}", bastion.user(), address.ip(), address.port());
+    let inventory = operator.work().join("behind.yaml");
+    let text = fleet.inventory_of(|host| host.name() != "host-01") + &format!("    ansible_ssh_common_args: {jump}\n");
+    fs::write(&inventory, text).unwrap();
+    let command_line = Fleet { inventory, ..fleet.fleet() };
+
+    let artifact = artifact::shop(&operator.work(), "1", 3_000_000);
+    let size = fs::metadata(&artifact).unwrap().len();
+    let run = operator.deploy(&command_line, &artifact).run().expect_code(0).expect_no_warning();
+    let run = run.expect_states(&[Active; BEHIND]);
+    fleet.expect_live(&[None, Some("1"), Some("1"), Some("1")]);
+    assert_eq!(run.summary().bytes.received(), BEHIND as u64 * size, "{run:?}");
+    let logins: Vec<usize> = fleet.hosts().iter().map(|host| host.logins()).collect();
+    assert_eq!(logins, [1; 1 + BEHIND]);
+    fleet.assert_nothing_left();
+
+    // There is no other way: without the bastion nobody is reached.
+    fleet.host_mut(0).stop();
+    let run = operator.deploy(&command_line, &artifact).run().expect_code(8).expect_states(&[Unreachable; BEHIND]);
+    let failure = run.failure("host-02");
+    assert!(failure.message.contains("jump host") && failure.message.contains(&address.to_string()), "{failure:?}");
+}
+
+/// Returns the TCP ports that something listens on at an address.
+fn listening_at(address: Ipv4Addr) -> Vec<u16> {
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let sockets = table.lines().skip(1).filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (local, _remote, state) = (words.next()?, words.next()?, words.next()?);
+        let (ip, port) = local.split_once(':')?;
+        let ip = Ipv4Addr::from(u32::from_str_radix(ip, 16).ok()?.to_ne_bytes());
+        (ip == address && state == "0A").then(|| u16::from_str_radix(port, 16).unwrap())
+    });
+    sockets.collect()
+}
+
+#[test]
+fn hosts_find_the_controller_where_it_says() {
+    // No other test's.
+    const ADVERTISED: Ipv4Addr = Ipv4Addr::new(127, 3, 2, 1);
+    let (operator, fleet) = (Operator::new(), SshdFleet::start(2));
+    let artifact = artifact::shop(&operator.work(), "1", 1_000_000);
+    let size = fs::metadata(&artifact).unwrap().len();
+    let door = Door::before(&fleet.hosts()[0]);
+    let command_line = fleet.behind([&door], &operator.work());
+    let options = ["--connect-timeout", "60s", "--advertise", &ADVERTISED.to_string()];
+    let mut run = operator.deploy(&command_line, &artifact).with(options).start();
+    run.wait_for_state("host-02", Staged);
+    // Seed and tracker listen there and nowhere else, so that what came from the controller came from there.
+    assert_eq!(listening_at(ADVERTISED).len(), 2);
+    door.open();
+    let run = run.finish().expect_code(0).expect_no_warning().expect_states(&[Active; 2]);
+    assert!(run.host("host-02").bytes.from_controller == size, "{run:?}");
+    fleet.expect_live(&[Some("1"); 2]);
+    assert_eq!(listening_at(ADVERTISED), [0; 0]);
+}
+
+#[test]
+fn an_address_that_is_not_the_controllers_is_told_while_hosts_wait() {
+    let (operator, fleet) = (Operator::new(), SshdFleet::start(1));
+    let artifact = artifact::shop(&operator.work(), "1", 100_000);
+    // TEST-NET-1 (RFC 5737) is nobody's address.
+    let mut run = operator.deploy(&fleet.fleet(), &artifact).with(["--advertise", "192.0.2.1"]).start();
+    let (host, message, hint) = run.wait_for("a warning", |event| match event {
+        RunEvent::Warning { host, message, hint } => Some((host.clone(), message.clone(), hint.clone())),
+        _ => None,
+    });
+    assert_eq!(host.as_ref().map(|host| host.as_str()), Some("host-01"), "{message}");
+    assert!(message.starts_with("no connection to the controller at 192.0.2.1:"), "{message}");
+    assert!(hint.as_ref().is_some_and(|hint| hint.contains("--advertise")), "{hint:?}");
+    run.signal(Signal::INT);
+    let run = run.finish().expect_code(130).expect_states(&[Skipped]);
+    assert_eq!(run.summary().verdict, Verdict::Interrupted);
+    fleet.expect_live(&[None]);
+    fleet.assert_nothing_left();
+}
