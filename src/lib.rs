@@ -10,8 +10,8 @@
 //! | [`artifact`] | hashing an artifact, unpacking an archive safely | both |
 //! | [`agent`] | one job on one host: preflight, cache, releases, activation journal, lease | host |
 //! | [`tracker`] | announce and scrape for one run | controller |
-//! | [`inventory`] | Ansible's YAML inventories, patterns, `ssh_config` | controller |
-//! | [`ssh`] | connections to hosts: trust, authentication, jump hosts, exec, upload | controller |
+//! | [`inventory`] | Ansible's YAML inventories, host patterns | controller |
+//! | [`ssh`] | connections to hosts: `ssh_config`, trust, authentication, jump hosts, exec, upload | controller |
 //! | [`controller`] | a run: the dispatcher, a task a host, agent push, seed, the demo's local fleet | controller |
 //! | [`report`] | run events to a terminal, plain text or JSON | controller |
 //! | [`cli`] | the commands: arguments, errors with hints, exit codes | controller |

@@ -102,7 +102,7 @@ async fn serve_streams() -> Ended {
         Ok(watcher) => watcher,
         Err(error) => return could_not(&format!("cannot watch signals: {error}")),
     };
-    let ended = serve(FleetEngine::default(), tokio::io::stdin(), tokio::io::stdout(), AgentEnv::of_process(stop)).await;
+    let ended = serve(FleetEngine, tokio::io::stdin(), tokio::io::stdout(), AgentEnv::of_process(stop)).await;
     watcher.abort();
     ended
 }

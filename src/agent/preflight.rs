@@ -1,7 +1,7 @@
 //! What is checked, and put in order, before a deploy moves a byte. Blocks.
 //!
 //! In this order: the path and who could redirect it, the directories, the lock, a switch that a dead agent left unconfirmed, what
-//! `current` is, whether anything is to be done at all, leftovers, the cache, room. Everything after the lock may change the disk.
+//! `current` is, leftovers, whether anything is to be done at all, the cache, room. Everything after the lock may change the disk.
 
 use std::{collections::BTreeSet, ffi::OsStr, path::Path};
 
@@ -122,13 +122,14 @@ pub(crate) fn deploy(job: &DeployJob, env: &AgentEnv, cancel: &Cancel) -> Result
     root.prepare(env.uid)?;
     let predecessor = Predecessor { run: job.run.clone(), process: job.replaces };
     let mut held = hold(root, &predecessor, env, cancel)?;
+    // Also where nothing is left to do: an agent may have died while it removed old releases after its confirmation.
+    remove_leftovers(&mut held, job);
     if let Some(current) = held.current.clone()
         && is_confirmed(&held.releases, &current, &job.manifest)
     {
         let previous = releases::previous(&held.releases, &current);
         return Ok(Start::AlreadyActive { current, previous, notices: held.notices });
     }
-    remove_leftovers(&mut held, job);
     let there = held.releases.iter().any(|release| release.id == job.release);
     if there && !is_confirmed(&held.releases, &job.release, &job.manifest) {
         let text = format!("{} is already there and is something else", held.root.release(&job.release).display());

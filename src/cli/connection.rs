@@ -33,7 +33,7 @@ pub struct ConnectionArgs {
     #[arg(help_heading = "Connection", long, visible_alias = "private-key", value_name = "FILE")]
     pub identity_file: Option<PathBuf>,
 
-    /// Read this ssh_config instead of ~/.ssh/config and the system's
+    /// Read this ssh_config instead of ~/.ssh/config and the system's; `none` reads none
     #[arg(help_heading = "Connection", long, value_name = "FILE")]
     pub ssh_config: Option<PathBuf>,
 
@@ -45,9 +45,10 @@ pub struct ConnectionArgs {
     #[arg(help_heading = "Connection", long, value_enum, value_name = "MODE")]
     pub host_key_checking: Option<HostKeyChecking>,
 
-    /// How long TCP, handshake and login may take together
-    #[arg(help_heading = "Connection", long, value_name = "TIME", default_value = "10s", value_parser = value::network_timeout)]
-    pub connect_timeout: Duration,
+    /// How long finding a host's address and connecting to it may take, each; SSH handshake and login have limits of their own
+    /// [default: `ConnectTimeout` in ssh_config, then 10s]
+    #[arg(help_heading = "Connection", long, value_name = "TIME", value_parser = value::network_timeout)]
+    pub connect_timeout: Option<Duration>,
 
     /// How many logins may be going on at once
     #[arg(help_heading = "Connection", long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1024))]

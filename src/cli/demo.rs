@@ -14,8 +14,11 @@ use clap::{Args, Parser};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use super::{Cli, Command, CommandError, Output, ResultExt, deploy, exit, interrupt, rollback, status};
-use crate::controller::local_fleet::{LocalFleet, LocalFleetConfig};
+use super::{Cli, Command, CommandError, Output, ResultExt, deploy, exit, fleet, interrupt, rollback, status};
+use crate::{
+    controller::local_fleet::{LocalFleet, LocalFleetConfig},
+    report::measure,
+};
 
 /// The application the demo deploys.
 const APP: &str = "shop";
@@ -43,7 +46,8 @@ pub async fn run(args: DemoArgs, output: &Output) -> Result<u8, CommandError> {
         .prefix("fleetdrop-demo-")
         .tempdir()
         .or_internal("cannot make a temporary directory for the demo")?;
-    let config = LocalFleetConfig::new(usize::from(args.hosts), dir.path());
+    let mut config = LocalFleetConfig::new(usize::from(args.hosts), dir.path());
+    config.search_path = fleet::search_path().unwrap_or(config.search_path);
     let fleet = LocalFleet::start(config).await.or_internal("cannot start the SSH servers")?;
     let story = Story { output, fleet: &fleet, interrupted };
     let result = story.tell().await;
@@ -57,11 +61,11 @@ fn tidy_up(dir: TempDir, keep: bool, output: &Output) -> Result<(), CommandError
     let path = dir.path().to_owned();
     if keep {
         let path = dir.keep();
-        say(output, &format!("\nThe servers are gone; what was on them is in {}\n", path.display()));
+        say(output, &format!("\nNothing of the demo runs any more; its files are in {}\n", path.display()));
         return Ok(());
     }
     dir.close().or_internal(format!("cannot remove {}", path.display()))?;
-    say(output, "\nThe servers are gone, and so is everything the demo wrote.\n");
+    say(output, "\nNothing of the demo runs any more, and everything the demo wrote is gone.\n");
     Ok(())
 }
 
@@ -87,8 +91,9 @@ impl Story<'_> {
         say(
             self.output,
             &format!(
-                "{hosts} SSH servers run inside this process, on ports of 127.0.0.1, and nothing leaves this machine.\n\
+                "{} inside this process, on 127.0.0.1: nothing leaves this machine.\n\
                  All files are in {}\n",
+                measure::count(hosts, "SSH server"),
                 self.fleet.root().display()
             ),
         );
@@ -168,7 +173,8 @@ impl Story<'_> {
                 return Err(CommandError::internal(format!("{}: {live} is live instead of {}", host.name(), step.live)));
             }
         }
-        say(self.output, &format!("Checked on disk: {} is live on all {} servers.\n", step.live, self.fleet.hosts().len()));
+        let hosts = measure::count(self.fleet.hosts().len(), "server");
+        say(self.output, &format!("Checked on disk: {} is live on {hosts}.\n", step.live));
         Ok(code)
     }
 
@@ -183,7 +189,7 @@ impl Story<'_> {
         let options: [(&str, PathBuf); 4] = [
             ("--hosts", self.fleet.inventory()),
             ("--known-hosts", self.fleet.known_hosts()),
-            ("--ssh-config", self.fleet.ssh_config()),
+            ("--ssh-config", "none".into()),
             ("--cache", "~/.cache/fleetdrop".into()),
         ];
         let mut line = vec![OsString::from("fleetdrop")];

@@ -4,6 +4,7 @@
 
 use std::{
     env,
+    ffi::OsString,
     io::{IsTerminal, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -19,8 +20,8 @@ use crate::{
     controller::{AgentFinder, FleetSettings, RunError},
     inventory::{Become, HostEntry, Inventory, InventoryError, Warning},
     model::FailureBudget,
-    report::escape,
-    ssh::{Connector, HostKeyPolicy, SshSettings},
+    report::{Screen, escape},
+    ssh::{Connector, HostKeyPolicy, SshSettings, SshWarning},
 };
 
 /// What a command adds to the way its hosts are reached.
@@ -48,6 +49,9 @@ impl Default for FleetOptions {
 pub fn settings(args: &ConnectionArgs, options: FleetOptions, output: &Output) -> Result<FleetSettings, CommandError> {
     let hosts = hosts(args, output)?;
     let connector = Connector::new(ssh_settings(args)?).or_input("cannot prepare SSH connections")?;
+    for SshWarning { message, hint } in connector.warnings() {
+        warn(&message, Some(&hint), output);
+    }
     let own = env::current_exe().or_internal("cannot find this program's own executable")?;
     Ok(FleetSettings {
         hosts,
@@ -74,14 +78,21 @@ pub fn inventory_error(error: InventoryError) -> CommandError {
 
 /// Shows what the inventory was warned of, unless the operator wants quiet.
 pub fn show_warnings(warnings: &[Warning], output: &Output) {
+    for warning in warnings {
+        warn(&warning.to_string(), warning.hint.as_deref(), output);
+    }
+}
+
+fn warn(message: &str, hint: Option<&str>, output: &Output) {
+    if output.quiet {
+        return;
+    }
     let mut stderr = std::io::stderr().lock();
     let (limit, palette) = (500, output.palette());
-    for warning in warnings.iter().filter(|_| !output.quiet) {
-        // Without a stderr there is nobody to warn.
-        let _ = writeln!(stderr, "{} {}", palette.note("warning:"), escape::line(&warning.to_string(), limit));
-        if let Some(hint) = &warning.hint {
-            let _ = writeln!(stderr, "  {} {}", palette.note("hint:"), escape::line(hint, limit));
-        }
+    // Without a stderr there is nobody to warn.
+    let _ = writeln!(stderr, "{} {}", palette.note("warning:"), escape::line(message, limit));
+    if let Some(hint) = hint {
+        let _ = writeln!(stderr, "  {} {}", palette.note("hint:"), escape::line(hint, limit));
     }
 }
 
@@ -126,13 +137,21 @@ fn ssh_settings(args: &ConnectionArgs) -> Result<SshSettings, CommandError> {
     Ok(settings)
 }
 
+/// Asks on the terminal. Which keys need it is known only once hosts have refused the others, so a run may be under way.
 fn ask_passphrase(key: &Path) -> Option<String> {
-    let mut terminal = console::Term::stderr();
-    write!(terminal, "passphrase of {}: ", escape::line(&key.to_string_lossy(), 200)).ok()?;
-    terminal.read_secure_line().ok().filter(|line| !line.is_empty())
+    Screen::stderr().ask(|| {
+        let mut terminal = console::Term::stderr();
+        write!(terminal, "passphrase of {}: ", escape::line(&key.to_string_lossy(), 200)).ok()?;
+        terminal.read_secure_line().ok().filter(|line| !line.is_empty())
+    })
+}
+
+/// Returns where programs are sought, if the environment says.
+pub fn search_path() -> Option<OsString> {
+    env::var_os("PATH")
 }
 
 fn in_path(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
+    let path = search_path()?;
     env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file())
 }

@@ -31,6 +31,7 @@ fn a_deploy_needs_little_and_has_safe_defaults() {
     assert_eq!(args.lease, Duration::from_secs(30));
     assert_eq!(args.connection.max_logins, 64);
     assert_eq!(args.connection.host_key_checking, None);
+    assert_eq!(args.connection.connect_timeout, None);
     assert_eq!(args.connection.fleet.limit, None);
 }
 

@@ -67,10 +67,14 @@ pub enum InventoryError {
     #[error(transparent)]
     File(#[from] YamlError),
     /// The pattern of `--limit` does not lead to hosts.
-    #[error("--limit `{pattern}`: {reason}")]
+    #[error("{}: --limit `{pattern}`{}: {reason}", inventory.display(), place.as_ref().map(|at| format!(" at {at}")).unwrap_or_default())]
     Limit {
+        /// The inventory's file.
+        inventory: PathBuf,
         /// The pattern, or the part of it that is wrong.
         pattern: String,
+        /// Where that part stands, if it comes from a file (`@file`).
+        place: Option<Location>,
         /// What is wrong with it.
         reason: String,
         /// What to do about it.
@@ -97,14 +101,7 @@ impl InventoryError {
     pub fn snippet(&self) -> Option<String> {
         match self {
             Self::File(error) => error.snippet(),
-            Self::Limit { .. } => None,
-        }
-    }
-
-    fn with_hint(self, text: impl Into<String>) -> Self {
-        match self {
-            Self::Limit { pattern, reason, .. } => Self::Limit { pattern, reason, hint: Some(text.into()) },
-            Self::File(_) => self,
+            Self::Limit { place, .. } => place.as_ref().and_then(Location::snippet),
         }
     }
 }
@@ -145,16 +142,15 @@ impl Inventory {
 
     /// Returns the hosts that the pattern leaves, all without one, in inventory order. No host at all is an error.
     pub fn select(&self, limit: Option<&str>) -> Result<Vec<HostEntry>, InventoryError> {
-        let hosts = pattern::select(&self.tree, limit)?;
+        let hosts = pattern::select(self, limit)?;
         if hosts.is_empty() {
             let Some(limit) = limit else {
                 let message = "the inventory has no hosts";
                 let whole = Location::whole(&self.path);
                 return Err(Diagnostic::new(&whole, message).with_hint("name hosts under `hosts:` of a group").into());
             };
-            let pattern = limit.chars().take(120).collect();
-            let hint = Some("`fleetdrop inventory --hosts FILE` shows what there is".to_owned());
-            return Err(InventoryError::Limit { pattern, reason: "no host is left".to_owned(), hint });
+            let hint = "`fleetdrop inventory --hosts FILE` shows what there is";
+            return Err(pattern::refuse(self, limit, "no host is left", hint));
         }
         let mut shared = HashMap::new();
         hosts.into_iter().map(|host| self.entry(host, &mut shared)).collect()

@@ -8,9 +8,9 @@ use std::{collections::HashSet, fmt::Write as _, path::Path};
 use regex::{Regex, RegexBuilder};
 
 use super::{
-    InventoryError, nearest, ranges,
+    Inventory, InventoryError, nearest, ranges,
     tree::{ALL, HostIndex, Tree},
-    yaml,
+    yaml::{self, Location, YamlError},
 };
 
 /// The longest pattern, in bytes, from the command line or a line of a file.
@@ -21,52 +21,116 @@ const MAX_PARTS: usize = 100_000;
 const MAX_REGEX: usize = 1 << 20;
 
 /// Returns the hosts that `limit` leaves of the whole inventory, in inventory order.
-pub(super) fn select(tree: &Tree, limit: Option<&str>) -> Result<Vec<HostIndex>, InventoryError> {
-    let all = tree.hosts_below(ALL);
+pub(super) fn select(inventory: &Inventory, limit: Option<&str>) -> Result<Vec<HostIndex>, InventoryError> {
+    let all = inventory.tree.hosts_below(ALL);
     let Some(limit) = limit else { return Ok(all) };
-    let parts = parts(limit)?;
+    let parts = parts(limit).map_err(|error| error.of(inventory))?;
     if parts.is_empty() {
-        return Err(bad(limit, "the pattern is empty").with_hint("leave `--limit` out to mean every host"));
+        return Err(refuse(inventory, limit, "the pattern is empty", "leave `--limit` out to mean every host"));
     }
-    let chosen = evaluate(tree, &parts)?;
+    let chosen = evaluate(&inventory.tree, &parts).map_err(|error| error.of(inventory))?;
     Ok(all.into_iter().filter(|host| chosen.contains(host)).collect())
 }
 
-fn bad(pattern: &str, why: impl std::fmt::Display) -> InventoryError {
-    let shown: String = pattern.chars().take(120).collect();
-    InventoryError::Limit { pattern: shown, reason: why.to_string(), hint: None }
+/// Returns the error of a pattern that leads to no hosts of that inventory.
+pub(super) fn refuse(inventory: &Inventory, pattern: &str, why: &str, hint: &str) -> InventoryError {
+    PatternError::new(pattern, why).hint(hint).of(inventory)
+}
+
+/// Says why a pattern is none, before it is known whose.
+enum PatternError {
+    File(YamlError),
+    Bad { pattern: String, place: Option<Location>, reason: String, hint: Option<String> },
+}
+
+impl PatternError {
+    fn new(pattern: &str, why: impl std::fmt::Display) -> Self {
+        let shown = pattern.chars().take(120).collect();
+        Self::Bad { pattern: shown, place: None, reason: why.to_string(), hint: None }
+    }
+
+    fn hint(mut self, text: impl Into<String>) -> Self {
+        if let Self::Bad { hint, .. } = &mut self {
+            *hint = Some(text.into());
+        }
+        self
+    }
+
+    fn at(mut self, location: Option<&Location>) -> Self {
+        if let Self::Bad { place, .. } = &mut self {
+            *place = location.cloned();
+        }
+        self
+    }
+
+    fn of(self, inventory: &Inventory) -> InventoryError {
+        match self {
+            Self::File(error) => error.into(),
+            Self::Bad { pattern, place, reason, hint } => {
+                InventoryError::Limit { inventory: inventory.path.clone(), pattern, place, reason, hint }
+            }
+        }
+    }
+}
+
+/// One part of a pattern.
+struct Part {
+    text: String,
+    /// Where it stands, if it comes from a file.
+    place: Option<Location>,
+}
+
+impl Part {
+    /// Returns the pattern without the sign.
+    fn after(&self, sign: char) -> Option<&str> {
+        self.text.strip_prefix(sign)
+    }
+
+    fn refuse(&self, why: impl std::fmt::Display) -> PatternError {
+        PatternError::new(&self.text, why).at(self.place.as_ref())
+    }
 }
 
 /// Splits a pattern into its parts and reads the files among them.
-fn parts(limit: &str) -> Result<Vec<String>, InventoryError> {
+fn parts(limit: &str) -> Result<Vec<Part>, PatternError> {
     let mut parts = Vec::new();
     for part in split(limit)? {
         match part.strip_prefix('@') {
             Some(file) => {
-                let source = yaml::read(Path::new(file))?;
-                let lines = source.text().lines().map(str::trim);
                 let before = parts.len();
-                parts.extend(lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned));
+                read_file(file, &mut parts)?;
                 // Nothing named must not come to mean everything.
                 if parts.len() == before {
-                    return Err(bad(part, "the file names no host"));
+                    return Err(PatternError::new(part, "the file names no host"));
                 }
             }
-            None => parts.push(part.to_owned()),
+            None => parts.push(Part { text: part.to_owned(), place: None }),
         }
         if parts.len() > MAX_PARTS {
-            return Err(bad(limit, format!("more than {MAX_PARTS} parts")));
+            return Err(PatternError::new(limit, format!("more than {MAX_PARTS} parts")));
         }
     }
     Ok(parts)
 }
 
+/// Reads one part a line, without empty lines and comments.
+fn read_file(file: &str, parts: &mut Vec<Part>) -> Result<(), PatternError> {
+    let source = yaml::read(Path::new(file)).map_err(PatternError::File)?;
+    for (line, number) in source.text().lines().zip(1..) {
+        let text = line.trim();
+        if !text.is_empty() && !text.starts_with('#') {
+            let column = line.chars().take_while(|c| c.is_whitespace()).count() + 1;
+            parts.push(Part { text: text.to_owned(), place: Some(Location::new(&source, number, column)) });
+        }
+    }
+    Ok(())
+}
+
 /// Splits at commas; without any, at colons and white space, unless the whole is one name or address.
-fn split(limit: &str) -> Result<Vec<&str>, InventoryError> {
+fn split(limit: &str) -> Result<Vec<&str>, PatternError> {
+    let bad = |why: &str| PatternError::new(limit, why);
     if limit.len() > MAX_PATTERN {
-        return Err(
-            bad(limit, "the pattern is too long").with_hint("put the hosts into a file, one a line, and use `--limit @FILE`")
-        );
+        return Err(bad("the pattern is too long").hint("put the hosts into a file, one a line, and use `--limit @FILE`"));
     }
     if limit.contains(',') {
         return Ok(limit.split(',').map(str::trim).filter(|part| !part.is_empty()).collect());
@@ -81,7 +145,7 @@ fn split(limit: &str) -> Result<Vec<&str>, InventoryError> {
         match c {
             '[' if !inside => inside = true,
             ']' if inside => inside = false,
-            ']' => return Err(bad(limit, "a `]` without its `[`")),
+            ']' => return Err(bad("a `]` without its `[`")),
             c if !inside && (c == ':' || c.is_whitespace()) => {
                 parts.push(&limit[start..place]);
                 start = place + c.len_utf8();
@@ -90,30 +154,30 @@ fn split(limit: &str) -> Result<Vec<&str>, InventoryError> {
         }
     }
     if inside {
-        return Err(bad(limit, "a `[` without its `]`"));
+        return Err(bad("a `[` without its `]`"));
     }
     parts.push(&limit[start..]);
     Ok(parts.into_iter().filter(|part| !part.is_empty()).collect())
 }
 
 /// First what is wanted (everything, if nothing is named), then `&`, then `!`: the order of the parts does not matter.
-fn evaluate(tree: &Tree, parts: &[String]) -> Result<HashSet<HostIndex>, InventoryError> {
+fn evaluate(tree: &Tree, parts: &[Part]) -> Result<HashSet<HostIndex>, PatternError> {
     let mut chosen = HashSet::new();
-    let mut wanted = parts.iter().filter(|part| !part.starts_with(['!', '&'])).peekable();
+    let mut wanted = parts.iter().filter(|part| !part.text.starts_with(['!', '&'])).peekable();
     if wanted.peek().is_none() {
         chosen.extend(tree.hosts_below(ALL));
     }
     for part in wanted {
-        chosen.extend(matches(tree, part, part)?);
+        chosen.extend(matches(tree, &part.text, part)?);
     }
     for part in parts {
-        if let Some(pattern) = part.strip_prefix('&') {
+        if let Some(pattern) = part.after('&') {
             let these: HashSet<_> = matches(tree, pattern, part)?.into_iter().collect();
             chosen.retain(|host| these.contains(host));
         }
     }
     for part in parts {
-        if let Some(pattern) = part.strip_prefix('!') {
+        if let Some(pattern) = part.after('!') {
             for host in matches(tree, pattern, part)? {
                 chosen.remove(&host);
             }
@@ -122,17 +186,17 @@ fn evaluate(tree: &Tree, parts: &[String]) -> Result<HashSet<HostIndex>, Invento
     Ok(chosen)
 }
 
-/// Returns the hosts one part names; an error if it names nothing that exists. `part` is it as written.
-fn matches(tree: &Tree, pattern: &str, part: &str) -> Result<Vec<HostIndex>, InventoryError> {
+/// Returns the hosts one part names; an error if it names nothing that exists. `pattern` is the part without its sign.
+fn matches(tree: &Tree, pattern: &str, part: &Part) -> Result<Vec<HostIndex>, PatternError> {
     // A plain name is the host before it is a group.
-    if let Some(host) = tree.find_host(part) {
+    if let Some(host) = tree.find_host(&part.text) {
         return Ok(vec![host]);
     }
     if pattern.is_empty() {
-        return Err(bad(part, "there is nothing after the sign"));
+        return Err(part.refuse("there is nothing after the sign"));
     }
     let (name, subscript) = split_subscript(pattern);
-    let matcher = Matcher::new(name).map_err(|why| bad(part, why))?;
+    let matcher = Matcher::new(name).map_err(|why| part.refuse(why))?;
     let groups: Vec<_> = tree.groups().filter(|(_, group)| matcher.matches(&group.name)).collect();
     let mut hosts = Vec::new();
     for (id, _) in &groups {
@@ -149,18 +213,18 @@ fn matches(tree: &Tree, pattern: &str, part: &str) -> Result<Vec<HostIndex>, Inv
     let count = hosts.len();
     let picked = subscript.apply(hosts);
     if picked.is_empty() {
-        return Err(bad(part, format!("`{name}` has {count} hosts, none at that place")));
+        return Err(part.refuse(format!("`{name}` has {count} hosts, none at that place")));
     }
     Ok(picked)
 }
 
-fn unmatched(tree: &Tree, name: &str, part: &str) -> InventoryError {
+fn unmatched(tree: &Tree, name: &str, part: &Part) -> PatternError {
     let known = tree.groups().map(|(_, group)| &*group.name).chain(tree.hosts().map(|(_, host)| host.name.as_str()));
-    let error = bad(part, "matches no host and no group of the inventory");
+    let error = part.refuse("matches no host and no group of the inventory");
     match nearest::suggestion(name, known) {
-        Some(hint) => error.with_hint(hint),
-        None if name.contains(':') => error.with_hint("separate parts either by commas or by colons, not by both"),
-        None => error.with_hint("`fleetdrop inventory --hosts FILE` shows what there is"),
+        Some(hint) => error.hint(hint),
+        None if name.contains(':') => error.hint("separate parts either by commas or by colons, not by both"),
+        None => error.hint("`fleetdrop inventory --hosts FILE` shows what there is"),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What an artifact is: its digest, its size and how to unpack it. The torrent (piece length and piece hashes) is
-//! [`crate::swarm::Metainfo`]; a manifest outlives the run and is kept on the host beside each release.
+//! What an artifact is: its digest, its size and how to unpack it. How it is cut into pieces is no part of it: a manifest outlives
+//! the run and is kept on the host beside each release.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! The field's words as types, and the decisions about a rollout. Pure: no tokio, no file, no socket, no clock.
 //!
-//! Everything here is plain data or a state machine that takes events and a time and returns actions, so that property
+//! Everything here is plain data or a state machine that takes events and returns actions, so that property
 //! tests and simulations run the very code that ships.
 
 mod events;

@@ -11,6 +11,7 @@ mod phrase;
 pub mod plain;
 #[cfg(test)]
 mod rehearsal;
+mod screen;
 mod speed;
 pub mod status;
 pub mod summary;
@@ -20,7 +21,7 @@ pub mod view;
 
 use std::{io, time::Duration};
 
-pub use self::palette::Palette;
+pub use self::{palette::Palette, screen::Screen};
 use crate::model::Envelope;
 
 /// The width in columns where there is no terminal that would wrap a line.

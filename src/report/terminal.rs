@@ -1,5 +1,7 @@
 //! Progress on a terminal: one bar for the fleet, one line of counts, the few slowest hosts while bytes move; failures scroll by above.
 //!
+//! While somebody is asked something on the same [`Screen`], nothing is drawn; what should have scrolled by comes afterwards.
+//!
 //! What is drawn is a pure function of the view ([`frame`]); indicatif only puts it on the screen and redraws it.
 
 use std::time::Duration;
@@ -8,7 +10,7 @@ use console::{measure_text_width, truncate_str};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{
-    Palette, Reporter, measure, phrase, summary,
+    Palette, Reporter, Screen, measure, phrase, summary,
     view::{Change, FleetView, HostRow, Transfer},
 };
 use crate::model::{Envelope, HostState, RunEvent, RunSummary};
@@ -23,12 +25,17 @@ const MAX_BAR: usize = 40;
 const MAX_HOST: usize = 30;
 /// Below this many columns the terminal may break lines itself.
 const MIN_WRAP: usize = 20;
+/// How many lines wait while somebody is asked something; the summary has what is lost.
+const MAX_WAITING: usize = 200;
 const REDRAW: Duration = Duration::from_millis(100);
 
 /// Draws on a terminal.
 #[derive(Debug)]
 pub struct Terminal {
     bar: ProgressBar,
+    screen: Screen,
+    /// Lines to put above the display once the question is answered.
+    waiting: Vec<String>,
     width: fn() -> usize,
     palette: Palette,
     view: FleetView,
@@ -39,35 +46,48 @@ impl Terminal {
     /// Makes a reporter that draws on stderr.
     pub fn stderr(palette: Palette) -> Self {
         let target = ProgressDrawTarget::term(console::Term::buffered_stderr(), 20);
-        Self::new(target, || usize::from(console::Term::stderr().size().1), palette)
+        Self::on(Screen::stderr(), target, || usize::from(console::Term::stderr().size().1), palette)
     }
 
     /// Makes a reporter that draws on `target`, which is as wide as `width` says each time it is asked.
     pub fn new(target: ProgressDrawTarget, width: fn() -> usize, palette: Palette) -> Self {
+        Self::on(Screen::default(), target, width, palette)
+    }
+
+    fn on(screen: Screen, target: ProgressDrawTarget, width: fn() -> usize, palette: Palette) -> Self {
         let bar = ProgressBar::with_draw_target(None, target);
         // The template is a constant that indicatif's own parser reads; without it the default style still shows a display.
         if let Ok(style) = ProgressStyle::with_template("{msg}") {
             bar.set_style(style);
         }
-        Self { bar, width, palette, view: FleetView::default(), told_failures: 0 }
+        screen.show(&bar);
+        Self { bar, screen, waiting: Vec::new(), width, palette, view: FleetView::default(), told_failures: 0 }
     }
 
-    fn draw(&self, now: Duration) {
-        if self.view.header().is_some() && !self.view.is_finished() {
-            self.bar.set_message(frame(&self.view, (self.width)(), now, self.palette).join("\n"));
-        }
+    fn draw(&mut self, now: Duration) {
+        let Self { bar, screen, waiting, view, .. } = self;
+        screen.draw(|| {
+            waiting.drain(..).for_each(|line| bar.println(line));
+            if view.header().is_some() && !view.is_finished() {
+                bar.set_message(frame(view, (self.width)(), now, self.palette).join("\n"));
+            }
+        });
     }
 
     /// Puts lines above the display, where they stay.
-    fn say<T: AsRef<str>>(&self, lines: impl IntoIterator<Item = T>) {
+    fn say<T: AsRef<str>>(&mut self, lines: impl IntoIterator<Item = T>) {
         let width = (self.width)().max(MIN_WRAP);
-        for line in lines {
-            self.bar.println(phrase::wrap(line.as_ref(), width, 4));
-        }
+        let room = MAX_WAITING.saturating_sub(self.waiting.len());
+        let lines = lines.into_iter().map(|line| phrase::wrap(line.as_ref(), width, 4));
+        self.waiting.extend(lines.take(room));
+        let Self { bar, screen, waiting, .. } = self;
+        screen.draw(|| waiting.drain(..).for_each(|line| bar.println(line)));
     }
 
-    fn end(&self, end: &RunSummary) {
+    /// Ends the display with the summary, even below a question that nobody answered.
+    fn end(&mut self, end: &RunSummary) {
         self.bar.set_message("");
+        self.waiting.drain(..).for_each(|line| self.bar.println(line));
         let text = summary::render(self.view.header(), end, (self.width)(), self.palette);
         self.bar.println(format!("\n{}", text.trim_end()));
         self.bar.finish_and_clear();
@@ -78,7 +98,10 @@ impl Reporter for Terminal {
     fn event(&mut self, envelope: &Envelope, now: Duration) {
         let change = self.view.apply(envelope, now);
         match (&envelope.event, change) {
-            (_, Change::Started) => self.say(self.view.header().map(phrase::started)),
+            (_, Change::Started) => {
+                let started = self.view.header().map(phrase::started);
+                self.say(started);
+            }
             (RunEvent::HostState { host, state, failure }, Change::Host(_)) if is_out(*state) => {
                 self.told_failures += 1;
                 if self.told_failures <= phrase::MAX_TOLD_FAILURES {

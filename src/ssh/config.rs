@@ -12,7 +12,7 @@ use std::{
 use tokio::{process::Command, time::timeout};
 
 use super::{
-    ConnectError, HostKeyPolicy, SshError, SshSettings, Step, Target,
+    ConnectError, HostKeyPolicy, SshError, SshSettings, SshWarning, Step, Target,
     error::{one_line, seconds},
 };
 
@@ -25,6 +25,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 const DEFAULT_IDENTITIES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 /// The system's `known_hosts` files.
 const GLOBAL_KNOWN_HOSTS: [&str; 2] = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"];
+/// What stands for no configuration file at all, as with `ssh -F`.
+const NO_FILE: &str = "none";
+/// How long a step to the connection may take where neither the settings nor `ssh_config` say.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// The longest chain of jump hosts.
 const MAX_JUMPS: usize = 8;
 
@@ -113,22 +117,30 @@ pub(super) struct Resolved {
     pub(super) connect_timeout: Duration,
 }
 
-/// Checks the settings themselves and warns of a configuration that nobody can read.
+/// Checks the settings themselves.
 pub(super) fn check(settings: &SshSettings) -> Result<(), SshError> {
     if settings.max_logins == 0 || settings.max_logins_per_address == 0 {
         return Err(SshError::settings("at least one login at a time must be allowed"));
     }
-    if settings.ssh_client.is_none() {
-        if let Some(file) = &settings.config_file {
+    match &settings.config_file {
+        Some(file) if settings.ssh_client.is_none() && file != Path::new(NO_FILE) => {
             let file = file.display();
-            return Err(SshError::settings(format!("{file} cannot be honoured: there is no ssh client that could read it")));
+            Err(SshError::settings(format!("{file} cannot be honoured: there is no ssh client that could read it")))
         }
-        let user = settings.home.join(".ssh/config");
-        if has_settings(&user) {
-            tracing::warn!(path = %user.display(), "ssh_config is ignored: install an OpenSSH client, which is asked what it means");
-        }
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// Returns what the settings leave out that their owner may count on: a configuration that nobody here can read.
+pub(super) fn warnings(settings: &SshSettings) -> Vec<SshWarning> {
+    let user = settings.home.join(".ssh/config");
+    if settings.ssh_client.is_some() || settings.config_file.is_some() || !has_settings(&user) {
+        return Vec::new();
+    }
+    let message = format!("{} is ignored: there is no ssh client that could read it", user.display());
+    let hint =
+        "install the OpenSSH client (openssh-client on Debian), or do without the file on purpose with `--ssh-config none`";
+    vec![SshWarning { message, hint: hint.to_owned() }]
 }
 
 fn has_settings(path: &Path) -> bool {
@@ -242,7 +254,8 @@ fn read_dump(dump: &str, settings: &SshSettings, hop: &Hop) -> Result<Resolved, 
             .one("stricthostkeychecking")
             .map_or(Ok(HostKeyPolicy::Strict), |word| word.parse().map_err(|error: SshError| error.to_string()))?,
     };
-    let connect_timeout = fields.one("connecttimeout").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+    let configured = || fields.one("connecttimeout").and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+    let connect_timeout = settings.connect_timeout.or_else(configured).filter(|limit| !limit.is_zero());
     Ok(Resolved {
         identities: identities(&fields, &tokens, hop)?,
         certificates: tokens.paths(fields.all("certificatefile"))?,
@@ -255,7 +268,7 @@ fn read_dump(dump: &str, settings: &SshSettings, hop: &Hop) -> Result<Resolved, 
         hash_known_hosts: fields.one("hashknownhosts") == Some("yes"),
         host_keys,
         host_key_alias: alias,
-        connect_timeout: connect_timeout.filter(|limit| !limit.is_zero()).unwrap_or(settings.connect_timeout),
+        connect_timeout: connect_timeout.unwrap_or(CONNECT_LIMIT),
         host,
         port,
         user,

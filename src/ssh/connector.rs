@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    ConnectError, Output, Process, RunLimits, SshError, SshSettings, Step, Target, auth,
+    ConnectError, Output, Process, RunLimits, SshError, SshSettings, SshWarning, Step, Target, auth,
     config::{self, Hop, Resolved},
     error::Retry,
     keys::KeyRing,
@@ -98,6 +98,11 @@ impl Connector {
             settings,
         };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Returns what is worth telling the operator before the first login. Reads files; contacts nobody.
+    pub fn warnings(&self) -> Vec<SshWarning> {
+        config::warnings(&self.shared.settings)
     }
 
     /// Logs in to a host. Waits for a free login slot, then tries within the limits of each step; what fails before
@@ -298,11 +303,6 @@ impl Connection {
     /// Resolves when the connection is gone, for whatever reason; a host that died silently is noticed within 45 s.
     pub async fn closed(&self) {
         self.session.link.life.gone().await;
-    }
-
-    /// Returns why the connection ended, once it has.
-    pub fn close_reason(&self) -> Option<String> {
-        self.session.link.life.lost().map(|_| self.session.link.life.reason().unwrap_or_else(|| "connection closed".to_owned()))
     }
 
     /// Says goodbye and waits until everything on the connection has ended; takes at most a few seconds.

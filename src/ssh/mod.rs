@@ -5,7 +5,7 @@
 //! - **Trust.** No host is talked to whose key is not known by OpenSSH's rules ([`known_hosts`]), unless the caller asked for
 //!   `accept-new` or `no`. A revoked key is never accepted.
 //! - **Configuration.** Where there is an OpenSSH client, `ssh -G` decides what `ssh_config` means; fleetdrop does not
-//!   reinterpret it. Without one, only defaults apply and a configuration that would be ignored is reported.
+//!   reinterpret it. Without one, only defaults apply, and [`Connector::warnings`] tells of a configuration that is ignored.
 //! - **Bounds.** Every step has a time limit. Logins are capped over the fleet and per address, because an sshd with default
 //!   `MaxStartups` drops a third of a hundred simultaneous ones. Only what fails before authentication is retried, with jitter.
 //! - **One connection a host**, and one a jump host however many hosts are behind it. A dead host is noticed within 45 s.
@@ -109,7 +109,7 @@ pub struct SshSettings {
     pub local_user: String,
     /// The OpenSSH client that is asked with `-G` what `ssh_config` says. None: only defaults apply.
     pub ssh_client: Option<PathBuf>,
-    /// A configuration file instead of the user's and the system's (`ssh -F`).
+    /// A configuration file instead of the user's and the system's (`ssh -F`); `none` means no file at all.
     pub config_file: Option<PathBuf>,
     /// A `known_hosts` file instead of all files that `ssh_config` names.
     pub known_hosts: Option<PathBuf>,
@@ -119,8 +119,9 @@ pub struct SshSettings {
     pub user: Option<String>,
     /// The operator's host key policy; it wins over the target's and over `ssh_config`.
     pub host_keys: Option<HostKeyPolicy>,
-    /// How long name resolution and a TCP connection may take, each; `ConnectTimeout` in `ssh_config` wins.
-    pub connect_timeout: Duration,
+    /// How long name resolution and the TCP connection (or the channel through a jump host) may take, each. None: what
+    /// `ConnectTimeout` in `ssh_config` says, or 10 s. The steps of the login after it have limits of their own.
+    pub connect_timeout: Option<Duration>,
     /// How many logins may be under way at once.
     pub max_logins: usize,
     /// How many of them to one address (one sshd).
@@ -132,7 +133,7 @@ pub struct SshSettings {
 }
 
 impl SshSettings {
-    /// Makes settings with the defaults: no agent, no ssh client, 64 logins at once, 8 an address, 10 s to connect.
+    /// Makes settings with the defaults: no agent, no ssh client, 64 logins at once, 8 an address.
     pub fn new(home: impl Into<PathBuf>, local_user: impl Into<String>) -> Self {
         Self {
             home: home.into(),
@@ -144,7 +145,7 @@ impl SshSettings {
             identity_files: Vec::new(),
             user: None,
             host_keys: None,
-            connect_timeout: Duration::from_secs(10),
+            connect_timeout: None,
             max_logins: 64,
             max_logins_per_address: 8,
             retries: 6,
@@ -166,6 +167,15 @@ impl fmt::Debug for SshSettings {
             .field("host_keys", &self.host_keys)
             .finish_non_exhaustive()
     }
+}
+
+/// Something the operator may count on that the settings leave out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshWarning {
+    /// What is left out, and why.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
 }
 
 /// One host to log in to, as the inventory describes it.

@@ -2,7 +2,7 @@
 //!
 //! They travel over the agent's stdin and stdout, that is, over the host's SSH channel: trusted to come from the other side,
 //! never trusted to be well-formed. A frame is a 4-byte big-endian length and that many bytes of JSON. A frame over
-//! [`MAX_FRAME`], an unknown required field or a version other than [`WIRE_VERSION`] is an error, never a panic.
+//! [`MAX_FRAME`], a missing required field or a version other than [`WIRE_VERSION`] is an error, never a panic.
 //! The agent speaks first ([`FromAgent::Hello`]); the controller then sends exactly one [`Job`].
 //! This module opens nothing and decides nothing.
 

@@ -48,7 +48,7 @@ impl Seeded {
             controller_peers: Vec::new(),
             tracker: None,
         };
-        let seed = FleetEngine::default().start(config).await.unwrap();
+        let seed = FleetEngine.start(config).await.unwrap();
         let manifest = Manifest {
             app: "shop".parse().unwrap(),
             file_name: name.into(),

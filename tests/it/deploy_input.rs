@@ -78,11 +78,26 @@ fn an_inventory_that_is_not_there_and_a_pattern_that_matches_nothing() {
     let artifact = artifact::shop(&operator.work(), "1", 1000);
     let missing = Fleet { inventory: Path::new("/nonexistent/hosts.yaml").to_owned(), ..fleet.fleet() };
     operator.deploy(&missing, &artifact).run().expect_code(5).expect_stderr(&["/nonexistent/hosts.yaml"]);
-    operator.deploy(&fleet.fleet(), &artifact).with(["--limit", "web*"]).run().expect_code(5).expect_stderr(&["web*"]);
+    let inventory = fleet.fleet().inventory;
+    let said = [inventory.to_str().unwrap(), "web*"];
+    operator.deploy(&fleet.fleet(), &artifact).with(["--limit", "web*"]).run().expect_code(5).expect_stderr(&said);
     untouched(&fleet);
 
     operator.deploy(&fleet.fleet(), &artifact).with(["--limit", "demo-02"]).run().expect_code(0);
     fleet.expect_live(&[None, Some("1")]);
+}
+
+#[test]
+fn an_ssh_config_that_nobody_can_read_is_warned_of() {
+    let (operator, fleet) = (Operator::without_ssh_client(), Embedded::start(1));
+    let config = operator.write_own_ssh_config("Host demo-*\n  Port 2222\n");
+    let ignored = format!("warning: {} is ignored", config.display());
+    let status = || operator.fleet_command("status", &fleet.fleet()).with(["--app", "shop"]).without("--ssh-config");
+    status().run().expect_code(0).expect_stderr(&[&ignored, "hint: install the OpenSSH client"]);
+    let quiet = status().with(["--ssh-config", "none"]).run().expect_code(0);
+    assert!(!quiet.stderr.contains("warning:"), "{quiet:?}");
+    let refused = status().with(["--ssh-config", config.to_str().unwrap()]).run().expect_code(5);
+    assert!(refused.stderr.contains("no ssh client"), "{refused:?}");
 }
 
 #[test]

@@ -135,7 +135,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 async fn libtorrent_downloads_from_our_seed_found_by_our_tracker() {
     for length in LENGTHS {
         let swarm = Swarm::new(length).await;
-        let seed = swarm.seed(FleetEngine::default()).await;
+        let seed = swarm.seed(FleetEngine).await;
         let mut host = swarm.libtorrent("host").await;
         host.go().await.unwrap();
         within(host.complete()).await.unwrap();
@@ -152,7 +152,7 @@ async fn we_download_from_libtorrents_seed_found_by_our_tracker() {
         let swarm = Swarm::new(length).await;
         let seed = swarm.libtorrent("seed").await;
         swarm.announced(1).await;
-        let mut host = swarm.host(FleetEngine::default(), "host").await;
+        let mut host = swarm.host(FleetEngine, "host").await;
         within(host.wait_complete()).await.unwrap();
         swarm.assert_same("host");
         assert_eq!(host.stats().borrow().bytes.from_peers, length as u64);
@@ -165,10 +165,10 @@ async fn we_download_from_libtorrents_seed_found_by_our_tracker() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mixed_swarm_completes_everywhere() {
     let swarm = Swarm::new(40 * PIECE as usize + 5).await;
-    let seed = swarm.seed(FleetEngine::default()).await;
+    let seed = swarm.seed(FleetEngine).await;
     let mut theirs = swarm.libtorrent("host").await;
     theirs.go().await.unwrap();
-    let mut ours = swarm.host(FleetEngine::default(), "third").await;
+    let mut ours = swarm.host(FleetEngine, "third").await;
     within(ours.wait_complete()).await.unwrap();
     within(theirs.complete()).await.unwrap();
     swarm.assert_same("host");
@@ -189,7 +189,7 @@ mod stock {
     async fn rqbit_downloads_from_our_seed() {
         for length in LENGTHS {
             let swarm = Swarm::new(length).await;
-            let seed = swarm.seed(FleetEngine::default()).await;
+            let seed = swarm.seed(FleetEngine).await;
             let mut host = swarm.host(LibrqbitEngine, "host").await;
             within(host.wait_complete()).await.unwrap();
             swarm.assert_same("host");
@@ -204,7 +204,7 @@ mod stock {
         for length in LENGTHS {
             let swarm = Swarm::new(length).await;
             let seed = swarm.seed(LibrqbitEngine).await;
-            let mut host = swarm.host(FleetEngine::default(), "host").await;
+            let mut host = swarm.host(FleetEngine, "host").await;
             within(host.wait_complete()).await.unwrap();
             swarm.assert_same("host");
             host.stop().await;

@@ -7,6 +7,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs,
     io::{BufRead, BufReader, Read},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
@@ -32,6 +33,7 @@ pub(crate) const CACHE: &str = "~/.cache/fleetdrop";
 pub(crate) struct Operator {
     dir: TempDir,
     program: PathBuf,
+    search_path: OsString,
 }
 
 impl Operator {
@@ -43,7 +45,8 @@ impl Operator {
         fs::write(dir.path().join("ssh_config"), "").unwrap();
         let agent = dir.path().join("agents").join(format!("fleetdrop-agent-{}", std::env::consts::ARCH));
         std::os::unix::fs::symlink(AGENT, agent).unwrap();
-        Self { dir, program: env!("CARGO_BIN_EXE_fleetdrop").into() }
+        let search_path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
+        Self { dir, program: env!("CARGO_BIN_EXE_fleetdrop").into(), search_path }
     }
 
     /// A machine that has nothing but `fleetdrop` itself: no agent beside it.
@@ -52,6 +55,56 @@ impl Operator {
         operator.program = operator.dir.path().join("fleetdrop");
         fs::copy(env!("CARGO_BIN_EXE_fleetdrop"), &operator.program).unwrap();
         operator
+    }
+
+    /// A machine with the programs that every system has, and among them no ssh client.
+    pub(crate) fn without_ssh_client() -> Self {
+        const PROGRAMS: [&str; 16] = [
+            "sh",
+            "cat",
+            "chmod",
+            "env",
+            "gzip",
+            "id",
+            "ls",
+            "mkdir",
+            "mv",
+            "rm",
+            "rmdir",
+            "sha256sum",
+            "sleep",
+            "tail",
+            "uname",
+            "wc",
+        ];
+        let mut operator = Self::new();
+        let bin = operator.dir.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        for program in PROGRAMS {
+            let mut places = std::env::split_paths(&operator.search_path).map(|directory| directory.join(program));
+            let place = places.find(|place| place.is_file()).unwrap_or_else(|| panic!("this test needs {program}"));
+            std::os::unix::fs::symlink(place, bin.join(program)).unwrap();
+        }
+        operator.search_path = bin.into();
+        operator
+    }
+
+    /// A machine whose ssh client is this shell script.
+    pub(crate) fn with_ssh_client(script: &str) -> Self {
+        let operator = Self::without_ssh_client();
+        let client = operator.dir.path().join("bin/ssh");
+        fs::write(&client, script).unwrap();
+        fs::set_permissions(&client, fs::Permissions::from_mode(0o755)).unwrap();
+        operator
+    }
+
+    /// Writes the operator's own `~/.ssh/config`.
+    pub(crate) fn write_own_ssh_config(&self, text: &str) -> PathBuf {
+        let directory = self.dir.path().join("home/.ssh");
+        fs::create_dir(&directory).unwrap();
+        let file = directory.join("config");
+        fs::write(&file, text).unwrap();
+        file
     }
 
     /// Returns the directory the commands run in.
@@ -108,7 +161,7 @@ impl Operator {
         let home = self.dir.path().join("home");
         let mut command = Command::new(&self.program);
         command.args(arguments).current_dir(self.work()).env_clear();
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
+        command.env("PATH", &self.search_path);
         command.env("HOME", &home).env("TMPDIR", self.dir.path().join("tmp"));
         for (variable, below) in
             [("CACHE", ".cache"), ("CONFIG", ".config"), ("DATA", ".local/share"), ("STATE", ".local/state")]

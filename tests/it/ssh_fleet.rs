@@ -187,7 +187,7 @@ async fn an_address_that_swallows_packets_times_out() {
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     let fillers: Vec<_> = (0..4).map(|_| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100))).collect();
     assert!(fillers.iter().any(Result::is_err), "the queue is not full");
-    let settings = SshSettings { retries: 0, connect_timeout: Duration::from_millis(400), ..rig.settings() };
+    let settings = SshSettings { retries: 0, connect_timeout: Some(Duration::from_millis(400)), ..rig.settings() };
     let mut target = Target::new(fleetdrop::model::HostName::new("hole").unwrap(), "127.0.0.1");
     target.port = Some(address.port());
     let error = Connector::new(settings).unwrap().connect(&target).await.unwrap_err();

@@ -173,7 +173,6 @@ async fn a_dropped_connection_is_noticed_everywhere_at_once() {
     assert!(timeout(LONG, stdin.write_all(&noise(1 << 20))).await.unwrap().is_err());
     let error = connection.exec("true").await.unwrap_err();
     assert!(lost(&error), "{error}");
-    assert!(connection.close_reason().is_some());
     connection.close().await;
 }
 

@@ -87,7 +87,7 @@ impl Rig {
             config_file: Some(self.path("ssh_config")),
             known_hosts: Some(self.path("known_hosts")),
             identity_files: vec![self.path("id")],
-            connect_timeout: Duration::from_secs(5),
+            connect_timeout: Some(Duration::from_secs(5)),
             ..SshSettings::new(self.dir.path(), user())
         }
     }

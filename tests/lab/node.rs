@@ -106,7 +106,7 @@ pub(crate) async fn engine(args: EngineArgs) -> Result<()> {
 
 async fn start(kind: EngineKind, config: EngineConfig) -> Result<EngineHandle> {
     Ok(match kind {
-        EngineKind::Fleet => fleetdrop::swarm::FleetEngine::default().start(config).await?,
+        EngineKind::Fleet => fleetdrop::swarm::FleetEngine.start(config).await?,
         #[cfg(feature = "engine-librqbit")]
         EngineKind::Librqbit => fleetdrop::swarm::stock::LibrqbitEngine.start(config).await?,
     })

@@ -26,13 +26,13 @@ use super::USER;
 const STDERR: u32 = 1;
 /// How much output is read at once.
 const CHUNK: usize = 32 * 1024;
-/// The search path if this process has none.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What to run and where.
 pub(super) struct CommandSpec<'a> {
     /// Home and working directory.
     pub(super) home: &'a Path,
+    /// The value of `PATH`.
+    pub(super) search_path: &'a OsStr,
     /// The value of `SSH_CONNECTION`.
     pub(super) ssh_connection: &'a str,
     /// The command line for `/bin/sh -c`.
@@ -48,13 +48,12 @@ pub(super) struct Command {
 impl Command {
     /// Starts the command.
     pub(super) fn spawn(spec: &CommandSpec<'_>) -> io::Result<Self> {
-        let path = std::env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
         let child = tokio::process::Command::new("/bin/sh")
             .arg("-c")
             .arg(OsStr::from_bytes(spec.text))
             .env_clear()
             .env("HOME", spec.home)
-            .env("PATH", path)
+            .env("PATH", spec.search_path)
             .env("USER", USER)
             .env("LOGNAME", USER)
             .env("SHELL", "/bin/sh")

@@ -5,12 +5,13 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsString,
     io,
     net::SocketAddr,
     os::fd::AsFd,
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -69,51 +70,18 @@ pub(super) fn ssh_config(host_key: PrivateKey) -> server::Config {
 #[derive(Debug)]
 pub(super) struct HostShared {
     home: PathBuf,
+    search_path: OsString,
     client_key: PublicKey,
     grace: Duration,
     /// Ends the host.
     down: CancellationToken,
-    /// Cuts the connections of now; replaced at each cut.
-    link: Mutex<CancellationToken>,
-    refuse: AtomicBool,
-    delay_millis: AtomicU64,
-    /// Bytes of input until the link is cut; `u64::MAX` means never.
-    cut_after: AtomicU64,
     commands_started: AtomicU64,
 }
 
 impl HostShared {
-    pub(super) fn new(home: PathBuf, client_key: PublicKey, grace: Duration) -> Self {
-        let down = CancellationToken::new();
-        let link = Mutex::new(down.child_token());
-        Self {
-            home,
-            client_key,
-            grace,
-            down,
-            link,
-            refuse: AtomicBool::new(false),
-            delay_millis: AtomicU64::new(0),
-            cut_after: AtomicU64::new(u64::MAX),
-            commands_started: AtomicU64::new(0),
-        }
-    }
-
-    pub(super) fn refuse_logins(&self, refuse: bool) {
-        self.refuse.store(refuse, Ordering::Relaxed);
-    }
-
-    pub(super) fn delay_logins(&self, delay: Duration) {
-        self.delay_millis.store(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    pub(super) fn disconnect(&self) {
-        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *link, self.down.child_token()).cancel();
-    }
-
-    pub(super) fn disconnect_after(&self, bytes: u64) {
-        self.cut_after.store(bytes, Ordering::Relaxed);
+    pub(super) fn new(home: PathBuf, search_path: OsString, client_key: PublicKey, grace: Duration) -> Self {
+        let (down, commands_started) = (CancellationToken::new(), AtomicU64::new(0));
+        Self { home, search_path, client_key, grace, down, commands_started }
     }
 
     pub(super) fn commands_started(&self) -> u64 {
@@ -122,21 +90,6 @@ impl HostShared {
 
     pub(super) fn shut_down(&self) {
         self.down.cancel();
-    }
-
-    fn link(&self) -> CancellationToken {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner).child_token()
-    }
-
-    /// Counts input and cuts the link when the allowance is used up.
-    fn count_input(&self, bytes: usize) {
-        let taken = self.cut_after.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-            (left != u64::MAX).then(|| left.saturating_sub(bytes as u64))
-        });
-        if taken.is_ok_and(|before| before <= bytes as u64) {
-            self.cut_after.store(u64::MAX, Ordering::Relaxed);
-            self.disconnect();
-        }
     }
 }
 
@@ -167,11 +120,7 @@ pub(super) async fn serve(host: Arc<HostShared>, ssh: Arc<server::Config>, liste
 
 /// Serves one connection and ends all its commands.
 async fn connection(host: Arc<HostShared>, ssh: Arc<server::Config>, stream: TcpStream, peer: SocketAddr) {
-    let ended = host.link();
-    let delay = Duration::from_millis(host.delay_millis.load(Ordering::Relaxed));
-    if ended.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
-        return;
-    }
+    let ended = host.down.child_token();
     let commands = TaskTracker::new();
     let result = converse(&host, ssh, stream, peer, &ended, &commands).await;
     if let Err(error) = result {
@@ -255,7 +204,7 @@ struct Guest {
 impl Guest {
     fn judge(&self, user: &str, key: &PublicKey) -> Auth {
         let known = user == USER && key.key_data() == self.host.client_key.key_data();
-        if known && !self.host.refuse.load(Ordering::Relaxed) { Auth::Accept } else { Auth::reject() }
+        if known { Auth::Accept } else { Auth::reject() }
     }
 }
 
@@ -305,7 +254,8 @@ impl server::Handler for Guest {
         };
         let over = self.ended.child_token();
         let (sender, input) = mpsc::channel(INPUT_QUEUE);
-        let spec = CommandSpec { home: &self.host.home, ssh_connection: &self.ssh_connection, text: data };
+        let HostShared { home, search_path, .. } = &*self.host;
+        let spec = CommandSpec { home, search_path, ssh_connection: &self.ssh_connection, text: data };
         match Command::spawn(&spec) {
             Ok(command) => {
                 self.host.commands_started.fetch_add(1, Ordering::Relaxed);
@@ -323,7 +273,6 @@ impl server::Handler for Guest {
     }
 
     async fn data(&mut self, id: ChannelId, data: &[u8], _session: &mut Session) -> Result<(), Self::Error> {
-        self.host.count_input(data.len());
         let Some(Slot::Running { input: Some(input), over }) = self.channels.get(&id) else {
             return Ok(());
         };

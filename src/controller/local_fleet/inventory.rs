@@ -1,4 +1,4 @@
-//! The fleet written down as an Ansible inventory.
+//! The fleet written down as an Ansible inventory. It says nothing of known hosts: that would take an ssh client to read.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -8,7 +8,6 @@ use super::{GROUP, LocalFleet, LocalFleetError, USER};
 pub(super) fn render(fleet: &LocalFleet) -> Result<String, LocalFleetError> {
     let mut text = String::from("# A fleet of SSH hosts inside one process, for `fleetdrop demo` and for tests.\n");
     let key = quoted(&fleet.client_key())?;
-    let known_hosts = quoted_text(&format!("-o UserKnownHostsFile={}", shell_word(path_text(&fleet.known_hosts())?)));
     // Writing to a String can't fail.
     let _ = write!(text, "{GROUP}:\n  hosts:\n");
     for host in fleet.hosts() {
@@ -23,28 +22,13 @@ pub(super) fn render(fleet: &LocalFleet) -> Result<String, LocalFleetError> {
     }
     let _ = write!(
         text,
-        "  vars:\n    ansible_user: {USER}\n    ansible_ssh_private_key_file: {key}\n    ansible_ssh_common_args: {known_hosts}\n    \
-         fleetdrop_advertise: 127.0.0.1\n"
+        "  vars:\n    ansible_user: {USER}\n    ansible_ssh_private_key_file: {key}\n    fleetdrop_advertise: 127.0.0.1\n"
     );
     Ok(text)
 }
 
-fn path_text(path: &Path) -> Result<&str, LocalFleetError> {
-    path.to_str().ok_or_else(|| LocalFleetError::PathNotUtf8(path.to_owned()))
-}
-
-/// Returns the path as a YAML double-quoted scalar.
+/// Returns the path as a JSON string, which YAML reads as a double-quoted scalar.
 fn quoted(path: &Path) -> Result<String, LocalFleetError> {
-    Ok(quoted_text(path_text(path)?))
-}
-
-/// Returns the text as a JSON string, which YAML reads as a double-quoted scalar.
-fn quoted_text(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-/// Returns the text so that a POSIX shell reads it as one word.
-fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    let text = path.to_str().ok_or_else(|| LocalFleetError::PathNotUtf8(path.to_owned()))?;
+    Ok(serde_json::Value::from(text).to_string())
 }

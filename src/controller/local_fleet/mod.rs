@@ -7,10 +7,11 @@
 //! ```text
 //! <root>/id_ed25519        the one key that opens all hosts, mode 0600
 //! <root>/known_hosts       their host keys
-//! <root>/ssh_config        empty: nothing of the user's own settings is needed
 //! <root>/inventory.yaml    the fleet as an inventory
 //! <root>/hosts/demo-01/    a host's home and working directory
 //! ```
+//!
+//! The environment is not read: [`LocalFleetConfig`] says it all.
 //!
 //! Promises: public-key authentication with that one key and one user name only; `exec` only (no shell, terminal, subsystem or
 //! forwarding); bounded buffers, connections and commands; a command whose channel or connection ends sees the end of its input at once, has
@@ -20,6 +21,7 @@
 //! Never: it is not a sandbox. Commands run as the current user and see the whole machine, as that user does.
 
 use std::{
+    ffi::OsString,
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -62,12 +64,15 @@ pub struct LocalFleetConfig {
     pub root: PathBuf,
     /// How long a command may go on after its channel or connection ended, before it is killed.
     pub grace: Duration,
+    /// The `PATH` of the hosts' commands.
+    pub search_path: OsString,
 }
 
 impl LocalFleetConfig {
-    /// Makes a configuration with the default grace of five seconds.
+    /// Makes a configuration with a grace of five seconds and the usual directories as search path.
     pub fn new(hosts: usize, root: impl Into<PathBuf>) -> Self {
-        Self { hosts, root: root.into(), grace: Duration::from_secs(5) }
+        let search_path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into();
+        Self { hosts, root: root.into(), grace: Duration::from_secs(5), search_path }
     }
 }
 
@@ -101,7 +106,7 @@ pub enum LocalFleetError {
     Key(String),
 }
 
-/// One host of a running local fleet, with the switches that make it misbehave.
+/// One host of a running local fleet.
 #[derive(Debug)]
 pub struct LocalHost {
     name: HostName,
@@ -129,26 +134,6 @@ impl LocalHost {
     /// Returns the directory the inventory names as `fleetdrop_deploy_to`.
     pub fn deploy_to(&self) -> PathBuf {
         self.dir.join("app")
-    }
-
-    /// Refuses the fleet's key from now on, or takes it again.
-    pub fn refuse_logins(&self, refuse: bool) {
-        self.shared.refuse_logins(refuse);
-    }
-
-    /// Makes each new connection wait that long before the host says its first word.
-    pub fn delay_logins(&self, delay: Duration) {
-        self.shared.delay_logins(delay);
-    }
-
-    /// Cuts every connection the host has now, without a word, as a broken link does.
-    pub fn disconnect(&self) {
-        self.shared.disconnect();
-    }
-
-    /// Cuts every connection the host has once it received that many more bytes of input for its commands.
-    pub fn disconnect_after(&self, bytes: u64) {
-        self.shared.disconnect_after(bytes);
     }
 
     /// Returns how many commands the host has started so far.
@@ -192,7 +177,6 @@ impl LocalFleet {
         let private = client_key.to_openssh(LineEnding::LF).map_err(key_error)?;
         write_private(&fleet.client_key(), private.as_bytes())?;
         write_private(&fleet.known_hosts(), known_hosts.as_bytes())?;
-        write_private(&fleet.ssh_config(), b"# Empty on purpose.\n")?;
         let inventory = inventory::render(&fleet)?;
         write_private(&fleet.inventory(), inventory.as_bytes())?;
         Ok(fleet)
@@ -213,7 +197,8 @@ impl LocalFleet {
         let loopback = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
         let listener = TcpListener::bind(loopback).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        let shared = Arc::new(HostShared::new(dir.clone(), client_key.public_key().clone(), config.grace));
+        let shared = HostShared::new(dir.clone(), config.search_path.clone(), client_key.public_key().clone(), config.grace);
+        let shared = Arc::new(shared);
         let ssh = Arc::new(host::ssh_config(host_key));
         self.tasks.push(tokio::spawn(host::serve(Arc::clone(&shared), ssh, listener)));
         self.hosts.push(LocalHost { name, address, dir, shared });
@@ -243,11 +228,6 @@ impl LocalFleet {
     /// Returns the path of the hosts' keys in OpenSSH's `known_hosts` form.
     pub fn known_hosts(&self) -> PathBuf {
         self.root.join("known_hosts")
-    }
-
-    /// Returns the path of an empty `ssh_config`, to use instead of the user's.
-    pub fn ssh_config(&self) -> PathBuf {
-        self.root.join("ssh_config")
     }
 
     /// Closes every port, ends every connection and command, and waits until all are gone. The files stay.

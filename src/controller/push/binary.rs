@@ -1,6 +1,7 @@
 //! The agent's binaries on the controller: found once a run, hashed once, compressed when the first host needs it.
 
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     path::{Path, PathBuf},
     sync::Arc,
@@ -159,15 +160,16 @@ impl AgentBinary {
 fn find_all(agent_dir: Option<&Path>, own: &Path) -> Result<Vec<Arc<AgentBinary>>, AgentFinderError> {
     let mut agents = Vec::new();
     if let Some(directory) = agent_dir {
-        agents = in_directory(directory)?;
-        if agents.is_empty() {
+        let files = list(directory)
+            .map_err(|error| AgentFinderError::Unreadable { path: directory.to_owned(), reason: error.to_string() })?;
+        if files.is_empty() {
             return Err(AgentFinderError::EmptyDirectory(directory.to_owned()));
         }
+        add_missing(&mut agents, files)?;
     }
-    let beside = own.parent().map(in_directory).transpose()?.unwrap_or_default();
-    for agent in beside {
-        add_missing(&mut agents, agent);
-    }
+    // Nobody promised that agents lie there, so a directory that can't be listed is one without agents.
+    let beside = own.parent().map(list).and_then(Result::ok).unwrap_or_default();
+    add_missing(&mut agents, beside)?;
     let arch = std::env::consts::ARCH;
     if agents.iter().all(|agent| agent.arch != arch) {
         let plain = own.with_file_name("fleetdrop-agent");
@@ -180,29 +182,31 @@ fn find_all(agent_dir: Option<&Path>, own: &Path) -> Result<Vec<Arc<AgentBinary>
     Ok(agents)
 }
 
-fn add_missing(agents: &mut Vec<Arc<AgentBinary>>, agent: Arc<AgentBinary>) {
-    if agents.iter().all(|known| known.arch != agent.arch) {
-        agents.push(agent);
+/// Loads the agents for architectures that are not there yet.
+fn add_missing(agents: &mut Vec<Arc<AgentBinary>>, files: BTreeMap<String, PathBuf>) -> Result<(), AgentFinderError> {
+    for (arch, path) in files {
+        if agents.iter().all(|known| known.arch != arch) {
+            agents.push(AgentBinary::load(&arch, path, false)?);
+        }
     }
+    Ok(())
 }
 
-/// Finds `fleetdrop-agent-<arch>` files; other names are none of ours.
-fn in_directory(directory: &Path) -> Result<Vec<Arc<AgentBinary>>, AgentFinderError> {
-    let unreadable = |error: std::io::Error| AgentFinderError::Unreadable { path: directory.into(), reason: error.to_string() };
-    let mut agents = Vec::new();
-    for entry in std::fs::read_dir(directory).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
+/// Lists the `fleetdrop-agent-<arch>` files of a directory by architecture; other names are none of ours.
+fn list(directory: &Path) -> std::io::Result<BTreeMap<String, PathBuf>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
         let name = entry.file_name();
         let arch = name.to_str().and_then(|name| name.strip_prefix("fleetdrop-agent-"));
         let is_arch = |arch: &&str| !arch.is_empty() && arch.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if let Some(arch) = arch.filter(is_arch)
             && entry.path().is_file()
         {
-            agents.push(AgentBinary::load(arch, entry.path(), false)?);
+            files.insert(arch.to_owned(), entry.path());
         }
     }
-    agents.sort_by(|a, b| a.arch.cmp(&b.arch));
-    Ok(agents)
+    Ok(files)
 }
 
 #[cfg(test)]
@@ -244,6 +248,16 @@ mod tests {
         let error = find_all(Some(dir.path()), &own).unwrap_err();
         assert!(matches!(error, AgentFinderError::EmptyDirectory(_)), "{error}");
         assert!(find_all(Some(&dir.path().join("missing")), &own).is_err());
+    }
+
+    #[test]
+    fn a_directory_beside_the_executable_that_cannot_be_listed_holds_no_agents() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &format!("fleetdrop-agent-{}", std::env::consts::ARCH), "from agent dir");
+        // Root may list every directory, but not one that is not there.
+        let own = dir.path().join("gone/fleetdrop");
+        let found = find_all(Some(dir.path()), &own).unwrap();
+        assert_eq!((found.len(), found[0].size), (1, 14));
     }
 
     #[tokio::test]

@@ -49,7 +49,7 @@ pub(in crate::controller) async fn ensure_agent(
     let agents = finder.available().await.map_err(|error| failed(error.to_string()))?;
     let prefix = r#become.map(sudo_prefix).unwrap_or_default();
     let command = format!("{prefix}sh -s");
-    let probe = script::probe(&agents, cache);
+    let probe = script::probe(agents, cache);
     let output = transport
         .run(&command, probe.as_bytes(), PROBE_TIMEOUT)
         .await

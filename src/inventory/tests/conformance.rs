@@ -74,7 +74,7 @@ fn compare(case: &Case, answer: &Answer) {
     let file = case.file.display();
     assert_eq!(answer.error, None, "{file}");
     let inventory = Inventory::load(&case.file).unwrap_or_else(|error| panic!("{error} {:?}", error.hint())).inventory;
-    let ids = pattern::select(&inventory.tree, None).unwrap();
+    let ids = pattern::select(&inventory, None).unwrap();
     let name = |id: &HostIndex| inventory.tree.host(*id).name.to_string();
     let mut order: Vec<String> = ids.iter().map(name).collect();
     let mut expected = answer.order.clone();
@@ -93,7 +93,7 @@ fn compare(case: &Case, answer: &Answer) {
         assert_eq!(values, host.vars, "variables of {} in {file}", name(id));
     }
     for (pattern, expected) in &answer.selected {
-        let ours = pattern::select(&inventory.tree, Some(pattern));
+        let ours = pattern::select(&inventory, Some(pattern));
         let mut ours: Vec<String> = ours.map_or_else(|_| Vec::new(), |ids| ids.iter().map(name).collect());
         let mut theirs: Vec<String> = serde_json::from_value(expected.clone()).unwrap_or_default();
         if !answer.order_is_defined {
@@ -210,7 +210,7 @@ fn generated_inventories_are_understood_as_ansible_understands_them() {
     // A part that matches nothing is an error here and a warning there: ask only for what exists.
     for case in &mut cases {
         let inventory = Inventory::load(&case.file).unwrap().inventory;
-        let known = patterns.iter().filter(|pattern| pattern::select(&inventory.tree, Some(pattern)).is_ok());
+        let known = patterns.iter().filter(|pattern| pattern::select(&inventory, Some(pattern)).is_ok());
         case.patterns = known.map(|pattern| (*pattern).to_owned()).collect();
     }
     assert!(cases.iter().map(|case| case.patterns.len()).sum::<usize>() > 200);

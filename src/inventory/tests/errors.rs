@@ -325,10 +325,12 @@ fn files_that_cannot_be_read_are_named() {
 
 #[test]
 fn patterns_that_lead_nowhere_are_named() {
-    let loaded = load("web:\n  hosts: {web01: , web02: }\nempty:\nprod:\n  hosts: {web01: }\n");
+    let files = Files::new(&[("hosts.yml", "web:\n  hosts: {web01: , web02: }\nempty:\nprod:\n  hosts: {web01: }\n")]);
+    let loaded = files.load("hosts.yml").unwrap();
     let explain = |limit: &str| {
         let error = loaded.inventory.select(Some(limit)).expect_err(limit);
-        format!("{error}\n  hint: {}", error.hint().unwrap_or("-"))
+        let error = format!("{error}\n  hint: {}", error.hint().unwrap_or("-"));
+        error.replace(&format!("{}/", files.0.path().display()), "")
     };
     let limits = [
         "web1",
@@ -352,43 +354,56 @@ fn patterns_that_lead_nowhere_are_named() {
         "~x{1000}{1000}{1000}",
     ];
     insta::assert_snapshot!(limits.map(explain).join("\n"), @r#"
-    --limit `web1`: matches no host and no group of the inventory
+    hosts.yml: --limit `web1`: matches no host and no group of the inventory
       hint: did you mean `web` or `web01`?
-    --limit `prd`: matches no host and no group of the inventory
+    hosts.yml: --limit `prd`: matches no host and no group of the inventory
       hint: did you mean `prod`?
-    --limit `!web03`: matches no host and no group of the inventory
+    hosts.yml: --limit `!web03`: matches no host and no group of the inventory
       hint: did you mean `web01` or `web02`?
-    --limit `&prodd`: matches no host and no group of the inventory
+    hosts.yml: --limit `&prodd`: matches no host and no group of the inventory
       hint: did you mean `prod`?
-    --limit `zzz`: matches no host and no group of the inventory
+    hosts.yml: --limit `zzz`: matches no host and no group of the inventory
       hint: `fleetdrop inventory --hosts FILE` shows what there is
-    --limit `empty`: no host is left
+    hosts.yml: --limit `empty`: no host is left
       hint: `fleetdrop inventory --hosts FILE` shows what there is
-    --limit `web:!web`: no host is left
+    hosts.yml: --limit `web:!web`: no host is left
       hint: `fleetdrop inventory --hosts FILE` shows what there is
-    --limit `web[7]`: `web` has 2 hosts, none at that place
+    hosts.yml: --limit `web[7]`: `web` has 2 hosts, none at that place
       hint: -
-    --limit `~web(`: not a valid pattern: unclosed group
+    hosts.yml: --limit `~web(`: not a valid pattern: unclosed group
       hint: -
-    --limit `~(?=x)`: not a valid pattern: look-around, including look-ahead and look-behind, is not supported
+    hosts.yml: --limit `~(?=x)`: not a valid pattern: look-around, including look-ahead and look-behind, is not supported
       hint: -
-    --limit `web[`: a `[` without its `]`
+    hosts.yml: --limit `web[`: a `[` without its `]`
       hint: -
-    --limit `web]`: a `]` without its `[`
+    hosts.yml: --limit `web]`: a `]` without its `[`
       hint: -
-    --limit ``: the pattern is empty
+    hosts.yml: --limit ``: the pattern is empty
       hint: leave `--limit` out to mean every host
-    --limit `,`: the pattern is empty
+    hosts.yml: --limit `,`: the pattern is empty
       hint: leave `--limit` out to mean every host
-    --limit `a:b`: matches no host and no group of the inventory
+    hosts.yml: --limit `a:b`: matches no host and no group of the inventory
       hint: separate parts either by commas or by colons, not by both
-    --limit `!`: there is nothing after the sign
+    hosts.yml: --limit `!`: there is nothing after the sign
       hint: -
     /nonexistent/limit: cannot be read
       hint: check the path; it is relative to the current directory
-    --limit `nothing*`: matches no host and no group of the inventory
+    hosts.yml: --limit `nothing*`: matches no host and no group of the inventory
       hint: `fleetdrop inventory --hosts FILE` shows what there is
-    --limit `~x{1000}{1000}{1000}`: the pattern is too complex
+    hosts.yml: --limit `~x{1000}{1000}{1000}`: the pattern is too complex
       hint: -
     "#);
+}
+
+#[test]
+fn a_pattern_from_a_file_is_named_with_its_place() {
+    let files = Files::new(&[("hosts.yml", "web:\n  hosts: {web01: }\n"), ("retry.txt", "# failed\nweb01\n  !web02\n")]);
+    let limit = format!("@{}", files.path("retry.txt").display());
+    let error = files.load("hosts.yml").unwrap().inventory.select(Some(&limit)).unwrap_err();
+    insta::assert_snapshot!(files.explain(&error), @"
+    hosts.yml: --limit `!web02` at retry.txt:3:3: matches no host and no group of the inventory
+    3 |   !web02
+      |   ^
+      hint: did you mean `web01`?
+    ");
 }

@@ -61,7 +61,7 @@ proptest! {
         // Files of the machine are none of this test's business.
         prop_assume!(!limit.contains('@'));
         let inventory = load(GOOD.replace("!vault x", "").as_str()).inventory;
-        if let Ok(hosts) = pattern::select(&inventory.tree, Some(&limit)) {
+        if let Ok(hosts) = pattern::select(&inventory, Some(&limit)) {
             prop_assert!(hosts.len() <= 8);
         }
     }

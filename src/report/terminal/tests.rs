@@ -155,3 +155,56 @@ fn failures_scroll_by_and_the_summary_stays() {
     assert!(position("4 hosts are live on") < position("(exit code"));
     assert!(!text[position("4 hosts are live on")..].contains("[=="), "the bar came back:\n{text}");
 }
+
+#[test]
+fn a_question_has_the_screen_to_itself() {
+    let paper = Paper::default();
+    let mut terminal = Terminal::new(ProgressDrawTarget::term_like(Box::new(paper.clone())), || 80, Palette::PLAIN);
+    let screen = terminal.screen.clone();
+    let second = Duration::from_secs(1);
+    terminal.event(&rehearsal::started(4, 64 << 20), Duration::ZERO);
+    terminal.tick(second);
+    let text = || std::mem::take(&mut *paper.0.lock().unwrap());
+    assert!(text().contains("[>"), "nothing was drawn");
+    screen.ask(|| {
+        text();
+        terminal.event(&rehearsal::dropped("web02", rehearsal::disk_full()), second);
+        terminal.tick(2 * second);
+        assert_eq!(text(), "", "the question was overwritten");
+    });
+    terminal.tick(3 * second);
+    let after = text();
+    assert!(after.contains("web02 failed") && after.contains("[>"), "the display did not come back:\n{after}");
+    assert_eq!(after.matches("web02 failed").count(), 1);
+}
+
+#[test]
+fn a_run_that_ends_during_a_question_is_told_to_its_end() {
+    let paper = Paper::default();
+    let mut terminal = Terminal::new(ProgressDrawTarget::term_like(Box::new(paper.clone())), || 80, Palette::PLAIN);
+    let screen = terminal.screen.clone();
+    screen.ask(|| {
+        for (at, event) in rehearsal::deploy() {
+            terminal.event(&event, at);
+        }
+        terminal.finish().unwrap();
+    });
+    let text = paper.0.lock().unwrap().clone();
+    assert!(text.contains("web04 unreachable while connecting") && text.contains("4 hosts are live on"), "{text}");
+}
+
+#[test]
+fn questions_come_one_after_the_other() {
+    let (screen, asked) = (Screen::default(), std::sync::atomic::AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                screen.ask(|| {
+                    assert_eq!(asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0, "two questions at once");
+                    (0..1000).for_each(|_| std::thread::yield_now());
+                    asked.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                });
+            });
+        }
+    });
+}

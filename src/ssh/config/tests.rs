@@ -152,6 +152,43 @@ fn settings_that_cannot_work_are_refused() {
     let mut bad = settings();
     bad.config_file = Some("/cfg".into());
     assert!(check(&bad).unwrap_err().to_string().contains("no ssh client"));
+    bad.ssh_client = Some("/usr/bin/ssh".into());
+    check(&bad).unwrap();
+    check(&SshSettings { config_file: Some("none".into()), ..settings() }).unwrap();
+}
+
+#[test]
+fn a_configuration_that_nobody_can_read_is_warned_of() {
+    let home = tempfile::tempdir().unwrap();
+    let settings = SshSettings::new(home.path(), "ada");
+    let file = home.path().join(".ssh/config");
+    assert_eq!(warnings(&settings), [], "there is no such file");
+    std::fs::create_dir(home.path().join(".ssh")).unwrap();
+    std::fs::write(&file, "# nothing\n\n").unwrap();
+    assert_eq!(warnings(&settings), [], "it says nothing");
+    std::fs::write(&file, "# mine\nHost web*\n  User deploy\n").unwrap();
+    let [warning] = &warnings(&settings)[..] else { panic!("no warning") };
+    assert!(warning.message.starts_with(&format!("{} is ignored", file.display())), "{warning:?}");
+    assert!(warning.hint.contains("OpenSSH client"), "{warning:?}");
+    assert_eq!(warnings(&SshSettings { ssh_client: Some("/usr/bin/ssh".into()), ..settings.clone() }), [], "ssh reads it");
+    assert_eq!(warnings(&SshSettings { config_file: Some("none".into()), ..settings }), [], "it is not wanted");
+}
+
+#[test]
+fn the_operators_connect_timeout_wins_over_ssh_config() {
+    let limit = |option: Option<u64>, dump: &str| {
+        let settings = SshSettings { connect_timeout: option.map(Duration::from_secs), ..settings() };
+        read_dump(dump, &settings, &hop("web1")).unwrap().connect_timeout.as_secs()
+    };
+    for (option, dump, expected) in [
+        (None, "", 10),
+        (None, "connecttimeout none\n", 10),
+        (None, "connecttimeout 3\n", 3),
+        (Some(7), "", 7),
+        (Some(7), "connecttimeout 3\n", 7),
+    ] {
+        assert_eq!(limit(option, dump), expected, "{option:?} {dump:?}");
+    }
 }
 
 #[tokio::test]

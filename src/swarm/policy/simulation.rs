@@ -375,7 +375,7 @@ fn hosts_that_reach_only_the_seed_share_its_uplink() {
 #[test]
 fn a_host_that_came_with_everything_spares_the_seed() {
     let (size, rate) = (8.0 * 1_048_576.0, 50.0 * 125_000.0);
-    let mut fleet = Fleet::with_full(2, 128, 64 << 10, &vec![rate; 9], graph(8, 6), 6);
+    let mut fleet = Fleet::with_full(2, 128, 64 << 10, &[rate; 9], graph(8, 6), 6);
     fleet.run(600.0, Vec::new());
     assert!(fleet.slowest() / (size / rate) < 1.6, "{}", fleet.slowest() / (size / rate));
     assert!(fleet.sent[0] / size < 0.3, "{}", fleet.sent[0] / size);
