@@ -1,8 +1,8 @@
 //! The run's tracker: announce and scrape over HTTP (BEP 3, 7, 23, 48), in the controller's process, for one torrent.
 //!
-//! Owns: the list of the run's peers. The decisions are pure: [`registry`] (who is listed, who is handed out, who has expired),
-//! [`rate`] (who asks too often), [`query`] (what a request says), [`reply`] (the bytes of an answer); [`server`] only performs
-//! them on sockets.
+//! Owns: the list of the run's peers. The decisions are pure: `registry` (who is listed, who is handed out, who has expired),
+//! `rate` (who asks too often), `query` (what a request says), `reply` (the bytes of an answer); `server` only performs them on
+//! sockets.
 //! Promises: nothing but an empty 404 for whoever does not know the run's key; every queue, buffer, table and time is bounded;
 //! [`Tracker::stop`] closes the port and ends every task.
 //! Never: hands a peer its own address, lists an address that a peer merely claims (the TCP source counts, or one that

@@ -64,9 +64,10 @@ fn bytes_with_the_wrong_digest_are_discarded() {
 #[test]
 fn a_damaged_copy_in_the_cache_is_fetched_again() {
     let (operator, fleet) = (Operator::new(), Embedded::start(1));
-    let (one, two) = (artifact::shop(&operator.work(), "1", 300_000), artifact::shop(&operator.work(), "2", 300_000));
-    for artifact in [&one, &two] {
-        operator.deploy(&fleet.fleet(), artifact).run().expect_code(0);
+    // The first release is pruned by the third: otherwise a deploy within the same second would find it under its own id.
+    let [one, two, three] = ["1", "2", "3"].map(|version| artifact::shop(&operator.work(), version, 300_000));
+    for artifact in [&one, &two, &three] {
+        operator.deploy(&fleet.fleet(), artifact).with(["--keep-releases", "2"]).run().expect_code(0);
     }
     let blobs = fleet.local().hosts()[0].dir().join(".cache/fleetdrop/blobs/sha256");
     for blob in fs::read_dir(&blobs).unwrap().flatten() {

@@ -85,14 +85,14 @@ fn hosts_find_the_controller_where_it_says() {
 fn an_address_that_is_not_the_controllers_is_told_while_hosts_wait() {
     let (operator, fleet) = (Operator::new(), SshdFleet::start(1));
     let artifact = artifact::shop(&operator.work(), "1", 100_000);
-    // TEST-NET-1 (RFC 5737) is nobody's address.
-    let mut run = operator.deploy(&fleet.fleet(), &artifact).with(["--advertise", "192.0.2.1"]).start();
+    // No TCP connection can be made to the broadcast address: the kernel refuses it without sending anything.
+    let mut run = operator.deploy(&fleet.fleet(), &artifact).with(["--advertise", "255.255.255.255"]).start();
     let (host, message, hint) = run.wait_for("a warning", |event| match event {
         RunEvent::Warning { host, message, hint } => Some((host.clone(), message.clone(), hint.clone())),
         _ => None,
     });
     assert_eq!(host.as_ref().map(|host| host.as_str()), Some("host-01"), "{message}");
-    assert!(message.starts_with("no connection to the controller at 192.0.2.1:"), "{message}");
+    assert!(message.starts_with("no connection to the controller at 255.255.255.255:"), "{message}");
     assert!(hint.as_ref().is_some_and(|hint| hint.contains("--advertise")), "{hint:?}");
     run.signal(Signal::INT);
     let run = run.finish().expect_code(130).expect_states(&[Skipped]);

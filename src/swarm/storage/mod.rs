@@ -4,7 +4,7 @@
 //! 256 KiB, so memory does not depend on the piece length: a piece of one chunk is written after its hash was checked; a longer one
 //! is hashed and written as it comes, in order, by one source at a time, and counts only when the hash of the whole is right.
 //!
-//! Promises: a piece is in [`Storage::have`] only if its bytes are in the file and have the right hash; a seed's piece is checked
+//! Promises: a piece is in `have` only if its bytes are in the file and have the right hash; a seed's piece is checked
 //! before its first byte leaves, and the file's identity before every read; the file has its full size from the start.
 
 mod cache;
