@@ -202,7 +202,9 @@ impl Story<'_> {
             Command::Deploy(args) => deploy::run(*args, self.output).await,
             Command::Rollback(args) => rollback::run(args, self.output).await,
             Command::Status(args) => status::run(args, self.output).await,
-            Command::Inventory(_) | Command::Demo(_) => Err(CommandError::internal("the demo has no such step")),
+            Command::Inventory(_) | Command::Demo(_) | Command::Simulate(_) => {
+                Err(CommandError::internal("the demo has no such step"))
+            }
         }
     }
 

@@ -15,6 +15,7 @@ pub mod inventory;
 pub mod output;
 pub mod reporting;
 pub mod rollback;
+pub mod simulate;
 pub mod status;
 pub mod value;
 
@@ -57,6 +58,8 @@ pub enum Command {
     Inventory(inventory::InventoryArgs),
     /// Deploy to a fleet of SSH servers inside this process: two versions, a rollback, and what status says
     Demo(demo::DemoArgs),
+    /// Predict how long a transfer to a fleet takes, on virtual links: nothing is sent
+    Simulate(simulate::SimulateArgs),
 }
 
 /// Runs the command line of this process and returns its exit code.
@@ -103,6 +106,7 @@ fn run(command: Command, output: &Output) -> Result<u8, CommandError> {
             Command::Status(args) => status::run(args, output).await,
             Command::Inventory(args) => inventory::run(args, output).await,
             Command::Demo(args) => demo::run(args, output).await,
+            Command::Simulate(args) => simulate::run(args, output).await,
         }
     });
     runtime.shutdown_timeout(SHUTDOWN);

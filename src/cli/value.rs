@@ -1,4 +1,4 @@
-//! Option values with a unit: sizes and durations, each within bounds.
+//! Option values with a unit: sizes, rates and durations, each within bounds.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -25,6 +25,9 @@ pub enum ValueError {
     /// More bytes than this program can count.
     #[error("this is more than 2^64 bytes")]
     SizeTooLarge,
+    /// Not a rate.
+    #[error("expected a rate from 64kbit to 1000gbit (a second), for example 50mbit, 1gbit or 125MB")]
+    Rate,
     /// Not a duration.
     #[error("expected a duration, for example 10s, 500ms or 2m")]
     Duration,
@@ -49,6 +52,29 @@ pub fn size(text: &str) -> Result<u64, ValueError> {
     let nanos: u64 = format!("{fraction:0<9}").parse().map_err(|_| ValueError::Size)?;
     let bytes = u128::from(whole) * u128::from(*scale) + u128::from(nanos) * u128::from(*scale) / 1_000_000_000;
     u64::try_from(bytes).map_err(|_| ValueError::SizeTooLarge)
+}
+
+/// Reads a link's rate, in bits (`50mbit`, as `tc` writes it) or bytes (`125MB`) a second, and returns it in bytes a second.
+pub fn rate(text: &str) -> Result<u64, ValueError> {
+    const BITS: [(&str, &str); 4] = [("kbit", "kB"), ("mbit", "MB"), ("gbit", "GB"), ("bit", "")];
+    let text = text.trim().to_ascii_lowercase();
+    let text = text.strip_suffix("/s").unwrap_or(&text);
+    let bits = BITS.iter().find_map(|(unit, bytes)| Some(size(&format!("{}{bytes}", text.strip_suffix(unit)?))));
+    let bytes = match bits {
+        Some(bits) => bits.map(|bits| bits / 8),
+        None => size(text),
+    };
+    bytes.ok().filter(|rate| (8_000..=125_000_000_000).contains(rate)).ok_or(ValueError::Rate)
+}
+
+/// Reads a duration of `50us` to `1s`: how long a message takes.
+pub fn latency(text: &str) -> Result<Duration, ValueError> {
+    duration_in(text, Duration::from_micros(50)..=Duration::from_secs(1))
+}
+
+/// Reads a duration of up to `1s`.
+pub fn delay(text: &str) -> Result<Duration, ValueError> {
+    duration_in(text, Duration::ZERO..=Duration::from_secs(1))
 }
 
 /// Reads a duration of `1s` to `10m`: what a network step may take.
@@ -96,6 +122,24 @@ mod tests {
         }
         for huge in ["18446744073709551616", "99999999TiB", "16777216TiB"] {
             assert_eq!(size(huge), Err(ValueError::SizeTooLarge), "{huge}");
+        }
+    }
+
+    #[test]
+    fn rates_in_bits_and_bytes() {
+        for (text, bytes) in [
+            ("50mbit", 6_250_000),
+            ("1gbit", 125_000_000),
+            ("2.5 Gbit/s", 312_500_000),
+            ("125MB", 125_000_000),
+            ("64kbit", 8_000),
+            ("64000bit", 8_000),
+            ("1000gbit", 125_000_000_000),
+        ] {
+            assert_eq!(rate(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "bit", "fast", "-1mbit", "63kbit", "1001gbit", "99999999999tib", "1gbit/m", "1e9bit"] {
+            assert_eq!(rate(bad), Err(ValueError::Rate), "{bad}");
         }
     }
 

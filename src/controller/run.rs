@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Mean number of neighbours of a host in a fleet too large for a full mesh.
-const DEGREE: usize = 24;
+pub const DEGREE: usize = 24;
 
 /// Says why a run could not begin. No host was touched.
 #[derive(Debug, thiserror::Error)]

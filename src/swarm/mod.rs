@@ -16,6 +16,8 @@ mod fleet;
 mod metainfo;
 mod protocol;
 mod session;
+#[cfg(feature = "controller")]
+pub mod simulation;
 #[cfg(feature = "engine-librqbit")]
 pub mod stock;
 mod storage;

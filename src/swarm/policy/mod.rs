@@ -50,7 +50,7 @@ mod download;
 mod pieces;
 mod rarity;
 #[cfg(test)]
-mod simulation;
+mod tests;
 mod upload;
 
 use std::{

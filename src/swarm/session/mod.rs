@@ -33,6 +33,8 @@ use super::{
     storage::{CHUNK, Checked, Storage, Threads},
     transport::{self, Transport},
 };
+#[cfg(feature = "controller")]
+pub(super) use peers::MAX_PEERS;
 use peers::Peers;
 use pool::Pool;
 use stats::Stats;
@@ -40,7 +42,8 @@ use tracking::Tracking;
 
 /// Events that may wait for the session.
 const EVENTS: usize = 1024;
-const TICK: Duration = Duration::from_millis(100);
+/// How often the policy's clock ticks.
+pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Memory for pieces on their way in.
 const ASSEMBLY_BYTES: u32 = 12 << 20;
 
@@ -80,11 +83,7 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
     let (stats_sender, stats) = watch::channel(initial);
     let (control_sender, control) = mpsc::channel(8);
     let (events, received) = mpsc::channel(EVENTS);
-    let mut policy_config = PolicyConfig::new(meta.piece_count(), seed, random.u64(..));
-    // A long piece has two chunks in memory, a short one itself.
-    let each = meta.piece_length().clamp(BLOCK, 2 * CHUNK);
-    policy_config.max_in_flight = policy_config.max_in_flight.min((ASSEMBLY_BYTES / each) as usize);
-    policy_config.exclusive = meta.piece_length() > CHUNK;
+    let policy_config = policy_config(meta.piece_count(), meta.piece_length(), seed, random.u64(..));
     let context = Arc::new(Context {
         meta,
         storage,
@@ -113,6 +112,16 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
     };
     let task = tokio::spawn(session.run(listener, received, control, threads));
     Ok(EngineHandle::new(local_addr, stats, control_sender, task))
+}
+
+/// Returns the policy's bounds for that many pieces of that length; `seed` is for the random numbers.
+pub(super) fn policy_config(pieces: u32, piece_length: u32, push: bool, seed: u64) -> PolicyConfig {
+    let mut config = PolicyConfig::new(pieces, push, seed);
+    // A long piece has two chunks in memory, a short one itself.
+    let each = piece_length.clamp(BLOCK, 2 * CHUNK);
+    config.max_in_flight = config.max_in_flight.min((ASSEMBLY_BYTES / each) as usize);
+    config.exclusive = piece_length > CHUNK;
+    config
 }
 
 fn initial_stats(have: &PieceSet, from_disk: u64) -> TransferStats {

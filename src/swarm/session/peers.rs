@@ -21,7 +21,7 @@ use crate::swarm::{
 };
 
 /// Connections of a host and of the controller's seed.
-const MAX_PEERS: (usize, usize) = (256, 2048);
+pub(in crate::swarm) const MAX_PEERS: (usize, usize) = (256, 2048);
 /// The part of them that may be accepted connections that have not shaken hands yet: one in four, so that silent ones leave room.
 const PENDING_PART: usize = 4;
 /// Connections from one address, this machine's excepted (tests and the demo run whole fleets on it).

@@ -1,0 +1,182 @@
+//! A part of the fleet and its calendar.
+//!
+//! Nothing a node does reaches another sooner than a message does. So within a window of that length every node can go
+//! through its own events alone, and shards can do that in parallel; what they send each other is handed over between two windows.
+//! The order of a node's events does not depend on the shards, so neither does the result.
+
+use super::{
+    World,
+    event::{Event, Kind, Time},
+    host::{Account, Host},
+};
+
+/// Windows in the calendar. What is further ahead waits for another round.
+const WINDOWS: u64 = 1024;
+/// Ends a list in [`Shard::next`].
+const END: u32 = u32::MAX;
+
+/// The nodes `first..first + hosts.len()`.
+#[derive(Debug)]
+pub(super) struct Shard {
+    first: u32,
+    hosts: Vec<Host>,
+    /// How many of them the fleet still waits for.
+    pub(super) open: usize,
+    /// For which time each node has a [`Kind::Uploaded`] in the calendar.
+    armed: Vec<Time>,
+    calendar: Vec<Vec<Event>>,
+    /// What other shards sent.
+    pub(super) mail: Vec<Vec<Event>>,
+    /// What goes to other shards, by shard.
+    pub(super) out: Vec<Vec<Event>>,
+    /// Pieces that cross a zone's link, if zones have links.
+    pub(super) crossing: Vec<Event>,
+    scratch: Scratch,
+}
+
+/// Memory used within a window.
+#[derive(Debug, Default)]
+struct Scratch {
+    /// The window's events.
+    events: Vec<Event>,
+    /// The first event of each node, then for each event the next of the same node.
+    heads: Vec<u32>,
+    next: Vec<u32>,
+    /// Nodes with events.
+    touched: Vec<u32>,
+    /// One node's events in order, the next one last.
+    agenda: Vec<Event>,
+    emitted: Vec<Event>,
+}
+
+/// One node's events still to come in this window, the next one last.
+type Agenda = Vec<Event>;
+
+impl Shard {
+    pub(super) fn new(first: u32, hosts: Vec<Host>, shards: usize) -> Self {
+        let count = hosts.len();
+        let open = hosts.iter().filter(|host| host.is_open()).count();
+        Self {
+            first,
+            hosts,
+            open,
+            armed: vec![Time::MAX; count],
+            calendar: (0..WINDOWS).map(|_| Vec::new()).collect(),
+            mail: Vec::new(),
+            out: vec![Vec::new(); shards],
+            crossing: Vec::new(),
+            scratch: Scratch { heads: vec![END; count], ..Scratch::default() },
+        }
+    }
+
+    /// Puts the nodes' first events into the calendar.
+    pub(super) fn begin(&mut self, world: &World, phase: impl Fn(u32) -> Time) {
+        let mut events = Vec::new();
+        for (host, id) in self.hosts.iter_mut().zip(self.first..) {
+            host.begin(world, phase(id), &mut events);
+        }
+        for event in events {
+            self.enter(world, event);
+        }
+    }
+
+    /// Returns what each node did.
+    pub(super) fn accounts(&self) -> impl Iterator<Item = Account> + '_ {
+        self.hosts.iter().map(Host::account)
+    }
+
+    /// Lets one window pass.
+    pub(super) fn run(&mut self, world: &World, window: u64) {
+        for mail in std::mem::take(&mut self.mail) {
+            for event in mail {
+                self.enter(world, event);
+            }
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        self.sort_by_host(world, window, &mut scratch);
+        let end = (window + 1) * world.delay;
+        let Scratch { events, heads, next, touched, agenda, emitted } = &mut scratch;
+        for host in touched.drain(..) {
+            let mut at = std::mem::replace(&mut heads[host as usize], END);
+            while at != END {
+                agenda.push(events[at as usize]);
+                at = next[at as usize];
+            }
+            agenda.sort_unstable_by_key(|event| std::cmp::Reverse(event.order()));
+            self.run_host(world, host, end, agenda, emitted);
+        }
+        self.scratch = scratch;
+    }
+
+    /// Takes the window's events out of the calendar and chains those of the same node.
+    fn sort_by_host(&mut self, world: &World, window: u64, scratch: &mut Scratch) {
+        let end = (window + 1) * world.delay;
+        let bucket = &mut self.calendar[(window % WINDOWS) as usize];
+        scratch.events.clear();
+        std::mem::swap(bucket, &mut scratch.events);
+        bucket.extend(scratch.events.extract_if(.., |event| event.at >= end));
+        scratch.next.clear();
+        for (at, event) in (0..).zip(&scratch.events) {
+            let host = event.to - self.first;
+            let head = &mut scratch.heads[host as usize];
+            if *head == END {
+                scratch.touched.push(host);
+            }
+            scratch.next.push(std::mem::replace(head, at));
+        }
+    }
+
+    /// Lets one node go through its events before `end`.
+    fn run_host(&mut self, world: &World, host: u32, end: Time, agenda: &mut Agenda, emitted: &mut Vec<Event>) {
+        let index = host as usize;
+        let was_open = self.hosts[index].is_open();
+        loop {
+            let upload = self.hosts[index].next_upload();
+            let next = agenda.last().map_or(end, |event| event.at);
+            if upload < end && upload <= next {
+                self.hosts[index].upload_finished(upload, world, emitted);
+            } else if let Some(event) = agenda.pop() {
+                if event.kind == Kind::Uploaded {
+                    if event.at == self.armed[index] {
+                        self.armed[index] = Time::MAX;
+                    }
+                    continue;
+                }
+                self.hosts[index].handle(&event, world, emitted);
+            } else {
+                break;
+            }
+            for event in emitted.drain(..) {
+                if event.to == self.first + host && event.at < end {
+                    let at = agenda.partition_point(|other| other.order() > event.order());
+                    agenda.insert(at, event);
+                } else {
+                    self.route(world, event);
+                }
+            }
+        }
+        self.open -= usize::from(was_open && !self.hosts[index].is_open());
+        let upload = self.hosts[index].next_upload();
+        if upload < self.armed[index] {
+            self.armed[index] = upload;
+            let to = self.first + host;
+            self.enter(world, Event { at: upload, to, from: to, serial: 0, piece: 0, kind: Kind::Uploaded });
+        }
+    }
+
+    /// Sends an event on its way.
+    fn route(&mut self, world: &World, event: Event) {
+        if matches!(event.kind, Kind::Last { .. }) && world.crosses(&event) {
+            self.crossing.push(event);
+        } else if (self.first..self.first + self.hosts.len() as u32).contains(&event.to) {
+            self.enter(world, event);
+        } else {
+            self.out[world.shard_of(event.to)].push(event);
+        }
+    }
+
+    /// Puts an event of one of the shard's nodes into the calendar.
+    pub(super) fn enter(&mut self, world: &World, event: Event) {
+        self.calendar[(event.at / world.delay % WINDOWS) as usize].push(event);
+    }
+}

@@ -1,0 +1,182 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MIB: u64 = 1 << 20;
+const KIB: u32 = 1 << 10;
+
+/// Equal hosts on links of so many Mbit/s.
+fn even(hosts: usize, mbit: u64, size: u64, piece_length: u32, seed: u64) -> Scenario {
+    let rate = mbit * 125_000;
+    Scenario {
+        hosts: vec![SimulatedHost::new(rate); hosts],
+        controller_rate: rate,
+        zone_link: None,
+        size,
+        piece_length,
+        latency: Duration::from_micros(500),
+        queue: Duration::from_millis(25),
+        degree: 24,
+        seed,
+        limit: Duration::from_secs(3600),
+    }
+}
+
+/// What a test looks at, in multiples of one plain download and of the artifact.
+#[derive(Debug)]
+struct Figures {
+    last: f64,
+    controller: f64,
+    in_vain: f64,
+}
+
+#[track_caller]
+fn figures(scenario: &Scenario) -> Figures {
+    let prediction = simulate(scenario);
+    assert!(!prediction.hosts.contains(&HostOutcome::Incomplete), "{prediction:?}");
+    let size = scenario.size as f64;
+    let last = prediction.times(|_| true).last().copied().unwrap_or_default();
+    Figures {
+        last: last.as_secs_f64() * scenario.controller_rate as f64 / size,
+        controller: prediction.controller_sent as f64 / size,
+        in_vain: prediction.in_vain as f64 / size / scenario.hosts.len() as f64,
+    }
+}
+
+#[test]
+fn sixteen_equal_hosts_are_close_to_the_floor() {
+    let figures = figures(&even(16, 50, 16 * MIB, 64 * KIB, 1));
+    assert!(figures.last < 1.2 && figures.controller < 1.1 && figures.in_vain < 0.02, "{figures:?}");
+}
+
+/// What the lab measured: the table in the module's header.
+#[test]
+fn the_prediction_is_near_what_the_lab_measured() {
+    for (hosts, mbit, size, piece_length, measured) in [(16, 50, 64 * MIB, 128 * KIB, 1.17), (32, 25, 32 * MIB, 64 * KIB, 1.33)]
+    {
+        let figures = figures(&even(hosts, mbit, size, piece_length, 1));
+        assert!((figures.last / measured - 1.0).abs() < 0.15, "{hosts} hosts: measured {measured}, {figures:?}");
+    }
+}
+
+#[test]
+fn one_host_takes_as_long_as_a_plain_download() {
+    let figures = figures(&even(1, 100, 16 * MIB, 256 * KIB, 1));
+    assert!((1.0..1.1).contains(&figures.last) && (1.0..1.01).contains(&figures.controller), "{figures:?}");
+}
+
+#[test]
+fn the_seed_gives_little_more_than_one_copy_whatever_the_fleet() {
+    for hosts in [1, 4, 28] {
+        let figures = figures(&even(hosts, 25, 6 * MIB, 64 * KIB, 3));
+        assert!(figures.last < 1.9 && figures.controller < 1.12, "{hosts} hosts: {figures:?}");
+    }
+}
+
+#[test]
+fn hosts_that_reach_only_the_seed_share_its_uplink() {
+    for (hosts, piece_length) in [(1, 64 * KIB), (4, 64 * KIB), (4, 1024 * KIB)] {
+        let mut scenario = even(hosts, 50, 16 * MIB, piece_length, 5);
+        scenario.hosts.iter_mut().for_each(|host| host.alone = true);
+        let figures = figures(&scenario);
+        assert!(figures.last / (hosts as f64) < 1.3, "{hosts} hosts, pieces of {piece_length}: {figures:?}");
+    }
+}
+
+#[test]
+fn a_host_that_came_with_everything_spares_the_seed() {
+    let mut scenario = even(8, 50, 8 * MIB, 64 * KIB, 6);
+    scenario.hosts[..2].iter_mut().for_each(|host| host.complete = true);
+    let figures = figures(&scenario);
+    assert!(figures.last < 1.6 && figures.controller < 0.3, "{figures:?}");
+}
+
+#[test]
+fn a_slow_host_takes_its_own_time_and_no_one_elses() {
+    let mut scenario = even(16, 50, 8 * MIB, 64 * KIB, 2);
+    scenario.hosts.iter_mut().step_by(4).for_each(|host| host.rate /= 4);
+    let prediction = simulate(&scenario);
+    let last = |slow: bool| prediction.times(|host| (host % 4 == 0) == slow).last().copied().unwrap_or_default().as_secs_f64();
+    let download = scenario.size as f64 / scenario.controller_rate as f64;
+    // What slow hosts were pushed first has to come over their links: the policy's weak spot.
+    assert!(last(false) / download < 3.0, "{}", last(false) / download);
+    assert!((4.0..5.5).contains(&(last(true) / download)), "{}", last(true) / download);
+}
+
+#[test]
+fn what_crosses_a_zones_link_is_counted_and_takes_its_time() {
+    let mut scenario = even(20, 50, 8 * MIB, 64 * KIB, 2);
+    scenario.hosts.iter_mut().step_by(2).for_each(|host| host.zone = 1);
+    let wide = figures(&scenario).last;
+    scenario.zone_link = Some(scenario.controller_rate / 2);
+    let prediction = simulate(&scenario);
+    // Nothing can be in the other zone before it came over the link, and what came over it is at least one copy.
+    let last = figures(&scenario).last;
+    assert!(prediction.zones[1] >= scenario.size, "{prediction:?}");
+    assert!(last > 2.0 && last > wide, "{last} {wide}");
+}
+
+#[test]
+fn the_same_scenario_gives_the_same_prediction_on_any_number_of_threads() {
+    let mut scenario = even(900, 1000, 8 * MIB, 512 * KIB, 11);
+    for (index, host) in scenario.hosts.iter_mut().enumerate() {
+        host.zone = index % 3;
+        host.dies = (index % 50 == 7).then(|| Duration::from_micros(index as u64 * 100));
+    }
+    scenario.zone_link = Some(1_000_000_000);
+    let one = simulate_on(&scenario, 1);
+    assert_eq!(one.hosts.iter().filter(|host| **host == HostOutcome::Dead).count(), 18);
+    assert_eq!(one, simulate_on(&scenario, 1));
+    assert_eq!(one, simulate_on(&scenario, 3));
+    scenario.seed += 1;
+    assert_ne!(one, simulate_on(&scenario, 1));
+}
+
+#[test]
+fn time_that_is_up_leaves_hosts_incomplete() {
+    let mut scenario = even(4, 10, 8 * MIB, 64 * KIB, 1);
+    scenario.limit = Duration::from_secs(2);
+    assert_eq!(simulate(&scenario).hosts, vec![HostOutcome::Incomplete; 4]);
+}
+
+/// A fleet of odd links, zones and deaths.
+fn any_fleet() -> impl Strategy<Value = Scenario> {
+    let host = (250_000u64..4_000_000, 0usize..3, prop::option::weighted(0.15, 0u64..4_000));
+    (prop::collection::vec(host, 1..24), 1u64..3_000_000, any::<u64>(), prop::option::of(500_000u64..4_000_000)).prop_map(
+        |(hosts, size, seed, zone_link)| {
+            let host = |(rate, zone, dies): (u64, usize, Option<u64>)| SimulatedHost {
+                zone,
+                dies: dies.map(Duration::from_millis),
+                ..SimulatedHost::new(rate)
+            };
+            let hosts = hosts.into_iter().map(host).collect();
+            Scenario { hosts, controller_rate: 1_000_000, zone_link, size, ..even(0, 8, 0, 64 * KIB, seed) }
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    /// Whatever the fleet: nobody who lives is left behind, no piece is lost, and the last host takes at most
+    /// 8 times what the narrowest link needs for the artifact, and a second. The bound is loose because a few pieces on links that differ
+    /// 16-fold can't be spread evenly: everybody may wait for a piece that only the slowest host got.
+    #[test]
+    fn every_surviving_host_completes_in_time(scenario in any_fleet()) {
+        let prediction = simulate_on(&scenario, 1);
+        let slowest = scenario.hosts.iter().map(|host| host.rate).min().unwrap_or(u64::MAX);
+        let narrow = slowest.min(scenario.controller_rate).min(scenario.zone_link.unwrap_or(u64::MAX)) as f64;
+        let pieces = scenario.size.div_ceil(u64::from(scenario.piece_length)) as f64;
+        let floor = scenario.size as f64 / narrow * (1.0 + (scenario.hosts.len() as f64).log2().floor() / pieces);
+        for host in &prediction.hosts {
+            let HostOutcome::Complete(at) = *host else {
+                prop_assert_eq!(*host, HostOutcome::Dead);
+                continue;
+            };
+            prop_assert!(at.as_secs_f64() < 8.0 * floor + 1.0, "{at:?}, floor {floor}");
+        }
+        let died = scenario.hosts.iter().filter(|host| host.dies.is_some()).count();
+        prop_assert!(prediction.controller_sent <= scenario.size * (2 + died as u64) + 10 * MIB);
+    }
+}
