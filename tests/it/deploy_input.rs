@@ -107,8 +107,19 @@ fn arguments_that_make_no_sense_are_refused() {
         vec!["deploy"],
         vec!["deploy", "a.tar", "--hosts", "x.yaml", "--max-failures", "200%"],
         vec!["rollback", "--hosts", "x.yaml", "--app", "a/b"],
+        vec!["simulate", "--hosts", "8", "--link", "1gbit", "--size", "0"],
+        vec!["simulate", "--hosts", "50000", "--link", "1gbit", "--size", "1TiB", "--piece-length", "64KiB"],
         vec!["frobnicate"],
     ] {
         operator.run(&line).expect_code(5);
     }
+}
+
+#[test]
+fn a_fleet_can_be_simulated() {
+    let line = ["simulate", "--hosts", "12", "--link", "100mbit", "--size", "8MiB", "--slow", "25%", "--output", "json"];
+    let run = Operator::new().run(&line).expect_code(0);
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((&report["hosts"], &report["incomplete"]), (&12.into(), &0.into()), "{run:?}");
+    assert!(report["last"].as_f64().is_some_and(|last| last > report["download"].as_f64().unwrap()), "{run:?}");
 }

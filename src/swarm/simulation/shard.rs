@@ -12,7 +12,7 @@ use super::{
 
 /// Windows in the calendar. What is further ahead waits for another round.
 const WINDOWS: u64 = 1024;
-/// Ends a list in [`Shard::next`].
+/// Ends a list in [`Scratch::next`].
 const END: u32 = u32::MAX;
 
 /// The nodes `first..first + hosts.len()`.
