@@ -18,9 +18,11 @@
 //!
 //! Who may use whom (left may use right): `bin -> cli -> {controller, report}`; `bin -> agent`;
 //! `controller -> {ssh, inventory, tracker, swarm, artifact, wire, model}`;
-//! `agent -> {swarm, artifact, wire, model}`; `swarm -> model`; `report -> model`.
+//! `agent -> {swarm, artifact, wire, model}`; `swarm -> model`; `report -> model`. Everybody may use `model`; `cli` also makes what it
+//! hands to the controller out of arguments, an `inventory` and the settings of `ssh`, and runs `swarm`'s simulation.
 //! Never: `controller <-> agent` (they meet only in `wire`), `report -> controller`, `swarm -> wire`, anything `-> cli`.
-//! Only `cli` and `report` print; only `cli` and the binaries choose an exit code.
+//! Only `cli` and `report` print, and on a host the agent's entry: its version, its log. Only `cli`, that entry and the binaries
+//! choose an exit code.
 
 #[cfg(feature = "agent")]
 pub mod agent;
