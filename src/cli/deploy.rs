@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     CommandError, Output,
     connection::ConnectionArgs,
-    fleet::{self, FleetOptions},
+    fleet::{self, PlaceArgs, SwitchArgs},
     interrupt, reporting, value,
 };
 use crate::{
     controller::{self, Artifact, DeployRequest},
-    model::{AppName, ArchiveKind, FailureBudget},
+    model::{AppName, ArchiveKind},
 };
 
 /// How often a person who waits for the hashes of a large artifact is told so.
@@ -39,22 +39,17 @@ pub struct DeployArgs {
     #[arg(long, value_name = "NAME")]
     pub app: Option<AppName>,
 
-    /// The application's root on the hosts [default: `fleetdrop_deploy_to` in the inventory, then /srv/APP for root and
-    /// ~/fleetdrop/APP otherwise]
-    #[arg(long, value_name = "DIR")]
-    pub deploy_to: Option<String>,
+    /// Where things are on the hosts.
+    #[command(flatten)]
+    pub place: PlaceArgs,
 
-    /// How many hosts may drop out: a number or a percentage of the fleet. One more before anything is live, and nothing goes live
-    #[arg(long, value_name = "N|P%", default_value_t = FailureBudget::NONE, allow_hyphen_values = true)]
-    pub max_failures: FailureBudget,
+    /// How the fleet switches.
+    #[command(flatten)]
+    pub switch: SwitchArgs,
 
     /// How many releases stay on each host, the current and the previous included
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=1000))]
     pub keep_releases: u32,
-
-    /// Cache directory on the hosts [default: /var/cache/fleetdrop for root and ~/.cache/fleetdrop otherwise]
-    #[arg(long, value_name = "DIR")]
-    pub cache: Option<String>,
 
     /// How large the cache of artifacts may grow on each host
     #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = value::size)]
@@ -63,14 +58,6 @@ pub struct DeployArgs {
     /// This machine's address as the hosts see it [default: what each host's SSH connection shows]
     #[arg(long, value_name = "IP")]
     pub advertise: Option<IpAddr>,
-
-    /// How long a host goes on without a word from here before it stops by itself
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = value::host_patience)]
-    pub lease: Duration,
-
-    /// How long a host that has switched waits for the confirmation from here before it goes back
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = value::host_patience)]
-    pub confirm_timeout: Duration,
 
     /// Hash the artifact again, even if it looks the same as when it was hashed last
     #[arg(long)]
@@ -99,14 +86,7 @@ impl DeployArgs {
 /// Deploys and returns the exit code.
 pub async fn run(args: DeployArgs, output: &Output) -> Result<u8, CommandError> {
     let app = args.app_name()?;
-    let options = FleetOptions {
-        deploy_to: args.deploy_to,
-        cache: args.cache,
-        lease: args.lease,
-        confirm: args.confirm_timeout,
-        max_failures: args.max_failures,
-    };
-    let fleet = fleet::settings(&args.connection, options, output)?;
+    let fleet = fleet::settings(&args.connection, args.place, args.switch, output)?;
     let interrupt = interrupt::watch()?;
     let artifact = open(&args.artifact, app, fleet.hosts.len(), args.rehash, &interrupt, output).await?;
     let request = DeployRequest {

@@ -11,10 +11,12 @@ use std::{
     time::Duration,
 };
 
+use clap::Args;
+
 use super::{
     CommandError, ErrorKind, Output, ResultExt,
     connection::{ConnectionArgs, HostKeyChecking},
-    exit,
+    exit, value,
 };
 use crate::{
     controller::{AgentFinder, FleetSettings, RunError},
@@ -24,29 +26,50 @@ use crate::{
     ssh::{Connector, HostKeyPolicy, SshSettings, SshWarning},
 };
 
-/// What a command adds to the way its hosts are reached.
-pub struct FleetOptions {
-    /// The application's root, if the operator said so.
+/// Where things are on the hosts.
+#[derive(Debug, Clone, Args)]
+pub struct PlaceArgs {
+    /// The application's root on the hosts [default: `fleetdrop_deploy_to` in the inventory, then /srv/APP for root and
+    /// ~/fleetdrop/APP otherwise]
+    #[arg(long, value_name = "DIR")]
     pub deploy_to: Option<String>,
-    /// The cache on hosts, if the operator said so.
+
+    /// Directory of the agent and of cached artifacts on the hosts [default: /var/cache/fleetdrop for root and
+    /// ~/.cache/fleetdrop otherwise]
+    #[arg(long, value_name = "DIR")]
     pub cache: Option<String>,
-    /// How long an agent goes on without a word from here.
-    pub lease: Duration,
-    /// How long a switched host waits for the confirmation.
-    pub confirm: Duration,
-    /// How many hosts may drop out.
-    pub max_failures: FailureBudget,
 }
 
-impl Default for FleetOptions {
+/// How the fleet switches: what may fail, and how long hosts wait for the controller.
+#[derive(Debug, Clone, Args)]
+pub struct SwitchArgs {
+    /// How many hosts may drop out: a number or a percentage of the fleet. One more before anything is switched, and nothing is
+    #[arg(long, value_name = "N|P%", default_value_t = FailureBudget::NONE, allow_hyphen_values = true)]
+    pub max_failures: FailureBudget,
+
+    /// How long a host goes on without a word from here before it stops by itself
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = value::host_patience)]
+    pub lease: Duration,
+
+    /// How long a host that has switched waits for the confirmation from here before it goes back
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = value::host_patience)]
+    pub confirm_timeout: Duration,
+}
+
+impl Default for SwitchArgs {
     fn default() -> Self {
         let patience = Duration::from_secs(30);
-        Self { deploy_to: None, cache: None, lease: patience, confirm: patience, max_failures: FailureBudget::NONE }
+        Self { max_failures: FailureBudget::NONE, lease: patience, confirm_timeout: patience }
     }
 }
 
 /// Loads the inventory and prepares the way to its hosts. No host is touched.
-pub fn settings(args: &ConnectionArgs, options: FleetOptions, output: &Output) -> Result<FleetSettings, CommandError> {
+pub fn settings(
+    args: &ConnectionArgs,
+    place: PlaceArgs,
+    switch: SwitchArgs,
+    output: &Output,
+) -> Result<FleetSettings, CommandError> {
     let hosts = hosts(args, output)?;
     let connector = Connector::new(ssh_settings(args)?).or_input("cannot prepare SSH connections")?;
     for SshWarning { message, hint } in connector.warnings() {
@@ -57,11 +80,11 @@ pub fn settings(args: &ConnectionArgs, options: FleetOptions, output: &Output) -
         hosts,
         connector,
         finder: Arc::new(AgentFinder::new(args.agent_dir.clone(), own)),
-        cache: options.cache,
-        deploy_to: options.deploy_to,
-        lease: options.lease,
-        confirm: options.confirm,
-        max_failures: options.max_failures,
+        cache: place.cache,
+        deploy_to: place.deploy_to,
+        lease: switch.lease,
+        confirm: switch.confirm_timeout,
+        max_failures: switch.max_failures,
         exit_code: exit::of_run,
     })
 }

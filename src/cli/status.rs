@@ -8,7 +8,7 @@ use super::{
     CommandError, Output,
     connection::ConnectionArgs,
     exit,
-    fleet::{self, FleetOptions},
+    fleet::{self, PlaceArgs, SwitchArgs},
     interrupt,
     output::Format,
 };
@@ -29,20 +29,14 @@ pub struct StatusArgs {
     #[arg(long, value_name = "NAME")]
     pub app: Option<AppName>,
 
-    /// The application's root on the hosts [default: `fleetdrop_deploy_to` in the inventory, then /srv/APP for root and
-    /// ~/fleetdrop/APP otherwise]
-    #[arg(long, value_name = "DIR")]
-    pub deploy_to: Option<String>,
-
-    /// Directory of the agent on the hosts [default: /var/cache/fleetdrop for root and ~/.cache/fleetdrop otherwise]
-    #[arg(long, value_name = "DIR")]
-    pub cache: Option<String>,
+    /// Where things are on the hosts.
+    #[command(flatten)]
+    pub place: PlaceArgs,
 }
 
 /// Shows what is on the hosts and returns the exit code: whether every host could be asked.
 pub async fn run(args: StatusArgs, output: &Output) -> Result<u8, CommandError> {
-    let options = FleetOptions { deploy_to: args.deploy_to, cache: args.cache, ..FleetOptions::default() };
-    let fleet = fleet::settings(&args.connection, options, output)?;
+    let fleet = fleet::settings(&args.connection, args.place, SwitchArgs::default(), output)?;
     let request = StatusRequest { fleet, app: args.app.clone() };
     let interrupt = interrupt::watch()?;
     let answers = tokio::select! {

@@ -25,10 +25,10 @@ fn the_declarations_are_consistent_and_every_option_is_documented() {
 #[test]
 fn a_deploy_needs_little_and_has_safe_defaults() {
     let args = deploy_args("fleetdrop deploy shop.tar.zst --hosts inventory.yaml").unwrap();
-    assert_eq!(args.max_failures, FailureBudget::NONE);
+    assert_eq!(args.switch.max_failures, FailureBudget::NONE);
     assert_eq!(args.keep_releases, 5);
     assert_eq!(args.cache_limit, 10 << 30);
-    assert_eq!(args.lease, Duration::from_secs(30));
+    assert_eq!(args.switch.lease, Duration::from_secs(30));
     assert_eq!(args.connection.max_logins, 64);
     assert_eq!(args.connection.host_key_checking, None);
     assert_eq!(args.connection.connect_timeout, None);
