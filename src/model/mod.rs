@@ -6,7 +6,7 @@
 mod events;
 mod ids;
 mod manifest;
-mod plan;
+pub mod plan;
 pub mod rollout;
 mod state;
 mod status;
@@ -14,6 +14,6 @@ mod status;
 pub use events::{ByteCounts, EVENT_VERSION, Envelope, HostResult, Phase, PhaseTime, RunEvent, RunSummary, Verdict};
 pub use ids::{AppName, Digest, HostId, HostName, IdError, ReleaseId, RunId};
 pub use manifest::{ArchiveKind, Manifest};
-pub use plan::{BudgetParseError, FailureBudget};
+pub use plan::{BudgetParseError, FailureBudget, Plan};
 pub use state::{FailureKind, HostFailure, HostState};
 pub use status::{HostStatus, ReleaseInfo};

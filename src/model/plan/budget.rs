@@ -1,4 +1,4 @@
-//! What the operator allows: the failure budget.
+//! What the operator allows: how many hosts may drop out.
 
 use std::{fmt, str::FromStr};
 
@@ -56,6 +56,31 @@ impl FromStr for FailureBudget {
         } else {
             Ok(Self::Hosts(digits.parse().map_err(|_| error())?))
         }
+    }
+}
+
+/// How many hosts may drop out, told apart by when. One value stands for both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureBudgets {
+    /// Of the first wave's hosts, once they have been told to switch. A share is one of that wave.
+    pub canary: FailureBudget,
+    /// Of the whole fleet, from first to last: also of hosts that are lost before anything is switched.
+    pub after: FailureBudget,
+}
+
+impl FailureBudgets {
+    /// No host may drop out.
+    pub const NONE: Self = Self::same(FailureBudget::NONE);
+
+    /// Returns the budgets that one value stands for.
+    pub const fn same(budget: FailureBudget) -> Self {
+        Self { canary: budget, after: budget }
+    }
+}
+
+impl Default for FailureBudgets {
+    fn default() -> Self {
+        Self::NONE
     }
 }
 
