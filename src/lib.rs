@@ -10,6 +10,7 @@
 //! | [`artifact`] | hashing an artifact, unpacking an archive safely | both |
 //! | [`agent`] | one job on one host: preflight, cache, releases, activation journal, lease | host |
 //! | [`tracker`] | announce and scrape for one run | controller |
+//! | [`yaml`] | YAML with the place of every value, under limits | controller |
 //! | [`inventory`] | Ansible's YAML inventories, host patterns | controller |
 //! | [`ssh`] | connections to hosts: `ssh_config`, trust, authentication, jump hosts, exec, upload | controller |
 //! | [`controller`] | a run: the dispatcher, a task a host, agent push, seed, the demo's local fleet | controller |
@@ -18,7 +19,7 @@
 //!
 //! Who may use whom (left may use right): `bin -> cli -> {controller, report}`; `bin -> agent`;
 //! `controller -> {ssh, inventory, tracker, swarm, artifact, wire, model}`;
-//! `agent -> {swarm, artifact, wire, model}`; `swarm -> model`; `report -> model`. Everybody may use `model`; `cli` also makes what it
+//! `agent -> {swarm, artifact, wire, model}`; `swarm -> model`; `report -> model`; `inventory -> yaml`. Everybody may use `model`; `cli` also makes what it
 //! hands to the controller out of arguments, an `inventory` and the settings of `ssh`, and runs `swarm`'s simulation.
 //! Never: `controller <-> agent` (they meet only in `wire`), `report -> controller`, `swarm -> wire`, anything `-> cli`.
 //! Only `cli` and `report` print, and on a host the agent's entry: its version, its log. Only `cli`, that entry and the binaries
@@ -42,3 +43,5 @@ pub mod swarm;
 #[cfg(feature = "controller")]
 pub mod tracker;
 pub mod wire;
+#[cfg(feature = "controller")]
+pub mod yaml;

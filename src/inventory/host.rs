@@ -7,9 +7,11 @@ use std::{net::IpAddr, path::PathBuf};
 use super::{
     InventoryError,
     vars::{HostVars, opaque},
+};
+use crate::{
+    model::HostName,
     yaml::{Diagnostic, Node, Value},
 };
-use crate::model::HostName;
 
 /// The longest path, in bytes.
 const MAX_PATH: usize = 1024;

@@ -8,7 +8,6 @@
 //!
 //! | file | does |
 //! |---|---|
-//! | [`yaml`] | YAML 1.1 with places, tags and limits |
 //! | `parse` | YAML to groups and hosts |
 //! | `ranges` | `web[01:50].example.com:2222` |
 //! | `tree` | who is in what; order and depth |
@@ -17,8 +16,6 @@
 //! | `pattern` | `--limit` |
 
 mod host;
-mod location;
-mod nearest;
 mod parse;
 mod pattern;
 mod ranges;
@@ -28,7 +25,6 @@ mod tree;
 mod vars;
 mod vars_files;
 mod warnings;
-pub mod yaml;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -37,12 +33,12 @@ use std::{
 };
 
 pub use host::{Become, Connection, HostEntry};
-pub use location::is_secret_name;
 pub use vars::HostVars;
 
 use tree::{ALL, GroupId, HostIndex, Tree, VarMap};
 use warnings::Warnings;
-use yaml::{Diagnostic, Location, YamlError};
+
+use crate::yaml::{self, Diagnostic, Location, Source, YamlError, nearest};
 
 /// The most hosts in an inventory.
 pub const MAX_HOSTS: usize = 100_000;
@@ -54,6 +50,8 @@ pub const MAX_GROUP_DEPTH: usize = 64;
 const MAX_MENTIONS: usize = 1_000_000;
 /// The most files in `group_vars/` and `host_vars/` that are read.
 const MAX_VARS_FILES: usize = 20_000;
+/// The largest file that is read, in bytes.
+const MAX_FILE_BYTES: u64 = 16 << 20;
 /// The most bytes in those files.
 const MAX_VARS_BYTES: u64 = 256 << 20;
 
@@ -125,7 +123,7 @@ pub struct Inventory {
 impl Inventory {
     /// Loads an inventory file and the variables files beside it.
     pub fn load(path: &Path) -> Result<Loaded, InventoryError> {
-        let source = yaml::read(path)?;
+        let source = read(path)?;
         let mut warnings = Warnings::default();
         let root = yaml::parse(&source).map_err(|error| parse::explain_syntax(&source, error))?;
         let mut tree = parse::parse(&source, &root, &mut warnings)?;
@@ -176,6 +174,11 @@ impl Inventory {
         names.sort_unstable();
         GroupView { layers, names }
     }
+}
+
+/// Reads a file of an inventory.
+fn read(path: &Path) -> Result<Arc<Source>, YamlError> {
+    yaml::read(path, MAX_FILE_BYTES)
 }
 
 /// What hosts in the same groups share.

@@ -6,12 +6,14 @@
 use std::sync::Arc;
 
 use super::{
-    MAX_GROUPS, MAX_HOSTS, MAX_MENTIONS, nearest, ranges,
+    MAX_GROUPS, MAX_HOSTS, MAX_MENTIONS, ranges,
     tree::{ALL, GroupId, Tree, VarMap},
     warnings::Warnings,
-    yaml::{Diagnostic, Location, Map, Node, Source, Value},
 };
-use crate::model::HostName;
+use crate::{
+    model::HostName,
+    yaml::{Diagnostic, Location, Map, Node, Source, Value, nearest},
+};
 
 /// What a group may have in it.
 const SECTIONS: [&str; 3] = ["hosts", "children", "vars"];

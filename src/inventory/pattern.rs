@@ -8,10 +8,10 @@ use std::{collections::HashSet, fmt::Write as _, path::Path};
 use regex::{Regex, RegexBuilder};
 
 use super::{
-    Inventory, InventoryError, nearest, ranges,
+    Inventory, InventoryError, ranges,
     tree::{ALL, HostIndex, Tree},
-    yaml::{self, Location, YamlError},
 };
+use crate::yaml::{Location, YamlError, nearest};
 
 /// The longest pattern, in bytes, from the command line or a line of a file.
 const MAX_PATTERN: usize = 64 << 10;
@@ -115,7 +115,7 @@ fn parts(limit: &str) -> Result<Vec<Part>, PatternError> {
 
 /// Reads one part a line, without empty lines and comments.
 fn read_file(file: &str, parts: &mut Vec<Part>) -> Result<(), PatternError> {
-    let source = yaml::read(Path::new(file)).map_err(PatternError::File)?;
+    let source = super::read(Path::new(file)).map_err(PatternError::File)?;
     for (line, number) in source.text().lines().zip(1..) {
         let text = line.trim();
         if !text.is_empty() && !text.starts_with('#') {

@@ -8,11 +8,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    MAX_GROUP_DEPTH,
+use super::MAX_GROUP_DEPTH;
+use crate::{
+    model::HostName,
     yaml::{Diagnostic, Location, Node},
 };
-use crate::model::HostName;
 
 /// Variables from one place.
 pub(super) type VarMap = BTreeMap<Arc<str>, Node>;

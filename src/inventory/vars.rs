@@ -2,11 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{
-    location::is_secret_name,
-    tree::VarMap,
-    yaml::{Node, Value},
-};
+use super::tree::VarMap;
+use crate::yaml::{Node, Value, is_secret_name};
 
 /// Everything that is set for one host, from `all` to its own. Cheap to keep: hosts share what their groups set.
 #[derive(Debug, Clone, Default)]

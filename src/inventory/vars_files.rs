@@ -17,8 +17,8 @@ use super::{
     parse::variable_name,
     tree::{Tree, VarMap},
     warnings::Warnings,
-    yaml::{self, Diagnostic, Location, YamlError},
 };
+use crate::yaml::{self, Diagnostic, Location, YamlError};
 
 /// In the order in which Ansible looks for them.
 const SUFFIXES: [&str; 4] = ["", ".yml", ".yaml", ".json"];
@@ -109,7 +109,7 @@ impl Loader<'_> {
 
     /// Reads one file; none if it is empty or encrypted.
     fn read(&mut self, path: &Path) -> Result<Option<VarMap>, InventoryError> {
-        let source = yaml::read(path)?;
+        let source = super::read(path)?;
         let whole = Location::whole(path);
         self.files += 1;
         self.bytes += source.text().len() as u64;

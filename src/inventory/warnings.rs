@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::{Warning, yaml::Location};
+use super::Warning;
+use crate::yaml::Location;
 
 /// The most warnings kept; the rest are counted.
 const MAX_WARNINGS: usize = 20;

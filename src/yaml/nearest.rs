@@ -6,7 +6,7 @@ const MAX_SUGGESTIONS: usize = 3;
 const MAX_LENGTH: usize = 100;
 
 /// Returns a hint that suggests the known names nearest to `name`, or none if no name is near.
-pub(super) fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+pub fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let near = nearest(name, known);
     let quoted: Vec<String> = near.iter().map(|name| format!("`{name}`")).collect();
     (!quoted.is_empty()).then(|| format!("did you mean {}?", quoted.join(" or ")))

@@ -1,4 +1,5 @@
-//! YAML as Ansible reads it, with the place of every value. The one module that knows the YAML parser.
+//! YAML as Ansible reads it, with the place of every value. The one module that knows the YAML parser; inventories and playbooks are
+//! read through it.
 //!
 //! Ansible reads YAML 1.1 through PyYAML; so does this module: `yes`/`no`/`on`/`off` are booleans, `010` is octal, `1:30` is
 //! sexagesimal, `<<` merges. On top of that it promises:
@@ -13,6 +14,8 @@
 //! model has no room for places and tags.
 
 mod compose;
+mod location;
+pub mod nearest;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -25,10 +28,8 @@ use std::{
     sync::Arc,
 };
 
-pub use super::location::{Diagnostic, Location, Source};
+pub use location::{Diagnostic, Location, Source, is_secret_name};
 
-/// The largest file that is read, in bytes.
-pub const MAX_FILE_BYTES: u64 = 16 << 20;
 /// The deepest nesting of sequences and mappings, counted with aliases expanded.
 pub const MAX_DEPTH: usize = 64;
 /// The most values in one file, counted with aliases expanded.
@@ -246,8 +247,8 @@ impl fmt::Debug for Node {
     }
 }
 
-/// Reads a file as text: UTF-8, at most [`MAX_FILE_BYTES`]; a byte order mark is dropped. A pipe will do, a directory won't.
-pub fn read(path: &Path) -> Result<Arc<Source>, YamlError> {
+/// Reads a file as text: UTF-8, at most `max_bytes`; a byte order mark is dropped. A pipe will do, a directory won't.
+pub fn read(path: &Path, max_bytes: u64) -> Result<Arc<Source>, YamlError> {
     let failed = |source| YamlError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
@@ -255,12 +256,10 @@ pub fn read(path: &Path) -> Result<Arc<Source>, YamlError> {
         return Err(failed(io::ErrorKind::IsADirectory.into()));
     }
     let mut bytes = Vec::new();
-    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        let message = format!("the file is larger than {} MiB", MAX_FILE_BYTES >> 20);
-        return Err(Diagnostic::new(&Location::whole(path), message)
-            .with_hint("split it, for example with group_vars/")
-            .into());
+    file.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > max_bytes {
+        let message = format!("the file is larger than {} KiB", max_bytes >> 10);
+        return Err(Diagnostic::new(&Location::whole(path), message).into());
     }
     if bytes.starts_with(b"\xef\xbb\xbf") {
         bytes.drain(..3);

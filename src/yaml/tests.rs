@@ -121,7 +121,7 @@ fn files_that_cannot_be_text_are_refused_with_a_hint() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("f.yml");
     let failure = |path: &Path| {
-        let error = read(path).unwrap_err();
+        let error = read(path, 8 << 10).unwrap_err();
         (error.to_string(), error.hint().unwrap_or_default().to_owned())
     };
     std::fs::write(&path, b"a: 1\nb: \xff\n").unwrap();
@@ -130,10 +130,10 @@ fn files_that_cannot_be_text_are_refused_with_a_hint() {
     assert!(hint.contains("iconv"), "{hint}");
     assert!(failure(directory.path()).1.contains("not a directory"));
     assert!(failure(&directory.path().join("none")).1.contains("check the path"));
-    std::fs::File::create(&path).unwrap().set_len(MAX_FILE_BYTES + 1).unwrap();
-    assert!(failure(&path).0.contains("larger than 16 MiB"));
+    std::fs::File::create(&path).unwrap().set_len((8 << 10) + 1).unwrap();
+    assert!(failure(&path).0.contains("larger than 8 KiB"));
     std::fs::write(&path, "\u{feff}a: 1\n").unwrap();
-    assert_eq!(parse(&read(&path).unwrap()).unwrap().as_map().unwrap().len(), 1);
+    assert_eq!(parse(&read(&path, 8 << 10).unwrap()).unwrap().as_map().unwrap().len(), 1);
 }
 
 #[test]
