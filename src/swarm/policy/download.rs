@@ -46,7 +46,7 @@ impl Policy {
         if piece >= self.config.pieces || self.have.contains(piece) || !self.peers.contains_key(&key) {
             return false;
         }
-        let flight = self.flights.entry(piece).or_default();
+        let flight = self.flights.get_or_default(piece);
         if flight.checking || flight.sources.iter().any(|source| source.moved.is_some()) {
             return false;
         }
@@ -57,7 +57,7 @@ impl Policy {
         {
             peer.asked.push(piece);
         }
-        self.take(piece);
+        self.rarity.take(piece);
         self.cancel_where(now, piece, |source| source.peer != key);
         true
     }
@@ -83,13 +83,13 @@ impl Policy {
         if !self.have.insert(piece) {
             return;
         }
-        self.take(piece);
+        self.rarity.take(piece);
         self.cancel_where(now, piece, |_| true);
         self.flights.remove(&piece);
         if !self.have.is_full() {
             return;
         }
-        for (key, peer) in &mut self.peers {
+        for (key, peer) in self.peers.iter_mut() {
             if std::mem::take(&mut peer.interested) {
                 self.actions.push_back(Action::Interested(*key, false));
             }
@@ -118,9 +118,9 @@ impl Policy {
                 return;
             }
             let Some(piece) = self.pick(key).or_else(|| self.steal(now, key)) else { return };
-            self.take(piece);
+            self.rarity.take(piece);
             let source = Source { peer: key, asked: now, moved: None };
-            self.flights.entry(piece).or_default().sources.push(source);
+            self.flights.get_or_default(piece).sources.push(source);
             if let Some(peer) = self.peers.get_mut(&key) {
                 peer.asked.push(piece);
             }
@@ -143,7 +143,7 @@ impl Policy {
     /// Takes back requests that don't move.
     pub(super) fn expire(&mut self, now: Duration) {
         let mut late = Vec::new();
-        for (piece, flight) in &self.flights {
+        for (piece, flight) in self.flights.iter() {
             for source in &flight.sources {
                 let usual = self.peers.get(&source.peer).and_then(|peer| peer.service).unwrap_or_default();
                 let expired = match source.moved {
@@ -184,21 +184,17 @@ impl Policy {
     }
 
     /// Returns the rarest piece that nobody is asked for and this neighbour has.
-    fn pick(&self, key: PeerKey) -> Option<u32> {
+    fn pick(&mut self, key: PeerKey) -> Option<u32> {
         let peer = self.peers.get(&key)?;
-        if peer.useful == 0 {
-            return None;
-        }
         if peer.traits.seed {
             // The seed is the reserve: only what no neighbour has, and only while the neighbours have nothing to give.
-            let others = self.peers.values().any(|peer| peer.full && !peer.traits.seed && !peer.chokes_us && !peer.snubbed);
-            return if others || self.rarity.rarest(true, |_| true).is_some() {
-                None
-            } else {
-                self.rarity.rarest(false, |_| true)
-            };
+            let mut others =
+                self.peers.values().filter(|peer| peer.full && !peer.traits.seed && !peer.chokes_us && !peer.snubbed);
+            if self.rarity.has_copies() || others.next().is_some() {
+                return None;
+            }
         }
-        self.rarity.rarest(!peer.full, |piece| peer.have.contains(piece))
+        self.rarity.rarest(&peer.have, &mut self.random)
     }
 
     /// Returns the oldest request to another neighbour that this idle one would probably answer sooner.
@@ -245,21 +241,10 @@ impl Policy {
         }
     }
 
-    /// Takes a piece out of the wanted ones.
-    fn take(&mut self, piece: u32) {
-        if self.rarity.take(piece) {
-            for peer in self.peers.values_mut().filter(|peer| peer.have.contains(piece)) {
-                peer.useful -= 1;
-            }
-        }
-    }
-
     /// Puts a piece back among the wanted ones.
     fn put(&mut self, piece: u32) {
-        if !self.have.contains(piece) && self.rarity.put(piece) {
-            for peer in self.peers.values_mut().filter(|peer| peer.have.contains(piece)) {
-                peer.useful += 1;
-            }
+        if !self.have.contains(piece) {
+            self.rarity.put(piece);
         }
     }
 }

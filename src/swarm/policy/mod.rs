@@ -49,20 +49,19 @@ pub mod neighbours;
 mod download;
 mod pieces;
 mod rarity;
+mod table;
 #[cfg(test)]
 mod tests;
 mod upload;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 pub use neighbours::Neighbours;
 pub use pieces::PieceSet;
 
 use download::Flight;
 use rarity::Rarity;
+use table::Table;
 
 /// One connection, numbered by the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,8 +142,8 @@ pub struct Policy {
     config: PolicyConfig,
     have: PieceSet,
     rarity: Rarity,
-    peers: BTreeMap<PeerKey, Peer>,
-    flights: BTreeMap<u32, Flight>,
+    peers: Table<PeerKey, Peer>,
+    flights: Table<u32, Flight>,
     upload: upload::Upload,
     random: fastrand::Rng,
     actions: VecDeque<Action>,
@@ -156,8 +155,6 @@ struct Peer {
     have: PieceSet,
     /// It had everything when it came; not counted in `rarity`.
     full: bool,
-    /// Pieces it has that we could ask for now.
-    useful: u32,
     chokes_us: bool,
     interested: bool,
     unchoked: bool,
@@ -182,19 +179,10 @@ struct Peer {
 impl Policy {
     /// Starts with the pieces that are there already.
     pub fn new(config: PolicyConfig, have: PieceSet) -> Self {
-        let mut random = fastrand::Rng::with_seed(config.seed);
-        let rarity = Rarity::new(config.pieces, |piece| !have.contains(piece), &mut random);
+        let random = fastrand::Rng::with_seed(config.seed);
+        let rarity = Rarity::new(have.complement());
         let upload = upload::Upload::new(&config);
-        Self {
-            config,
-            have,
-            rarity,
-            peers: BTreeMap::new(),
-            flights: BTreeMap::new(),
-            upload,
-            random,
-            actions: VecDeque::new(),
-        }
+        Self { config, have, rarity, peers: Table::new(), flights: Table::new(), upload, random, actions: VecDeque::new() }
     }
 
     /// Returns the next thing to do.
@@ -213,7 +201,6 @@ impl Policy {
             traits,
             have: PieceSet::new(self.config.pieces),
             full: false,
-            useful: 0,
             chokes_us: true,
             interested: false,
             unchoked: false,
@@ -240,10 +227,9 @@ impl Policy {
             return;
         }
         peer.full = have.is_full();
-        peer.useful = have.iter().filter(|piece| self.rarity.contains(*piece)).count() as u32;
         if !peer.full {
             for piece in have.iter() {
-                self.rarity.gained(piece, &mut self.random);
+                self.rarity.gained(piece);
             }
         }
         peer.have = have;
@@ -262,10 +248,7 @@ impl Policy {
         if peer.gained > peer.given {
             peer.elsewhere = Some(now);
         }
-        self.rarity.gained(piece, &mut self.random);
-        if self.rarity.contains(piece) {
-            peer.useful += 1;
-        }
+        self.rarity.gained(piece);
         // What it got elsewhere it no longer wants from us.
         peer.wants.retain(|want| want.piece != piece);
         if !self.have.contains(piece) {
@@ -279,7 +262,7 @@ impl Policy {
         let Some(peer) = self.peers.remove(&key) else { return };
         if !peer.full {
             for piece in peer.have.iter() {
-                self.rarity.lost(piece, &mut self.random);
+                self.rarity.lost(piece);
             }
         }
         self.upload.forget(key, peer.sending.len());
@@ -317,7 +300,7 @@ impl Policy {
 
     fn show_interest(&mut self, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        if !peer.interested && peer.have.iter().any(|piece| !self.have.contains(piece)) {
+        if !peer.interested && peer.have.exceeds(&self.have) {
             peer.interested = true;
             self.actions.push_back(Action::Interested(key, true));
         }

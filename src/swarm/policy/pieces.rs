@@ -16,11 +16,7 @@ impl PieceSet {
 
     /// Returns the set of all pieces below `len`.
     pub fn full(len: u32) -> Self {
-        let mut set = Self::new(len);
-        for piece in 0..len {
-            set.insert(piece);
-        }
-        set
+        Self::new(len).complement()
     }
 
     /// Reads a bitfield; none if its length is wrong or a spare bit is set.
@@ -79,6 +75,27 @@ impl PieceSet {
         self.count
     }
 
+    /// Returns the pieces as bits: bit `b` of word `w` is piece `64 w + b`.
+    pub(super) fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    /// Returns the pieces that are not in.
+    pub(super) fn complement(&self) -> Self {
+        let mut set =
+            Self { words: self.words.iter().map(|word| !word).collect(), len: self.len, count: self.len - self.count };
+        let spare = set.words.len() as u32 * 64 - self.len;
+        if let Some(last) = set.words.last_mut() {
+            *last &= u64::MAX >> spare;
+        }
+        set
+    }
+
+    /// Returns whether a piece is in that is not in the other set.
+    pub(super) fn exceeds(&self, other: &Self) -> bool {
+        self.words.iter().zip(&other.words).any(|(own, other)| own & !other != 0)
+    }
+
     /// Returns how many pieces there can be.
     pub fn len(&self) -> u32 {
         self.len
@@ -132,6 +149,10 @@ mod tests {
             }
             prop_assert_eq!(PieceSet::from_wire(&set.to_wire(), len), Some(set.clone()));
             prop_assert_eq!(set.iter().count() as u32, set.count());
+            let rest = set.complement();
+            prop_assert_eq!((rest.count(), rest.iter().count() as u32), (len - set.count(), len - set.count()));
+            prop_assert!(rest.iter().all(|piece| !set.contains(piece)));
+            prop_assert_eq!((set.exceeds(&rest), set.exceeds(&set)), (!set.is_empty(), false));
         }
     }
 }
