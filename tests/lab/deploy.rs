@@ -2,22 +2,47 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use fleetdrop::model::{Envelope, RunEvent, RunSummary};
+use flate2::{Compression, write::GzEncoder};
+use fleetdrop::model::{Envelope, HostState, RunEvent, RunSummary, Verdict};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 
 use crate::{
     Lab,
-    contender::Times,
-    fleet::{Fleet, Machine},
+    contender::Round,
+    fleet::{Fleet, Machine, Meter},
 };
 
 /// The application's name in the lab.
 const APP: &str = "lab";
+/// A victim dies when it has this much of the artifact: it tells once a second, so that it is in the middle by then.
+const DEATH: f64 = 0.4;
+
+/// What is deployed, to what kind of hosts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Kind {
+    /// One byte instead of the payload.
+    pub(crate) byte: bool,
+    /// No host has an agent.
+    pub(crate) cold: bool,
+    /// What happens to the host in the middle of the inventory, in the middle of its transfer.
+    pub(crate) disaster: Option<Disaster>,
+}
+
+/// What can happen to a host.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Disaster {
+    /// Its link is cut: no packet gets through, nobody is told.
+    Cut,
+    /// Its agent is killed.
+    Kill,
+}
 
 /// The programs that are deployed with, where the controller's view of the file system shows them.
 #[derive(Debug)]
@@ -25,11 +50,15 @@ pub(crate) struct Programs {
     fleetdrop: PathBuf,
     /// The directory of the agents, if there is one.
     agents: Option<PathBuf>,
+    /// The length of what is pushed to a host without an agent, compressed.
+    pub(crate) agent_length: u64,
+    /// More arguments for `fleetdrop deploy`.
+    options: Vec<String>,
 }
 
 impl Programs {
     /// Copies the programs into the fleet's directory.
-    pub(crate) fn install(fleet: &Fleet, fleetdrop: &Path, agents: Option<&Path>) -> Result<Self> {
+    pub(crate) fn install(fleet: &Fleet, fleetdrop: &Path, agents: Option<&Path>, options: &[String]) -> Result<Self> {
         let place = fleet.directory.join("bin");
         fs::create_dir(&place)?;
         let copy = |from: &Path, to: PathBuf| {
@@ -37,68 +66,155 @@ impl Programs {
             anyhow::Ok(to)
         };
         let fleetdrop = copy(fleetdrop, place.join("fleetdrop"))?;
-        let agents = match agents {
+        let agent = match agents {
             Some(agents) => {
-                copy(&agents.join("fleetdrop-agent"), place.join(format!("fleetdrop-agent-{}", std::env::consts::ARCH)))?;
-                Some(place)
+                copy(&agents.join("fleetdrop-agent"), place.join(format!("fleetdrop-agent-{}", std::env::consts::ARCH)))?
             }
-            None => None,
+            None => fleetdrop.clone(),
         };
-        Ok(Self { fleetdrop, agents })
+        let mut compressed = GzEncoder::new(Vec::new(), Compression::best());
+        compressed.write_all(&fs::read(&agent)?)?;
+        let agent_length = compressed.finish()?.len() as u64;
+        Ok(Self { fleetdrop, agents: agents.map(|_| place), agent_length, options: options.to_vec() })
     }
 }
 
 /// Writes the fleet's inventory, then deploys one byte to every host: after it every host has its agent.
 pub(crate) async fn prepare(lab: &Lab) -> Result<()> {
     let mut inventory = String::from("all:\n  vars:\n    ansible_user: root\n  hosts:\n");
-    for host in &lab.fleet.hosts {
+    for (number, host) in lab.fleet.hosts.iter().enumerate() {
         inventory += &format!("    {}:\n      ansible_host: {}\n", host.name, host.address);
+        if let Some(zone) = lab.fleet.shape.zone(number) {
+            inventory += &format!("      fleetdrop_zone: {zone}\n");
+        }
     }
     fs::write(inventory_file(lab), inventory)?;
-    let byte = lab.fleet.directory.join("warm-up.bin");
-    fs::write(&byte, b"x")?;
-    run(lab, &byte, "warm-up").await.map(drop).context("warming up")
+    let kind = Kind { byte: true, ..Kind::default() };
+    fs::write(artifact(lab, kind), b"x")?;
+    run(lab, kind).await.map(drop).context("warming up")
 }
 
-/// Deploys to hosts that have the agent and nothing else.
-pub(crate) async fn deploy(lab: &Lab) -> Result<Times> {
+/// Deploys to hosts that have the agent and nothing else, or not even that.
+pub(crate) async fn deploy(lab: &Lab, kind: Kind) -> Result<Round> {
+    clear(lab, kind)?;
+    let meter = Meter::start(&lab.fleet)?;
+    let began = Instant::now();
+    let summary = run(lab, kind).await;
+    let whole = began.elapsed();
+    let usage = meter.finish()?;
+    recover(lab, kind)?;
+    let summary = summary?;
+    ensure!(summary.verdict == Verdict::Completed, "the deploy was not completed: {summary:?}");
+    let mut times = Vec::new();
+    for (number, host) in summary.hosts.iter().enumerate() {
+        let is_victim = kind.disaster.is_some() && number == victim(lab);
+        ensure!(is_victim != (host.state == HostState::Active), "{} is {}", host.host, host.state);
+        let seconds = host.transfer_seconds.filter(|_| !is_victim);
+        ensure!(is_victim || seconds.is_some(), "{} did not transfer anything", host.host);
+        times.push(seconds.map(Duration::from_secs_f64));
+    }
+    let copies = times.iter().flatten().count();
+    Ok(Round { times, whole: Some(whole), usage, copies })
+}
+
+/// Removes from the hosts what deploys left, the agent too if the next one is to find none.
+pub(crate) fn clear(lab: &Lab, kind: Kind) -> Result<()> {
     for host in &lab.fleet.hosts {
         remove(&host.directory.join("srv").join(APP))?;
-        remove(&host.directory.join("cache/fleetdrop/blobs"))?;
+        remove(&host.directory.join(if kind.cold { "cache/fleetdrop" } else { "cache/fleetdrop/blobs" }))?;
     }
-    let began = Instant::now();
-    let summary = run(lab, &lab.payload.file, APP).await?;
-    let whole = began.elapsed();
-    let hosts = summary.hosts.iter().map(|host| {
-        let seconds = host.transfer_seconds.with_context(|| format!("{} did not transfer anything", host.host))?;
-        anyhow::Ok(Duration::from_secs_f64(seconds))
-    });
-    Ok(Times { hosts: hosts.collect::<Result<_>>()?, whole: Some(whole) })
+    Ok(())
+}
+
+/// Returns what is deployed.
+pub(crate) fn artifact(lab: &Lab, kind: Kind) -> PathBuf {
+    if kind.byte { lab.fleet.directory.join("byte.bin") } else { lab.payload.file.clone() }
 }
 
 /// Returns the file that is live on a host.
-pub(crate) fn live_file(lab: &Lab, host: &Machine) -> PathBuf {
-    host.directory.join("srv").join(APP).join("current").join(lab.payload.name())
+pub(crate) fn live_file(lab: &Lab, kind: Kind, host: &Machine) -> PathBuf {
+    let name = artifact(lab, kind).file_name().map(PathBuf::from).unwrap_or_default();
+    host.directory.join("srv").join(APP).join("current").join(name)
 }
 
-async fn run(lab: &Lab, artifact: &Path, app: &str) -> Result<RunSummary> {
+/// Runs the command to its end and returns its last event.
+async fn run(lab: &Lab, kind: Kind) -> Result<RunSummary> {
+    let mut child = tokio::process::Command::from(command(lab, kind)?)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("fleetdrop deploy")?;
+    let mut events = BufReader::new(child.stdout.take().context("no standard output")?).lines();
+    let mut errors = child.stderr.take().context("no standard error")?;
+    let told = async {
+        let mut last = None;
+        let mut struck = kind.disaster.is_none();
+        while let Some(line) = events.next_line().await? {
+            match serde_json::from_str::<Envelope>(&line)?.event {
+                RunEvent::RunFinished(summary) => last = Some(*summary),
+                event if !struck => struck = strike(lab, kind, &event)?,
+                _ => {}
+            }
+        }
+        ensure!(struck, "the victim was complete before anything happened to it: the artifact is too small");
+        anyhow::Ok(last)
+    };
+    let mut said = Vec::new();
+    let (summary, _) =
+        tokio::time::timeout(lab.timeout, async { tokio::try_join!(told, async { Ok(errors.read_to_end(&mut said).await?) }) })
+            .await
+            .context("the deploy takes too long")??;
+    let status = child.wait().await?;
+    let said = String::from_utf8_lossy(&said);
+    ensure!(status.success() || kind.disaster.is_some(), "fleetdrop deploy: {status}: {said}");
+    summary.with_context(|| format!("fleetdrop deploy: {status}, without a summary: {said}"))
+}
+
+fn command(lab: &Lab, kind: Kind) -> Result<std::process::Command> {
     let programs = lab.programs.as_ref().context("no fleetdrop to deploy with")?;
     let mut command = lab.fleet.controller.command_inside(&programs.fleetdrop.to_string_lossy());
-    command.arg("--output").arg("json").arg("deploy").arg(artifact).arg("--hosts").arg(inventory_file(lab));
-    command.args(["--app", app, "--deploy-to", &format!("/srv/{app}")]);
+    command.args(["--output", "json", "deploy"]).arg(artifact(lab, kind)).arg("--hosts").arg(inventory_file(lab));
+    command.args(["--app", APP, "--deploy-to", &format!("/srv/{APP}")]);
     if let Some(agents) = &programs.agents {
         command.arg("--agent-dir").arg(agents);
     }
-    let mut command = tokio::process::Command::from(command);
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(lab.timeout, command.output()).await.context("the deploy takes too long")??;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "fleetdrop deploy: {}: {said}", output.status);
-    let last = output.stdout.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty()).context("no events")?;
-    match serde_json::from_slice::<Envelope>(last)?.event {
-        RunEvent::RunFinished(summary) => Ok(*summary),
-        other => anyhow::bail!("the last event is {other:?}"),
+    if kind.disaster.is_some() {
+        command.args(["--max-failures", "1"]);
     }
+    command.args(&programs.options);
+    Ok(command)
+}
+
+/// Does to the victim what is to happen to it if it is in the middle of its transfer; true if so.
+fn strike(lab: &Lab, kind: Kind, event: &RunEvent) -> Result<bool> {
+    let victim = &lab.fleet.hosts[victim(lab)];
+    let RunEvent::HostProgress { host, bytes, .. } = event else { return Ok(false) };
+    if host.as_str() != victim.name || (bytes.received() as f64) < DEATH * lab.payload.length as f64 {
+        return Ok(false);
+    }
+    match kind.disaster {
+        Some(Disaster::Cut) => victim.cut_off()?,
+        Some(Disaster::Kill) => victim.kill("fleetdrop")?,
+        None => {}
+    }
+    Ok(true)
+}
+
+/// Makes the victim a host like any other again.
+fn recover(lab: &Lab, kind: Kind) -> Result<()> {
+    if kind.disaster.is_none() {
+        return Ok(());
+    }
+    let victim = &lab.fleet.hosts[victim(lab)];
+    victim.kill("fleetdrop")?;
+    victim.reconnect()
+}
+
+/// Returns which host something happens to.
+fn victim(lab: &Lab) -> usize {
+    lab.fleet.hosts.len() / 2
 }
 
 fn inventory_file(lab: &Lab) -> PathBuf {

@@ -4,87 +4,40 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
+mod args;
 mod contender;
 mod deploy;
 mod fleet;
 mod node;
+mod payload;
+mod program;
 mod race;
+mod results;
+mod scenario;
 mod table;
+mod target;
 #[path = "../support/node.rs"]
 mod transfer_node;
+mod turn;
 #[path = "../support/venv.rs"]
 mod venv;
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use clap::{Parser, Subcommand, ValueEnum as _};
-use fleetdrop::swarm::{Metainfo, choose_piece_length};
-use sha1::{Digest as _, Sha1};
+use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+use args::{Cli, Command, Machinery, RaceArgs, TargetArgs};
 use contender::Contender;
-use fleet::Fleet;
-use table::{Measured, Results};
-
-/// Races ways of putting one file on a fleet of network namespaces.
-#[derive(Debug, Parser)]
-#[command(name = "lab", args_conflicts_with_subcommands = true)]
-struct Cli {
-    #[command(flatten)]
-    args: Args,
-    #[command(subcommand)]
-    node: Option<NodeCommand>,
-}
-
-#[derive(Debug, clap::Args)]
-struct Args {
-    /// How many hosts.
-    #[arg(long, default_value_t = 16)]
-    hosts: usize,
-    /// Mbit/s of every link, each way.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    rate: u32,
-    /// MiB of the file.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=65_536))]
-    size: u64,
-    /// How often each contender runs.
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// Which contenders; all but scp and clush unless given, which take (hosts x floor).
-    #[arg(long, value_delimiter = ',')]
-    only: Vec<Contender>,
-    /// Seconds after which a round is given up.
-    #[arg(long, default_value_t = 900)]
-    timeout: u64,
-    /// Where the fleet's files are while it lives.
-    #[arg(long, default_value = "/var/tmp")]
-    work_dir: PathBuf,
-    /// The fleetdrop that is deployed with [default: the one of the same build]
-    #[arg(long)]
-    fleetdrop: Option<PathBuf>,
-    /// The directory with the `fleetdrop-agent` that is pushed, such as target/agent/x86_64-unknown-linux-gnu/agent [default: fleetdrop
-    /// pushes itself]
-    #[arg(long)]
-    agent_dir: Option<PathBuf>,
-    /// Where the results are written as JSON.
-    #[arg(long, default_value = "target/lab.json")]
-    json: PathBuf,
-}
-
-/// What the lab starts in the namespaces.
-#[derive(Debug, Subcommand)]
-#[command(hide = true)]
-enum NodeCommand {
-    /// One engine
-    Engine(node::EngineArgs),
-    /// One tracker
-    Tracker(node::TrackerArgs),
-}
+use fleet::{Fleet, Shape};
+use payload::Payload;
+use results::{Measured, Results};
+use target::Library;
 
 /// What every round needs.
 struct Lab {
@@ -97,116 +50,137 @@ struct Lab {
     timeout: Duration,
 }
 
-/// The file that is sent, and its torrent.
-struct Payload {
-    file: PathBuf,
-    /// A torrent file for other clients.
-    torrent: PathBuf,
-    /// The torrent's info dictionary.
-    info: PathBuf,
-    length: u64,
-    piece_length: u32,
-}
-
-impl Payload {
-    /// Writes `length` random bytes and their torrent under `directory`.
-    fn make(directory: &Path, length: u64, hosts: usize, announce: &str) -> Result<Self> {
-        let piece_length = choose_piece_length(length, hosts);
-        let directory = directory.join("payload");
-        fs::create_dir(&directory)?;
-        let file = directory.join("artifact.bin");
-        let mut content = vec![0; usize::try_from(length)?];
-        fastrand::fill(&mut content);
-        fs::write(&file, &content)?;
-        let pieces = content.chunks(piece_length as usize).map(|piece| Sha1::digest(piece).into()).collect();
-        let metainfo = Metainfo::new("artifact.bin", length, piece_length, pieces)?;
-        let (torrent, info) = (directory.join("artifact.torrent"), directory.join("artifact.info"));
-        fs::write(&torrent, metainfo.to_torrent(announce))?;
-        fs::write(&info, metainfo.info_bytes())?;
-        Ok(Self { file, torrent, info, length, piece_length })
-    }
-
-    /// Returns the file's name.
-    fn name(&self) -> &str {
-        "artifact.bin"
-    }
-}
-
 #[tokio::main]
 async fn main() -> Result<()> {
     let cli = Cli::parse();
-    match cli.node {
-        Some(NodeCommand::Engine(args)) => node::engine(args).await,
-        Some(NodeCommand::Tracker(args)) => node::tracker(args).await,
-        None => race_all(cli.args).await,
+    match cli.command {
+        None => interruptible(race_once(cli.race)).await,
+        Some(Command::Targets(args)) => interruptible(targets(args)).await,
+        Some(Command::Report(args)) => report(&args.results, &[]),
+        Some(Command::Sweep(args)) => sweep(&args.work_dir),
+        Some(Command::Engine(args)) => node::engine(args).await,
+        Some(Command::Tracker(args)) => node::tracker(args).await,
     }
 }
 
-async fn race_all(args: Args) -> Result<()> {
+/// Runs a command that takes a fleet down when it is dropped.
+async fn interruptible(command: impl Future<Output = Result<()>>) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "the lab makes network namespaces: run it as root");
     // Taken before anything is made, so that an interrupt can't end the program in between: it waits for the next await.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    eprintln!("lab: {} hosts at {} Mbit/s, {} MiB, {} rounds", args.hosts, args.rate, args.size, args.rounds);
-    let fleet = Fleet::build(args.hosts, args.rate, &args.work_dir)?;
-    let announce = node::announce_url(fleet.controller.address);
-    let payload = Payload::make(&fleet.directory, args.size << 20, args.hosts, &announce)?;
-    let contenders = contenders(&args);
-    let executable = std::env::current_exe()?;
-    let programs = contenders.contains(&Contender::Deploy).then(|| install(&fleet, &args, &executable)).transpose()?;
-    let lab = Lab { fleet, payload, executable, programs, timeout: Duration::from_secs(args.timeout) };
-    let measured = tokio::select! {
-        measured = measure(&lab, &contenders, args.rounds) => measured?,
+    tokio::select! {
+        done = command => done,
         _ = interrupt.recv() => anyhow::bail!("interrupted"),
         _ = terminate.recv() => anyhow::bail!("terminated"),
-    };
-    let results = Results {
-        version: 1,
-        hosts: args.hosts,
-        rate_mbit: args.rate,
-        size: lab.payload.length,
-        piece_length: lab.payload.piece_length,
-        summary: table::summarize(&measured),
-        rounds: measured,
-    };
+    }
+}
+
+/// Races the contenders that were asked for on the fleet that was asked for.
+async fn race_once(args: RaceArgs) -> Result<()> {
+    let contenders = args.contenders()?;
+    let results = measure(&args.shape(), args.size, args.rounds, &args.machinery, |_| contenders.clone()).await?;
     println!("{}", table::draw(&results));
-    fs::write(&args.json, serde_json::to_vec_pretty(&results)?).with_context(|| args.json.display().to_string())?;
+    write_json(&args.json, &results)?;
     eprintln!("lab: details in {}", args.json.display());
     Ok(())
 }
 
-/// Returns what is measured: what was asked for, or what takes little time.
-fn contenders(args: &Args) -> Vec<Contender> {
-    match args.only.as_slice() {
-        [] => Contender::value_variants()
-            .iter()
-            .copied()
-            .filter(|contender| !matches!(contender, Contender::Scp | Contender::Clush))
-            .collect(),
-        only => only.to_vec(),
+/// Measures scenarios, keeps what was measured, and judges it.
+async fn targets(args: TargetArgs) -> Result<()> {
+    let all = || scenario::SCENARIOS.iter().map(|scenario| scenario.name.to_owned()).collect();
+    let names: Vec<String> = if args.scenarios.is_empty() { all() } else { args.scenarios.clone() };
+    let scenarios = names.iter().map(|name| scenario::named(name).with_context(|| format!("there is no scenario {name}")));
+    for scenario in scenarios.collect::<Result<Vec<_>>>()? {
+        eprintln!("lab: {}", scenario.name);
+        let contenders = |round| scenario.contenders(round);
+        let measured = measure(&scenario.shape(), scenario.size, args.rounds, &args.machinery, contenders).await;
+        let results = measured.with_context(|| scenario.name)?;
+        fs::create_dir_all(&args.results)?;
+        write_json(&args.results.join(scenario.name).with_extension("json"), &results)?;
+        println!("\n{}: {}, {} MiB\n\n{}\n", scenario.name, results.shape.describe(), scenario.size, table::draw(&results));
     }
+    report(&args.results, &names)
 }
 
-/// Puts the programs that are deployed with where the fleet sees them.
-fn install(fleet: &Fleet, args: &Args, lab: &Path) -> Result<deploy::Programs> {
-    // This program is target/PROFILE/examples/lab.
-    let same_build = || lab.parent()?.parent().map(|profile| profile.join("fleetdrop"));
-    let fleetdrop = args.fleetdrop.clone().or_else(same_build).context("no --fleetdrop")?;
-    deploy::Programs::install(fleet, &fleetdrop, args.agent_dir.as_deref())
-}
-
-/// Runs every contender once a round, in turn, so that whatever else goes on meets all alike.
-async fn measure(lab: &Lab, contenders: &[Contender], rounds: usize) -> Result<Vec<Measured>> {
-    if contenders.contains(&Contender::Deploy) {
-        deploy::prepare(lab).await?;
-    }
-    let mut measured = Vec::new();
-    for round in 1..=rounds {
-        for &contender in contenders {
-            let result = contender.round(lab).await.with_context(|| format!("{}, round {round}", contender.name()))?;
-            let slowest = result.times.hosts.iter().max().copied().unwrap_or_default();
-            eprintln!("lab: round {round}: {:12} {:7.2} s", contender.name(), slowest.as_secs_f64());
-            measured.push(Measured::new(contender, round, &result));
+/// Judges what was measured, of these scenarios or of all.
+fn report(directory: &Path, names: &[String]) -> Result<()> {
+    let mut library = Library::new();
+    for scenario in scenario::SCENARIOS {
+        let path = directory.join(scenario.name).with_extension("json");
+        if let Ok(text) = fs::read(&path) {
+            let results = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+            library.insert(scenario.name.to_owned(), results);
         }
     }
-    Ok(measured)
+    ensure!(!library.is_empty(), "{} holds no results", directory.display());
+    let shown = scenario::SCENARIOS.iter().map(|scenario| scenario.name);
+    let shown: Vec<&str> = shown.filter(|name| names.is_empty() || names.iter().any(|asked| asked == name)).collect();
+    let judged = target::judge(&library, &shown);
+    println!("{}", table::draw_targets(&judged));
+    let all = scenario::SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>();
+    let path = directory.join("targets.json");
+    write_json(&path, &target::judge(&library, &all))?;
+    eprintln!("lab: all targets in {}", path.display());
+    Ok(())
+}
+
+fn sweep(work_dir: &Path) -> Result<()> {
+    ensure!(rustix::process::geteuid().is_root(), "the lab makes network namespaces: run it as root");
+    for name in fleet::sweep(work_dir)? {
+        eprintln!("lab: took down {name}");
+    }
+    Ok(())
+}
+
+/// Builds a fleet and runs every contender once a round, in turn, so that whatever else goes on meets all alike.
+async fn measure(
+    shape: &Shape,
+    size: u64,
+    rounds: usize,
+    machinery: &Machinery,
+    contenders: impl Fn(usize) -> Vec<Contender>,
+) -> Result<Results> {
+    eprintln!("lab: {}, {size} MiB, {rounds} rounds", shape.describe());
+    let turn = turn::take(machinery.lock.as_deref()).await?;
+    let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let fleet = Fleet::build(shape, &machinery.work_dir)?;
+    let announce = node::announce_url(fleet.controller.address);
+    let payload = Payload::make(&fleet.directory, size << 20, shape.hosts, &announce)?;
+    let executable = std::env::current_exe()?;
+    let is_deployed = contenders(1).iter().any(|contender| contender.deploy().is_some());
+    let programs = is_deployed.then(|| machinery.install(&fleet, &executable)).transpose()?;
+    let lab = Lab { fleet, payload, executable, programs, timeout: Duration::from_secs(machinery.timeout) };
+    if is_deployed {
+        deploy::prepare(&lab).await?;
+    }
+    drop(turn);
+    let mut measured = Vec::new();
+    for round in 1..=rounds {
+        let _turn = turn::take(machinery.lock.as_deref()).await?;
+        for contender in contenders(round) {
+            let result = contender.round(&lab).await.with_context(|| format!("{}, round {round}", contender.name()))?;
+            let slowest = result.times.iter().flatten().max().copied().unwrap_or_default().as_secs_f64();
+            let whole = result.whole.map_or(String::new(), |whole| format!(" ({:.2} s in all)", whole.as_secs_f64()));
+            let others = result.usage.others * 100.0;
+            eprintln!("lab: round {round}: {:16} {slowest:7.2} s{whole}; busy with others: {others:.0} %", contender.name());
+            measured.push(Measured::new(contender, round, result));
+        }
+    }
+    let mut results = Results {
+        version: 2,
+        shape: shape.clone(),
+        size: lab.payload.length,
+        piece_length: lab.payload.piece_length,
+        agent_length: lab.programs.as_ref().map(|programs| programs.agent_length),
+        began,
+        machine: results::describe_machine(),
+        rounds: measured,
+        summary: Vec::new(),
+    };
+    results.summarize();
+    Ok(results)
+}
+
+fn write_json(path: &Path, content: &impl serde::Serialize) -> Result<()> {
+    fs::write(path, serde_json::to_vec_pretty(content)?).with_context(|| path.display().to_string())
 }

@@ -1,138 +1,82 @@
-//! What the rounds come to: one table for people, one JSON file for programs.
-
-use std::time::Duration;
+//! The tables for people.
 
 use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
-use serde::Serialize;
 
-use crate::contender::{Contender, Round};
+use crate::{results::Results, target::Judged};
 
-/// Everything that was measured.
-#[derive(Debug, Serialize)]
-pub(crate) struct Results {
-    /// The format's version.
-    pub(crate) version: u32,
-    /// How many hosts.
-    pub(crate) hosts: usize,
-    /// Mbit/s of each link and direction.
-    pub(crate) rate_mbit: u32,
-    /// The file's length in bytes.
-    pub(crate) size: u64,
-    /// The torrent's piece length in bytes.
-    pub(crate) piece_length: u32,
-    /// What was measured, round by round.
-    pub(crate) rounds: Vec<Measured>,
-    /// One line a contender.
-    pub(crate) summary: Vec<Summary>,
-}
-
-/// One contender's round.
-#[derive(Debug, Serialize)]
-pub(crate) struct Measured {
-    contender: Contender,
-    round: usize,
-    /// Seconds, in the order of the hosts.
-    seconds: Vec<f64>,
-    /// Seconds of the whole command, where that is more than the transfer.
-    whole_seconds: Option<f64>,
-    controller_sent: u64,
-}
-
-impl Measured {
-    /// Notes a round.
-    pub(crate) fn new(contender: Contender, round: usize, measured: &Round) -> Self {
-        let seconds = measured.times.hosts.iter().map(Duration::as_secs_f64).collect();
-        let whole_seconds = measured.times.whole.map(|whole| whole.as_secs_f64());
-        Self { contender, round, seconds, whole_seconds, controller_sent: measured.controller_sent }
-    }
-
-    fn slowest(&self) -> f64 {
-        self.seconds.iter().copied().fold(0.0, f64::max)
-    }
-}
-
-/// One contender over all rounds: medians.
-#[derive(Debug, Serialize)]
-pub(crate) struct Summary {
-    contender: Contender,
-    rounds: usize,
-    /// The median over the rounds of the median host's seconds.
-    median_host_seconds: f64,
-    /// The median over the rounds of the slowest host's seconds.
-    slowest_host_seconds: f64,
-    /// The slowest host's time over the floor's.
-    ratio_to_floor: Option<f64>,
-    /// The median of the whole command's seconds, where that is more than the transfer.
-    whole_seconds: Option<f64>,
-    /// Bytes on the controller's link.
-    controller_sent: f64,
-}
-
-/// Sums up `rounds`.
-pub(crate) fn summarize(rounds: &[Measured]) -> Vec<Summary> {
-    let mut contenders: Vec<Contender> = Vec::new();
-    for round in rounds {
-        if !contenders.contains(&round.contender) {
-            contenders.push(round.contender);
-        }
-    }
-    let of = |contender| rounds.iter().filter(move |round: &&Measured| round.contender == contender);
-    let floor = of(Contender::Http).map(Measured::slowest).collect::<Vec<_>>();
-    let floor = (!floor.is_empty()).then(|| median(floor));
-    contenders
-        .into_iter()
-        .map(|contender| {
-            let slowest = median(of(contender).map(Measured::slowest).collect());
-            let whole: Vec<f64> = of(contender).filter_map(|round| round.whole_seconds).collect();
-            Summary {
-                contender,
-                rounds: of(contender).count(),
-                median_host_seconds: median(of(contender).map(|round| median(round.seconds.clone())).collect()),
-                slowest_host_seconds: slowest,
-                ratio_to_floor: floor.map(|floor| slowest / floor),
-                whole_seconds: (!whole.is_empty()).then(|| median(whole)),
-                controller_sent: median(of(contender).map(|round| round.controller_sent as f64).collect()),
-            }
-        })
-        .collect()
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        count if count % 2 == 1 => values[count / 2],
-        count => f64::midpoint(values[count / 2 - 1], values[count / 2]),
-    }
-}
-
-/// Draws the table.
+/// Draws what was measured on one fleet, a line a contender and class of hosts.
 pub(crate) fn draw(results: &Results) -> Table {
-    let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN).set_header([
-        "contender",
-        "rounds",
-        "median host, s",
-        "slowest host, s",
-        "x floor",
-        "whole command, s",
-        "controller sent, MiB",
-        "x file",
-    ]);
+    let has_classes = results.shape.representatives().len() > 1;
+    let has_zones = results.shape.zone_link_kbit().is_some();
+    let mut header = vec!["contender"];
+    header.extend(has_classes.then_some("hosts"));
+    header.extend(["rounds", "median host, s", "slowest host, s", "slowest / median", "x floor"]);
+    header.extend(["whole command, s", "x floor", "controller sent, x file"]);
+    header.extend(has_zones.then_some("between zones, x file"));
+    header.extend(["CPU s/GB", "of it controller", "controller MiB", "host MiB", "CPUs busy", "with others"]);
+    let mut table = table(&header);
     for line in &results.summary {
-        table.add_row([
-            line.contender.name(),
+        let mut row = vec![format!("`{}`", line.contender.name())];
+        row.extend(has_classes.then(|| line.class.name().to_owned()));
+        row.extend([
             line.rounds.to_string(),
             format!("{:.2}", line.median_host_seconds),
             format!("{:.2}", line.slowest_host_seconds),
-            line.ratio_to_floor.map_or("-".into(), |ratio| format!("{ratio:.2}")),
-            line.whole_seconds.map_or("-".into(), |seconds| format!("{seconds:.2}")),
-            format!("{:.1}", line.controller_sent / f64::from(1 << 20)),
-            format!("{:.2}", line.controller_sent / results.size as f64),
+            format!("{:.3}", line.slowest_to_median),
+            optional(line.ratio_to_floor),
+            optional(line.whole_seconds),
+            optional(line.whole_to_floor),
+            format!("{:.2}", line.controller_sent_copies),
         ]);
+        row.extend(has_zones.then(|| optional(line.crossed_copies)));
+        row.extend([
+            format!("{:.2}", line.cpu_seconds_per_gb),
+            format!("{:.2}", line.controller_cpu_seconds_per_gb),
+            mebibytes(line.controller_peak_memory),
+            mebibytes(line.host_peak_memory),
+            percent(line.busy),
+            percent(line.others),
+        ]);
+        table.add_row(row);
     }
+    table
+}
+
+/// Draws the targets, a line each.
+pub(crate) fn draw_targets(judged: &[Judged]) -> Table {
+    let mut table = table(&["scenario", "what", "measured", "target", "met"]);
+    for row in judged {
+        let met = match row.met {
+            Some(true) => "yes",
+            Some(false) => "**no**",
+            None => "-",
+        };
+        let measured = row.measured.map_or("not measured".to_owned(), |value| format!("{value:.3}"));
+        table.add_row([row.scenario, row.what.as_str(), &measured, row.target.as_str(), met].map(str::to_owned));
+    }
+    if let Some(column) = table.column_mut(1) {
+        column.set_cell_alignment(CellAlignment::Left);
+    }
+    table
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN).set_header(header.iter().copied());
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
+}
+
+fn optional(value: Option<f64>) -> String {
+    value.map_or("-".into(), |value| format!("{value:.2}"))
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 20))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", share * 100.0)
 }

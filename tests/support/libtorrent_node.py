@@ -1,9 +1,12 @@
 """One libtorrent peer for tests: says `ready`, waits for a line on standard input, transfers, says `complete`, serves until it ends.
 
-Usage: libtorrent_node.py seed|host TORRENT DIRECTORY ADDRESS:PORT [PEER_ADDRESS:PORT ...]
+Usage: libtorrent_node.py [--settings default|tuned] seed|host TORRENT DIRECTORY ADDRESS:PORT [PEER_ADDRESS:PORT ...]
 
 Trackers in the torrent are used; peers given here are connected to besides. A seed has its file in DIRECTORY already, and says `ready`
 when it serves it. Ends when its standard input is closed.
+
+`tuned` is libtorrent's own preset for high performance, which sets what its tuning guide says: TCP preferred, upload slots fixed and
+unlimited, higher watermarks of the send buffers, more connections, shorter timeouts.
 """
 
 import sys
@@ -12,8 +15,8 @@ import time
 import libtorrent as lt
 
 
-def session(listen):
-    return lt.session({
+def session(listen, settings):
+    return lt.session(settings | {
         "listen_interfaces": listen,
         "enable_dht": False,
         "enable_lsd": False,
@@ -45,8 +48,13 @@ def connect(handle, peers):
 
 
 def main():
-    role, torrent, directory, listen, *peers = sys.argv[1:]
-    running = session(listen)
+    arguments = sys.argv[1:]
+    settings = {}
+    if arguments[0] == "--settings":
+        settings = {"default": {}, "tuned": lt.high_performance_seed()}[arguments[1]]
+        arguments = arguments[2:]
+    role, torrent, directory, listen, *peers = arguments
+    running = session(listen, settings)
     wait(running.is_listening, "listening", 10)
     params = lt.add_torrent_params()
     params.ti = lt.torrent_info(torrent)

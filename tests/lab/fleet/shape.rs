@@ -1,0 +1,149 @@
+//! What a fleet looks like: how many hosts, how wide their links, and in what some of them differ. Plain data.
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+/// What a fleet looks like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Shape {
+    /// How many hosts, without the controller.
+    pub(crate) hosts: usize,
+    /// Mbit/s of every link and direction, the controller's too; none leaves the links as fast as the machine.
+    pub(crate) rate_mbit: Option<u32>,
+    /// In what some hosts differ.
+    pub(crate) variation: Variation,
+}
+
+/// In what some hosts of a fleet differ.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Variation {
+    /// All are alike.
+    Equal,
+    /// Every `every`th host's link is that much narrower.
+    Slow { every: usize, divisor: u32 },
+    /// Every `every`th host loses this share of the packets that come in.
+    Lossy { every: usize, percent: f64 },
+    /// Two zones. The controller and the first half of the hosts are in the first; a link as wide as the second half's links together
+    /// over `divisor` joins them.
+    Zones { divisor: u32 },
+}
+
+/// Which of a fleet's hosts are alike: each class has its own floor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Class {
+    /// Nothing is odd about it.
+    Plain,
+    /// Its link is narrower.
+    Slow,
+    /// Packets to it get lost.
+    Lossy,
+    /// It is in the other zone than the controller.
+    Far,
+}
+
+impl Class {
+    /// Returns the word used in tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Slow => "slow",
+            Self::Lossy => "lossy",
+            Self::Far => "far zone",
+        }
+    }
+}
+
+impl Shape {
+    /// Checks that such a fleet can be built.
+    pub(crate) fn check(&self) -> Result<()> {
+        ensure!((1..=1000).contains(&self.hosts), "a fleet has 1 to 1000 hosts");
+        match self.variation {
+            Variation::Equal => {}
+            Variation::Slow { every, divisor } => {
+                ensure!(every > 0 && divisor > 0, "every 0th host, or a rate over 0");
+                ensure!(self.rate_mbit.is_some(), "slow hosts need a rate to be slower than");
+            }
+            Variation::Lossy { every, percent } => {
+                ensure!(every > 0 && (0.0..100.0).contains(&percent), "every 0th host, or a loss that is not below 100 %");
+            }
+            Variation::Zones { divisor } => {
+                ensure!(divisor > 0 && self.hosts > 1, "zones need two hosts, and a link that is not over 0");
+                ensure!(self.rate_mbit.is_some(), "zones need a rate");
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns a host's class; hosts count from 0.
+    pub(crate) fn class(&self, host: usize) -> Class {
+        match self.variation {
+            Variation::Slow { every, .. } if host % every == every - 1 => Class::Slow,
+            Variation::Lossy { every, .. } if host % every == every - 1 => Class::Lossy,
+            Variation::Zones { .. } if host >= self.hosts.div_ceil(2) => Class::Far,
+            _ => Class::Plain,
+        }
+    }
+
+    /// Returns the classes there are, each with its first host.
+    pub(crate) fn representatives(&self) -> Vec<(Class, usize)> {
+        let mut found: Vec<(Class, usize)> = Vec::new();
+        for host in 0..self.hosts {
+            if found.iter().all(|(class, _)| *class != self.class(host)) {
+                found.push((self.class(host), host));
+            }
+        }
+        found
+    }
+
+    /// Returns the kbit/s of a host's link.
+    pub(crate) fn rate_kbit(&self, host: usize) -> Option<u32> {
+        let rate = self.controller_rate_kbit()?;
+        match self.variation {
+            Variation::Slow { divisor, .. } if self.class(host) == Class::Slow => Some(rate / divisor),
+            _ => Some(rate),
+        }
+    }
+
+    /// Returns the kbit/s of the controller's link.
+    pub(crate) fn controller_rate_kbit(&self) -> Option<u32> {
+        self.rate_mbit.map(|rate| rate * 1000)
+    }
+
+    /// Returns the share of the packets to a host that get lost, in percent.
+    pub(crate) fn loss_percent(&self, host: usize) -> Option<f64> {
+        match self.variation {
+            Variation::Lossy { percent, .. } if self.class(host) == Class::Lossy => Some(percent),
+            _ => None,
+        }
+    }
+
+    /// Returns a host's zone, as the inventory names it.
+    pub(crate) fn zone(&self, host: usize) -> Option<&'static str> {
+        matches!(self.variation, Variation::Zones { .. }).then(|| if self.class(host) == Class::Far { "far" } else { "near" })
+    }
+
+    /// Returns the kbit/s of the link between the zones, if there are zones.
+    pub(crate) fn zone_link_kbit(&self) -> Option<u32> {
+        let Variation::Zones { divisor } = self.variation else { return None };
+        let far = (0..self.hosts).filter(|host| self.class(*host) == Class::Far);
+        let sum: u64 = far.filter_map(|host| self.rate_kbit(host)).map(u64::from).sum();
+        Some(u32::try_from(sum / u64::from(divisor)).unwrap_or(u32::MAX))
+    }
+
+    /// Describes it in a few words.
+    pub(crate) fn describe(&self) -> String {
+        let rate = self.rate_mbit.map_or("links as fast as the machine".to_owned(), |rate| format!("{rate} Mbit/s"));
+        let variation = match &self.variation {
+            Variation::Equal => String::new(),
+            Variation::Slow { every, divisor } => format!(", 1 of {every} with 1/{divisor} of the rate"),
+            Variation::Lossy { every, percent } => format!(", 1 of {every} loses {percent} % of the packets"),
+            Variation::Zones { .. } => {
+                let link = self.zone_link_kbit().unwrap_or_default();
+                format!(", two zones with {:.1} Mbit/s between them", f64::from(link) / 1e3)
+            }
+        };
+        format!("{} hosts, {rate}{variation}", self.hosts)
+    }
+}
