@@ -235,3 +235,72 @@ pub(crate) fn describe_machine() -> String {
         read("/proc/sys/kernel/osrelease").trim()
     )
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::fleet::Variation;
+
+    /// One round: who, seconds of both hosts, of the whole command, bytes sent.
+    type Line = (Contender, [Option<f64>; 2], Option<f64>, u64);
+
+    /// Returns results of one fleet of two hosts with a slow one.
+    pub(crate) fn results(rounds: &[Line]) -> Results {
+        let rounds = rounds.iter().map(|(contender, seconds, whole_seconds, controller_sent)| Measured {
+            contender: *contender,
+            round: 1,
+            seconds: seconds.to_vec(),
+            whole_seconds: *whole_seconds,
+            copies: 2,
+            usage: Usage { controller_sent: *controller_sent, ..Usage::default() },
+        });
+        Results {
+            version: 2,
+            shape: Shape { hosts: 2, rate_mbit: Some(10), variation: Variation::Slow { every: 2, divisor: 4 } },
+            size: 1000,
+            piece_length: 100,
+            agent_length: Some(100),
+            began: 0,
+            machine: String::new(),
+            rounds: rounds.collect(),
+            summary: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn each_class_has_its_own_floor() {
+        let mut results = results(&[
+            (Contender::Http, [Some(10.0), Some(40.0)], None, 1000),
+            (Contender::Deploy, [Some(12.0), Some(44.0)], Some(46.0), 1100),
+        ]);
+        results.summarize();
+        let ratios: Vec<_> = results.summary.iter().map(|line| (line.contender, line.class, line.ratio_to_floor)).collect();
+        assert_eq!(
+            ratios,
+            [
+                (Contender::Http, Class::Plain, Some(1.0)),
+                (Contender::Http, Class::Slow, Some(1.0)),
+                (Contender::Deploy, Class::Plain, Some(1.2)),
+                (Contender::Deploy, Class::Slow, Some(1.1)),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_host_that_died_counts_in_no_median() {
+        let results = results(&[
+            (Contender::DeployCut, [Some(12.0), None], None, 0),
+            (Contender::DeployCut, [Some(14.0), None], None, 0),
+            (Contender::DeployCut, [Some(90.0), None], None, 0),
+        ]);
+        assert_eq!(results.slowest_of_all(Contender::DeployCut), Some(14.0));
+        assert_eq!(results.slowest(Contender::DeployCut, Class::Slow), None);
+        assert_eq!(results.slowest_of_all(Contender::Deploy), None);
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_is_between() {
+        assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), Some(2.5));
+        assert_eq!(median(Vec::new()), None);
+    }
+}

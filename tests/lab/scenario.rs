@@ -116,7 +116,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         hosts: 16,
         rate_mbit: Some(50),
         size: 64,
-        variation: Variation::Lossy { every: 4, percent: 1.0 },
+        variation: Variation::Lossy { every: 4, percent: 5.0 },
         contenders: &[Contender::Http, Contender::Deploy],
         once: &[Contender::Libtorrent],
     },

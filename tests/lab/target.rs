@@ -186,3 +186,53 @@ impl Quantity {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{results::tests::results, scenario};
+
+    #[test]
+    fn every_target_is_about_a_scenario_there_is() {
+        for target in TARGETS {
+            assert!(scenario::named(target.scenario).is_some(), "{}", target.scenario);
+            if let Quantity::Growth { from } = target.quantity {
+                assert!(scenario::named(from).is_some(), "{from}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_measured_is_neither_met_nor_missed() {
+        let judged = judge(&Library::new(), &["fleet-16"]);
+        assert!(judged.len() > 5);
+        assert!(judged.iter().all(|row| row.measured.is_none() && row.met.is_none()));
+    }
+
+    #[test]
+    fn limits_are_limits_in_the_right_direction() {
+        let results = results(&[
+            (Contender::Http, [Some(10.0), Some(10.0)], None, 1000),
+            (Contender::Deploy, [Some(11.0), Some(12.0)], Some(13.0), 1150),
+            (Contender::Libtorrent, [Some(30.0), Some(30.0)], None, 0),
+            (Contender::Aria2, [Some(15.0), Some(18.0)], None, 0),
+            (Contender::DeployCold, [Some(11.0), Some(12.0)], Some(16.1), 0),
+            (Contender::Byte, [Some(0.1), Some(0.1)], Some(1.0), 50),
+            (Contender::ByteCold, [Some(0.1), Some(0.1)], Some(2.0), 450),
+        ]);
+        let library = Library::from([("fleet-16".to_owned(), results)]);
+        let judged = |quantity, limit| {
+            let row = target("fleet-16", quantity, limit).judge(&library);
+            (row.measured.map(|value| (value * 100.0).round() / 100.0), row.met)
+        };
+        assert_eq!(judged(Quantity::Deploy, Limit::AtMost(1.25)), (Some(1.3), Some(false)));
+        assert_eq!(judged(Quantity::Deploy, Limit::AtMost(1.35)), (Some(1.3), Some(true)));
+        // The best of the others is aria2 with its slowest host.
+        assert_eq!(judged(Quantity::Speedup, Limit::AtLeast(1.6)), (Some(1.5), Some(false)));
+        assert_eq!(judged(Quantity::ControllerSent, Limit::AtMost(1.15)), (Some(1.15), Some(true)));
+        // One agent takes 1 s over one link; log2 2 + 2 of them are the limit.
+        assert_eq!(judged(Quantity::Cold, Limit::TreeLevels), (Some(3.1), Some(false)));
+        assert_eq!(judged(Quantity::AgentCopies, Limit::AtMost(4.0)), (Some(4.0), Some(true)));
+        assert_eq!(judged(Quantity::Deploy, Limit::None), (Some(1.3), None));
+    }
+}

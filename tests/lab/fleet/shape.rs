@@ -147,3 +147,50 @@ impl Shape {
         format!("{} hosts, {rate}{variation}", self.hosts)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(hosts: usize, variation: Variation) -> Shape {
+        Shape { hosts, rate_mbit: Some(50), variation }
+    }
+
+    #[test]
+    fn every_fourth_host_is_slow() {
+        let shape = shape(8, Variation::Slow { every: 4, divisor: 4 });
+        let rates: Vec<_> = (0..8).filter_map(|host| shape.rate_kbit(host)).collect();
+        assert_eq!(rates, [50_000, 50_000, 50_000, 12_500, 50_000, 50_000, 50_000, 12_500]);
+        assert_eq!(shape.controller_rate_kbit(), Some(50_000));
+        assert_eq!(shape.representatives(), [(Class::Plain, 0), (Class::Slow, 3)]);
+    }
+
+    #[test]
+    fn the_second_half_is_far_behind_a_part_of_its_links() {
+        let shape = shape(16, Variation::Zones { divisor: 8 });
+        let far: Vec<_> = (0..16).filter(|host| shape.zone(*host) == Some("far")).collect();
+        assert_eq!(far, (8..16).collect::<Vec<_>>());
+        assert_eq!(shape.zone_link_kbit(), Some(50_000));
+    }
+
+    #[test]
+    fn equal_hosts_have_no_zones_and_no_loss() {
+        let shape = shape(16, Variation::Equal);
+        assert_eq!((shape.zone(9), shape.zone_link_kbit(), shape.loss_percent(3)), (None, None, None));
+        assert_eq!(shape.representatives(), [(Class::Plain, 0)]);
+    }
+
+    #[test]
+    fn what_can_not_be_built_is_refused() {
+        for variation in [
+            Variation::Slow { every: 0, divisor: 4 },
+            Variation::Slow { every: 4, divisor: 0 },
+            Variation::Lossy { every: 4, percent: 100.0 },
+            Variation::Zones { divisor: 0 },
+        ] {
+            assert!(shape(4, variation.clone()).check().is_err(), "{variation:?}");
+        }
+        assert!(shape(0, Variation::Equal).check().is_err());
+        assert!(Shape { rate_mbit: None, ..shape(4, Variation::Zones { divisor: 8 }) }.check().is_err());
+    }
+}
