@@ -25,7 +25,7 @@ mod venv;
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -48,6 +48,18 @@ struct Lab {
     /// Only if it is deployed with.
     programs: Option<deploy::Programs>,
     timeout: Duration,
+}
+
+impl Lab {
+    /// Builds a fleet and a file of `length` bytes.
+    fn build(shape: &Shape, length: u64, machinery: &Machinery, is_deployed: bool) -> Result<Self> {
+        let fleet = Fleet::build(shape, &machinery.work_dir)?;
+        let announce = node::announce_url(fleet.controller.address);
+        let payload = Payload::make(&fleet.directory, length, shape.hosts, &announce)?;
+        let executable = std::env::current_exe()?;
+        let programs = is_deployed.then(|| machinery.install(&fleet, &executable)).transpose()?;
+        Ok(Self { fleet, payload, executable, programs, timeout: Duration::from_secs(machinery.timeout) })
+    }
 }
 
 #[tokio::main]
@@ -78,9 +90,10 @@ async fn interruptible(command: impl Future<Output = Result<()>>) -> Result<()> 
 /// Races the contenders that were asked for on the fleet that was asked for.
 async fn race_once(args: RaceArgs) -> Result<()> {
     let contenders = args.contenders()?;
-    let results = measure(&args.shape(), args.size, args.rounds, &args.machinery, |_| contenders.clone()).await?;
+    let RaceArgs { size, rounds, ref machinery, .. } = args;
+    let plan = Plan { shape: args.shape(), size, rounds, machinery, json: args.json.clone() };
+    let results = measure(&plan, |_| contenders.clone()).await?;
     println!("{}", table::draw(&results));
-    write_json(&args.json, &results)?;
     eprintln!("lab: details in {}", args.json.display());
     Ok(())
 }
@@ -92,11 +105,11 @@ async fn targets(args: TargetArgs) -> Result<()> {
     let scenarios = names.iter().map(|name| scenario::named(name).with_context(|| format!("there is no scenario {name}")));
     for scenario in scenarios.collect::<Result<Vec<_>>>()? {
         eprintln!("lab: {}", scenario.name);
-        let contenders = |round| scenario.contenders(round);
-        let measured = measure(&scenario.shape(), scenario.size, args.rounds, &args.machinery, contenders).await;
-        let results = measured.with_context(|| scenario.name)?;
         fs::create_dir_all(&args.results)?;
-        write_json(&args.results.join(scenario.name).with_extension("json"), &results)?;
+        let json = args.results.join(scenario.name).with_extension("json");
+        let (rounds, machinery) = (args.rounds, &args.machinery);
+        let plan = Plan { shape: scenario.shape(), size: scenario.size, rounds, machinery, json };
+        let results = measure(&plan, |round| scenario.contenders(round)).await.with_context(|| scenario.name)?;
         println!("\n{}: {}, {} MiB\n\n{}\n", scenario.name, results.shape.describe(), scenario.size, table::draw(&results));
     }
     report(&args.results, &names)
@@ -132,30 +145,30 @@ fn sweep(work_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds a fleet and runs every contender once a round, in turn, so that whatever else goes on meets all alike.
-async fn measure(
-    shape: &Shape,
+/// What is measured on one fleet.
+struct Plan<'a> {
+    shape: Shape,
+    /// MiB of the file.
     size: u64,
     rounds: usize,
-    machinery: &Machinery,
-    contenders: impl Fn(usize) -> Vec<Contender>,
-) -> Result<Results> {
+    machinery: &'a Machinery,
+    /// Where the results are written, after every round.
+    json: PathBuf,
+}
+
+/// Builds a fleet and runs every contender once a round, in turn, so that whatever else goes on meets all alike.
+async fn measure(plan: &Plan<'_>, contenders: impl Fn(usize) -> Vec<Contender>) -> Result<Results> {
+    let Plan { shape, size, rounds, machinery, json } = plan;
     eprintln!("lab: {}, {size} MiB, {rounds} rounds", shape.describe());
     let turn = turn::take(machinery.lock.as_deref()).await?;
-    let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let fleet = Fleet::build(shape, &machinery.work_dir)?;
-    let announce = node::announce_url(fleet.controller.address);
-    let payload = Payload::make(&fleet.directory, size << 20, shape.hosts, &announce)?;
-    let executable = std::env::current_exe()?;
     let is_deployed = contenders(1).iter().any(|contender| contender.deploy().is_some());
-    let programs = is_deployed.then(|| machinery.install(&fleet, &executable)).transpose()?;
-    let lab = Lab { fleet, payload, executable, programs, timeout: Duration::from_secs(machinery.timeout) };
+    let lab = Lab::build(shape, size << 20, machinery, is_deployed)?;
     if is_deployed {
         deploy::prepare(&lab).await?;
     }
     drop(turn);
-    let mut measured = Vec::new();
-    for round in 1..=rounds {
+    let mut results = Results::new(&lab);
+    for round in 1..=*rounds {
         let _turn = turn::take(machinery.lock.as_deref()).await?;
         for contender in contenders(round) {
             let result = contender.round(&lab).await.with_context(|| format!("{}, round {round}", contender.name()))?;
@@ -163,21 +176,11 @@ async fn measure(
             let whole = result.whole.map_or(String::new(), |whole| format!(" ({:.2} s in all)", whole.as_secs_f64()));
             let others = result.usage.others * 100.0;
             eprintln!("lab: round {round}: {:16} {slowest:7.2} s{whole}; busy with others: {others:.0} %", contender.name());
-            measured.push(Measured::new(contender, round, result));
+            results.rounds.push(Measured::new(contender, round, result));
         }
+        results.summarize();
+        write_json(json, &results)?;
     }
-    let mut results = Results {
-        version: 2,
-        shape: shape.clone(),
-        size: lab.payload.length,
-        piece_length: lab.payload.piece_length,
-        agent_length: lab.programs.as_ref().map(|programs| programs.agent_length),
-        began,
-        machine: results::describe_machine(),
-        rounds: measured,
-        summary: Vec::new(),
-    };
-    results.summarize();
     Ok(results)
 }
 

@@ -1,10 +1,11 @@
 //! What was measured on one fleet, and what the rounds come to: medians.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    Lab,
     contender::{Contender, Round},
     fleet::{Class, Shape, Usage},
 };
@@ -100,6 +101,21 @@ impl Measured {
 }
 
 impl Results {
+    /// Begins the results of a lab.
+    pub(crate) fn new(lab: &Lab) -> Self {
+        Self {
+            version: 2,
+            shape: lab.fleet.shape.clone(),
+            size: lab.payload.length,
+            piece_length: lab.payload.piece_length,
+            agent_length: lab.programs.as_ref().map(|programs| programs.agent_length),
+            began: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs(),
+            machine: describe_machine(),
+            rounds: Vec::new(),
+            summary: Vec::new(),
+        }
+    }
+
     /// Returns a contender's rounds.
     pub(crate) fn rounds_of(&self, contender: Contender) -> impl Iterator<Item = &Measured> {
         self.rounds.iter().filter(move |round| round.contender == contender)
@@ -220,7 +236,7 @@ pub(crate) fn median(mut values: Vec<f64>) -> Option<f64> {
 }
 
 /// Describes the machine: its processors, their number, its memory, its kernel.
-pub(crate) fn describe_machine() -> String {
+fn describe_machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();

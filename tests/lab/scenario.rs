@@ -16,7 +16,7 @@ pub(crate) struct Scenario {
     pub(crate) variation: Variation,
     /// Who runs in every round.
     pub(crate) contenders: &'static [Contender],
-    /// Who is so far behind that the first round is enough.
+    /// Who runs in the first round only: no target needs more of it, or it is far behind.
     pub(crate) once: &'static [Contender],
 }
 
@@ -54,7 +54,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         size: 64,
         variation: Variation::Equal,
         contenders: RACE,
-        once: &[Contender::Librqbit],
+        once: &[Contender::Engine, Contender::Librqbit],
     },
     Scenario {
         name: "fleet-32",
