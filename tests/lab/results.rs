@@ -70,8 +70,8 @@ pub(crate) struct Summary {
     /// Bytes between the zones, both directions together, in copies of the file.
     pub(crate) crossed_copies: Option<f64>,
     /// CPU seconds of all processes per 10^9 bytes delivered, and the controller's part of it.
-    pub(crate) cpu_seconds_per_gb: f64,
-    pub(crate) controller_cpu_seconds_per_gb: f64,
+    pub(crate) cpu_seconds_per_gb: Option<f64>,
+    pub(crate) controller_cpu_seconds_per_gb: Option<f64>,
     /// The largest process's peak memory in bytes, over all rounds.
     pub(crate) controller_peak_memory: u64,
     pub(crate) host_peak_memory: u64,
@@ -198,9 +198,10 @@ impl Results {
 
     fn line(&self, contender: Contender, class: Class) -> Option<Summary> {
         let slowest = self.slowest(contender, class)?;
-        // One byte has no floor.
-        let floor = self.floor(class).filter(|_| contender.deploy().is_none_or(|kind| !kind.byte));
-        let [cpu, controller_cpu] = self.cpu_per_gb(contender)?;
+        // One byte has no floor, and what it costs has nothing to do with its length.
+        let is_file = contender.deploy().is_none_or(|kind| !kind.byte);
+        let floor = self.floor(class).filter(|_| is_file);
+        let cpu = self.cpu_per_gb(contender).filter(|_| is_file);
         let [controller_peak_memory, host_peak_memory] = self.peak_memory(contender)?;
         let whole_seconds = self.whole(contender);
         Some(Summary {
@@ -215,8 +216,8 @@ impl Results {
             whole_to_floor: whole_seconds.zip(floor).map(|(whole, floor)| whole / floor),
             controller_sent_copies: self.controller_sent(contender)? / self.size as f64,
             crossed_copies: self.crossed(contender).map(|bytes| bytes / self.size as f64),
-            cpu_seconds_per_gb: cpu,
-            controller_cpu_seconds_per_gb: controller_cpu,
+            cpu_seconds_per_gb: cpu.map(|[all, _]| all),
+            controller_cpu_seconds_per_gb: cpu.map(|[_, controller]| controller),
             controller_peak_memory,
             host_peak_memory,
             busy: self.median_of(contender, |round| Some(round.usage.busy))?,

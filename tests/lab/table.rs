@@ -30,8 +30,8 @@ pub(crate) fn draw(results: &Results) -> Table {
         ]);
         row.extend(has_zones.then(|| optional(line.crossed_copies)));
         row.extend([
-            format!("{:.2}", line.cpu_seconds_per_gb),
-            format!("{:.2}", line.controller_cpu_seconds_per_gb),
+            optional(line.cpu_seconds_per_gb),
+            optional(line.controller_cpu_seconds_per_gb),
             mebibytes(line.controller_peak_memory),
             mebibytes(line.host_peak_memory),
             percent(line.busy),

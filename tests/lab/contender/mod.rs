@@ -135,18 +135,18 @@ impl Contender {
     }
 
     async fn run(self, lab: &Lab) -> Result<Round> {
-        if let Some(kind) = self.deploy() {
-            return deploy::deploy(lab, kind).await;
-        }
         match self {
             Self::Http => copy::http(lab).await,
+            Self::Engine => torrent::engine(lab, "fleet").await,
             Self::Librqbit => torrent::engine(lab, "librqbit").await,
             Self::Libtorrent => torrent::libtorrent(lab, "default").await,
             Self::LibtorrentTuned => torrent::libtorrent(lab, "tuned").await,
             Self::Aria2 => torrent::aria2(lab).await,
             Self::Scp => copy::scp(lab).await,
             Self::Clush => copy::clush(lab).await,
-            _ => torrent::engine(lab, "fleet").await,
+            Self::Deploy | Self::DeployCold | Self::DeployCut | Self::DeployKilled | Self::Byte | Self::ByteCold => {
+                deploy::deploy(lab, self.deploy().unwrap_or_default()).await
+            }
         }
     }
 }
