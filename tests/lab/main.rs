@@ -166,6 +166,7 @@ async fn measure(plan: &Plan<'_>, contenders: impl Fn(usize) -> Vec<Contender>) 
     if is_deployed {
         deploy::prepare(&lab).await?;
     }
+    lab.fleet.narrow()?;
     drop(turn);
     let mut results = Results::new(&lab);
     for round in 1..=*rounds {

@@ -75,6 +75,12 @@ impl Machine {
         command
     }
 
+    /// Limits both directions of its link.
+    fn shape(&self, kbit: Option<u32>) -> Result<()> {
+        self.interface.shape(kbit)?;
+        self.port.shape(kbit)
+    }
+
     /// Cuts this machine off: nothing gets to it or from it, and nobody is told.
     pub(crate) fn cut_off(&self) -> Result<()> {
         self.port.cut()
@@ -116,7 +122,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Builds a fleet of this shape, with files under `directory`.
+    /// Builds a fleet of this shape, with files under `directory`. Its links are as fast as the machine until [`Fleet::narrow`].
     pub(crate) fn build(shape: &Shape, directory: &Path) -> Result<Self> {
         shape.check()?;
         let prefix = format!("{PREFIX}{}", std::process::id());
@@ -147,9 +153,24 @@ impl Fleet {
         // From here on an error drops the fleet, which takes down what is there.
         fs::create_dir(&directory).with_context(|| directory.display().to_string())?;
         group.create()?;
-        fleet.remains.build_networks(&fleet.controller, &fleet.hosts, shape, fleet.zone_link.as_ref())?;
+        fleet.remains.build_networks(&fleet.controller, &fleet.hosts, fleet.zone_link.as_ref())?;
         servers::start(&fleet.controller, &fleet.hosts, &mut fleet.servers)?;
         Ok(fleet)
+    }
+
+    /// Gives every link the rate it is to have and takes from hosts the packets they are to lose.
+    pub(crate) fn narrow(&self) -> Result<()> {
+        for end in self.zone_link.iter().flatten() {
+            end.shape(self.shape.zone_link_kbit())?;
+        }
+        self.controller.shape(self.shape.controller_rate_kbit())?;
+        for (number, host) in self.hosts.iter().enumerate() {
+            host.shape(self.shape.rate_kbit(number))?;
+            if let Some(percent) = self.shape.loss_percent(number) {
+                host.interface.lose(percent)?;
+            }
+        }
+        Ok(())
     }
 
     /// Returns the controller and the hosts.
@@ -172,30 +193,15 @@ impl Drop for Fleet {
 
 impl Remains {
     /// Makes the switches, the machines' namespaces and groups, and their links.
-    fn build_networks(
-        &mut self,
-        controller: &Machine,
-        hosts: &[Machine],
-        shape: &Shape,
-        zones: Option<&[End; 2]>,
-    ) -> Result<()> {
+    fn build_networks(&mut self, controller: &Machine, hosts: &[Machine], zones: Option<&[End; 2]>) -> Result<()> {
         self.add_switch(&controller.port.namespace)?;
         if let Some([near, far]) = zones {
             self.add_switch(&far.namespace)?;
             near.join(far)?;
-            for end in [near, far] {
-                end.plug_in()?;
-                end.shape(shape.zone_link_kbit())?;
-            }
+            near.plug_in()?;
+            far.plug_in()?;
         }
-        self.add_machine(controller, shape.controller_rate_kbit())?;
-        for (number, host) in hosts.iter().enumerate() {
-            self.add_machine(host, shape.rate_kbit(number))?;
-            if let Some(percent) = shape.loss_percent(number) {
-                host.interface.lose(percent)?;
-            }
-        }
-        Ok(())
+        std::iter::once(controller).chain(hosts).try_for_each(|machine| self.add_machine(machine))
     }
 
     fn add_switch(&mut self, switch: &str) -> Result<()> {
@@ -204,7 +210,7 @@ impl Remains {
         ip(&["-n", switch, "link", "set", BRIDGE, "up"])
     }
 
-    fn add_machine(&mut self, machine: &Machine, kbit: Option<u32>) -> Result<()> {
+    fn add_machine(&mut self, machine: &Machine) -> Result<()> {
         let Machine { interface, port, address, .. } = machine;
         let namespace = interface.namespace.as_str();
         machine.group.create()?;
@@ -215,9 +221,7 @@ impl Remains {
         port.plug_in()?;
         ip(&["-n", namespace, "address", "add", &format!("{address}/16"), "dev", &interface.device])?;
         ip(&["-n", namespace, "link", "set", &interface.device, "up"])?;
-        ip(&["-n", namespace, "link", "set", "lo", "up"])?;
-        interface.shape(kbit)?;
-        port.shape(kbit)
+        ip(&["-n", namespace, "link", "set", "lo", "up"])
     }
 
     fn add_namespace(&mut self, name: &str) -> Result<()> {
