@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, PeerKey, Policy};
+use super::{Action, Peer, PeerKey, Policy};
 
 /// A piece that is asked for, arriving, or being checked.
 #[derive(Debug, Default)]
@@ -28,6 +28,21 @@ const SLOW_AFTER: Duration = Duration::from_secs(1);
 const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(30));
 /// Bounds of the time after which a transfer that has begun counts as stalled.
 const STALL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
+
+/// How many pieces a neighbour may be asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    host: usize,
+    seed: usize,
+}
+
+impl Peer {
+    /// Returns whether it may be asked for one more piece.
+    pub(super) fn has_room(&self, limits: Limits) -> bool {
+        let limit = if self.traits.seed { limits.seed } else { limits.host };
+        !self.chokes_us && self.asked.len() < if self.snubbed { 1 } else { limit }
+    }
+}
 
 impl Policy {
     /// Notes that blocks of a requested piece came.
@@ -111,10 +126,9 @@ impl Policy {
 
     /// Asks a neighbour for as much as it may be asked for.
     pub(super) fn fill(&mut self, now: Duration, key: PeerKey) {
-        let (limit, only) = (self.limit(), self.peers.len() == 1);
+        let limits = self.limits();
         while let Some(peer) = self.peers.get(&key) {
-            let limit = if peer.snubbed || (peer.traits.seed && !only) { 1 } else { limit };
-            if peer.chokes_us || peer.asked.len() >= limit || self.flights.len() >= self.config.max_in_flight {
+            if !peer.has_room(limits) || self.flights.len() >= self.config.max_in_flight {
                 return;
             }
             let Some(piece) = self.pick(key).or_else(|| self.steal(now, key)) else { return };
@@ -179,8 +193,9 @@ impl Policy {
     }
 
     /// Returns how many pieces one neighbour may be asked for.
-    fn limit(&self) -> usize {
-        (self.config.outstanding / self.peers.len().max(1)).clamp(1, 4)
+    pub(super) fn limits(&self) -> Limits {
+        let host = (self.config.outstanding / self.peers.len().max(1)).clamp(1, 4);
+        Limits { host, seed: if self.peers.len() == 1 { host } else { 1 } }
     }
 
     /// Returns the rarest piece that nobody is asked for and this neighbour has.

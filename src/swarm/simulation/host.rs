@@ -115,6 +115,12 @@ impl Host {
         }
     }
 
+    /// Lets the policy look ahead at what its neighbours will announce.
+    pub(super) fn look_ahead(&self, events: &[Event]) {
+        let announced = events.iter().filter(|event| event.kind == Kind::Have);
+        self.policy.look_ahead(announced.map(|event| (PeerKey(event.from), event.piece)));
+    }
+
     /// Takes in an event; what follows from it is appended to `out`.
     pub(super) fn handle(&mut self, event: &Event, world: &World, out: &mut Vec<Event>) {
         if self.account.dead {

@@ -12,8 +12,6 @@ use super::{
 
 /// Windows in the calendar. What is further ahead waits for another round.
 const WINDOWS: u64 = 1024;
-/// Ends a list in [`Scratch::next`].
-const END: u32 = u32::MAX;
 
 /// The nodes `first..first + hosts.len()`.
 #[derive(Debug)]
@@ -37,20 +35,48 @@ pub(super) struct Shard {
 /// Memory used within a window.
 #[derive(Debug, Default)]
 struct Scratch {
-    /// The window's events.
+    /// The window's events as they came, then node after node.
     events: Vec<Event>,
-    /// The first event of each node, then for each event the next of the same node.
-    heads: Vec<u32>,
-    next: Vec<u32>,
+    by_node: Vec<Event>,
+    /// For each node how many there are, then where its next one goes, in the end where they end.
+    ends: Vec<usize>,
     /// Nodes with events.
     touched: Vec<u32>,
-    /// One node's events in order, the next one last.
-    agenda: Vec<Event>,
+    own: Vec<Event>,
     emitted: Vec<Event>,
 }
 
-/// One node's events still to come in this window, the next one last.
-type Agenda = Vec<Event>;
+/// One node's events still to come in a window.
+struct Agenda<'a> {
+    /// Those known from the beginning, in order.
+    known: &'a [Event],
+    /// Those that the node has noted since, the next one last.
+    own: &'a mut Vec<Event>,
+}
+
+impl Agenda<'_> {
+    /// Returns when the next event is.
+    fn next(&self) -> Option<Time> {
+        let (known, own) = (self.known.first(), self.own.last());
+        known.into_iter().chain(own).map(|event| event.at).min()
+    }
+
+    /// Takes out the next event.
+    fn pop(&mut self) -> Option<Event> {
+        let Some((first, rest)) = self.known.split_first() else { return self.own.pop() };
+        if self.own.last().is_some_and(|own| own.order() < first.order()) {
+            return self.own.pop();
+        }
+        self.known = rest;
+        Some(*first)
+    }
+
+    /// Adds what the node noted for itself.
+    fn note(&mut self, event: Event) {
+        let at = self.own.partition_point(|other| other.order() > event.order());
+        self.own.insert(at, event);
+    }
+}
 
 impl Shard {
     pub(super) fn new(first: u32, hosts: Vec<Host>, shards: usize) -> Self {
@@ -65,7 +91,7 @@ impl Shard {
             mail: Vec::new(),
             out: vec![Vec::new(); shards],
             crossing: Vec::new(),
-            scratch: Scratch { heads: vec![END; count], ..Scratch::default() },
+            scratch: Scratch { ends: vec![0; count], ..Scratch::default() },
         }
     }
 
@@ -93,46 +119,56 @@ impl Shard {
             }
         }
         let mut scratch = std::mem::take(&mut self.scratch);
-        self.sort_by_host(world, window, &mut scratch);
+        self.sort_by_node(world, window, &mut scratch);
         let end = (window + 1) * world.delay;
-        let Scratch { events, heads, next, touched, agenda, emitted } = &mut scratch;
+        let Scratch { by_node, ends, touched, own, emitted, .. } = &mut scratch;
+        let mut from = 0;
         for host in touched.drain(..) {
-            let mut at = std::mem::replace(&mut heads[host as usize], END);
-            while at != END {
-                agenda.push(events[at as usize]);
-                at = next[at as usize];
-            }
-            agenda.sort_unstable_by_key(|event| std::cmp::Reverse(event.order()));
-            self.run_host(world, host, end, agenda, emitted);
+            let to = std::mem::take(&mut ends[host as usize]);
+            let known = &mut by_node[from..to];
+            known.sort_unstable_by_key(Event::order);
+            self.run_host(world, host, end, Agenda { known, own }, emitted);
+            from = to;
         }
         self.scratch = scratch;
     }
 
-    /// Takes the window's events out of the calendar and chains those of the same node.
-    fn sort_by_host(&mut self, world: &World, window: u64, scratch: &mut Scratch) {
+    /// Takes the window's events out of the calendar and puts those of each node together.
+    fn sort_by_node(&mut self, world: &World, window: u64, scratch: &mut Scratch) {
         let end = (window + 1) * world.delay;
         let bucket = &mut self.calendar[(window % WINDOWS) as usize];
-        scratch.events.clear();
-        std::mem::swap(bucket, &mut scratch.events);
-        bucket.extend(scratch.events.extract_if(.., |event| event.at >= end));
-        scratch.next.clear();
-        for (at, event) in (0..).zip(&scratch.events) {
-            let host = event.to - self.first;
-            let head = &mut scratch.heads[host as usize];
-            if *head == END {
-                scratch.touched.push(host);
+        let Scratch { events, by_node, ends, touched, .. } = scratch;
+        events.clear();
+        std::mem::swap(bucket, events);
+        bucket.extend(events.extract_if(.., |event| event.at >= end));
+        for event in &*events {
+            let count = &mut ends[(event.to - self.first) as usize];
+            if *count == 0 {
+                touched.push(event.to - self.first);
             }
-            scratch.next.push(std::mem::replace(head, at));
+            *count += 1;
+        }
+        let mut start = 0;
+        for host in &*touched {
+            let count = std::mem::replace(&mut ends[*host as usize], start);
+            start += count;
+        }
+        by_node.clone_from(events);
+        for event in &*events {
+            let place = &mut ends[(event.to - self.first) as usize];
+            by_node[*place] = *event;
+            *place += 1;
         }
     }
 
     /// Lets one node go through its events before `end`.
-    fn run_host(&mut self, world: &World, host: u32, end: Time, agenda: &mut Agenda, emitted: &mut Vec<Event>) {
+    fn run_host(&mut self, world: &World, host: u32, end: Time, mut agenda: Agenda<'_>, emitted: &mut Vec<Event>) {
         let index = host as usize;
         let was_open = self.hosts[index].is_open();
+        self.hosts[index].look_ahead(agenda.known);
         loop {
             let upload = self.hosts[index].next_upload();
-            let next = agenda.last().map_or(end, |event| event.at);
+            let next = agenda.next().unwrap_or(end);
             if upload < end && upload <= next {
                 self.hosts[index].upload_finished(upload, world, emitted);
             } else if let Some(event) = agenda.pop() {
@@ -148,8 +184,7 @@ impl Shard {
             }
             for event in emitted.drain(..) {
                 if event.to == self.first + host && event.at < end {
-                    let at = agenda.partition_point(|other| other.order() > event.order());
-                    agenda.insert(at, event);
+                    agenda.note(event);
                 } else {
                     self.route(world, event);
                 }
