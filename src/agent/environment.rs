@@ -38,6 +38,8 @@ pub struct AgentEnv {
     pub uid: u32,
     /// The cache directory used when the job names none; `~/` at the start means the home directory.
     pub default_cache: String,
+    /// The agent's own binary, for hosts that have none.
+    pub executable: PathBuf,
     /// The clock.
     pub clock: Clock,
     /// Cancelled when the process is told to end.
@@ -50,6 +52,8 @@ impl AgentEnv {
         let home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
         let uid = rustix::process::geteuid().as_raw();
         let default_cache = if uid == 0 { "/var/cache/fleetdrop" } else { "~/.cache/fleetdrop" }.to_owned();
-        Self { home, uid, default_cache, clock: Clock(SystemTime::now), stop }
+        // Also what runs after its file was replaced.
+        let executable = PathBuf::from("/proc/self/exe");
+        Self { home, uid, default_cache, executable, clock: Clock(SystemTime::now), stop }
     }
 }

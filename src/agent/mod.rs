@@ -5,6 +5,7 @@
 //! | `entry` | the process: arguments, log, signals, runtime |
 //! | `session` | one conversation with the controller: who may say what when, and how it ends |
 //! | `link` | the channel: frames in and out, the lease |
+//! | `relay` | the agent's own binary, for hosts that have none yet |
 //! | `deploy`, `rollback`, `recovery`, `status` | the four jobs, step by step |
 //! | `preflight` | what is checked before a deploy moves a byte |
 //! | `switch`, `activation`, `journal` | the switch of `current`: crash-safe, confirmed or reverted |
@@ -28,6 +29,7 @@ mod link;
 mod lock;
 mod preflight;
 mod recovery;
+mod relay;
 mod releases;
 mod rollback;
 mod root;

@@ -4,6 +4,7 @@
 //! runs on blocking threads and is always waited for, so that nothing changes after the agent has said its last word.
 
 use std::{
+    net::IpAddr,
     path::PathBuf,
     sync::{
         Arc,
@@ -22,12 +23,14 @@ use super::{
     failure::JobError,
     link::{Heard, Link},
     lock::Predecessor,
-    recovery, rollback, status,
+    recovery,
+    relay::Relay,
+    rollback, status,
 };
 use crate::{
     model::{ByteCounts, HostState},
     swarm::{Engine, EngineHandle, TransferStats},
-    wire::{AgentHello, FromAgent, Job, PeerAddr, StopReason, ToAgent, TransferProgress, WIRE_VERSION},
+    wire::{AgentHello, FromAgent, Job, PeerAddr, RelayToken, StopReason, ToAgent, TransferProgress, WIRE_VERSION},
 };
 
 /// How often progress is told at most.
@@ -102,6 +105,7 @@ pub(crate) struct Session {
     told: TransferStats,
     settled: bool,
     ticks: Interval,
+    relay: Option<Relay>,
 }
 
 /// Speaks the wire protocol on `input` and `output` until the job is over.
@@ -126,6 +130,7 @@ where
         told: TransferStats::default(),
         settled: false,
         ticks,
+        relay: None,
     };
     let halt = match session.job(&engine).await {
         Ok(()) => Halt::Told,
@@ -161,6 +166,9 @@ impl Session {
     }
 
     async fn end(mut self, halt: Halt) -> Ended {
+        if let Some(relay) = self.relay.take() {
+            relay.stop().await;
+        }
         self.stop_engine().await;
         let ended = match halt {
             Halt::Told => Ended::Orderly,
@@ -241,6 +249,18 @@ impl Session {
         if let Some(engine) = &self.engine {
             engine.add_peers(peers.into_iter().map(|peer| peer.0).collect()).await;
         }
+    }
+
+    /// Serves the agent's own binary from now on, if the address is one of this host's.
+    async fn relay(&mut self, address: IpAddr, token: RelayToken) {
+        if self.relay.is_none() {
+            match Relay::start(address, token, self.env.executable.clone()).await {
+                Ok(relay) => self.relay = Some(relay),
+                Err(error) => tracing::info!("does not serve the agent at {address}: {error}"),
+            }
+        }
+        let port = self.relay.as_ref().map(|relay| relay.address().port());
+        self.tell(FromAgent::Relays { port }).await;
     }
 
     /// From now on the engine only uploads: its failure stops nothing.
@@ -356,6 +376,7 @@ impl Session {
     async fn handle(&mut self, event: Event) -> Result<Option<ToAgent>, Halt> {
         match event {
             Event::Heard(Heard::Message(ToAgent::Peers { peers })) => self.add_peers(peers).await,
+            Event::Heard(Heard::Message(ToAgent::Relay { address, token })) => self.relay(address, token).await,
             Event::Heard(Heard::Message(ToAgent::Stop { reason })) => return Err(Halt::Stopped(reason)),
             Event::Heard(Heard::Message(message)) if self.settled => {
                 let message = format!("the controller sent `{}` after the job's end; it was ignored", name(&message));
@@ -410,6 +431,7 @@ pub(crate) fn name(message: &ToAgent) -> &'static str {
         ToAgent::Job(_) => "job",
         ToAgent::Start { .. } => "start",
         ToAgent::Peers { .. } => "peers",
+        ToAgent::Relay { .. } => "relay",
         ToAgent::Ping => "ping",
         ToAgent::Activate => "activate",
         ToAgent::Confirm => "confirm",

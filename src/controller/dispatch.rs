@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     events::EventSink,
     host::{Command, HostTask, Report},
+    push::{Came, FailedFetch},
     seed::Distribution,
     tally::{Milestones, Tally},
 };
@@ -38,6 +39,12 @@ pub(super) const REPORT_QUEUE: usize = 1024;
 const SEED_STOP: Duration = Duration::from_secs(10);
 /// How long hosts may take to end after the run, before their connections are cut.
 const GOODBYE: Duration = Duration::from_secs(30);
+
+/// How many failed fetches of the agent are worth a warning; what follows is more of the same.
+const TOLD_FETCHES: usize = 5;
+/// What helps where hosts can't fetch the agent from each other.
+const FETCH_HINT: &str =
+    "nothing is wrong with the deploy; it starts faster where hosts may connect to each other's high ports";
 
 /// One host as the dispatcher sees it.
 pub(super) struct Member {
@@ -71,6 +78,8 @@ pub(super) struct Dispatcher {
     neighbours: Neighbours,
     abort_reason: Option<String>,
     interrupted: bool,
+    /// How many hosts could not fetch the agent from another.
+    failed_fetches: usize,
 }
 
 impl Dispatcher {
@@ -96,6 +105,7 @@ impl Dispatcher {
             neighbours,
             abort_reason: None,
             interrupted: false,
+            failed_fetches: 0,
         }
     }
 
@@ -196,12 +206,36 @@ impl Dispatcher {
                 self.apply(Some(host), Event::Prepared(host)).await;
             }
             Report::Agent(message) => self.agent_said(host, *message).await,
-            Report::AgentPushed => tracing::debug!(host = %self.members[host.index()].name, "agent pushed"),
+            Report::AgentCame(came) => self.agent_came(host, came).await,
+            Report::AgentNotFetched(failed) => self.agent_not_fetched(host, failed).await,
             Report::Reconnecting(message) => {
                 let message = format!("{message}; connecting again");
                 self.warn(host, message, None).await;
             }
             Report::Dropped(failure) => self.dropped(host, failure).await,
+        }
+    }
+
+    async fn agent_came(&mut self, host: HostId, came: Came) {
+        let name = |host: HostId| self.members[host.index()].name.clone();
+        let (host, from) = (name(host), if let Came::From(source) = came { Some(name(source)) } else { None });
+        match &from {
+            Some(from) => tracing::info!(%host, %from, "agent fetched"),
+            None => tracing::info!(%host, "agent pushed over SSH"),
+        }
+        self.tally.agent_came(from.is_some());
+        self.events.send(RunEvent::AgentCame { host, from }).await;
+    }
+
+    async fn agent_not_fetched(&mut self, host: HostId, failed: FailedFetch) {
+        let FailedFetch { from, address, reason } = failed;
+        let from = &self.members[from.index()].name;
+        let message = format!("the agent could not be fetched from {from} at {address}, so it came over SSH: {reason}");
+        self.failed_fetches += 1;
+        if self.failed_fetches > TOLD_FETCHES {
+            tracing::info!(host = %self.members[host.index()].name, "{message}");
+        } else {
+            self.warn(host, message, Some(FETCH_HINT.to_owned())).await;
         }
     }
 
@@ -243,6 +277,7 @@ impl Dispatcher {
             | FromAgent::Prepared { .. }
             | FromAgent::Failed(_)
             | FromAgent::Status(_)
+            | FromAgent::Relays { .. }
             | FromAgent::Alive => (),
         }
     }

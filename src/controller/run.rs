@@ -16,7 +16,7 @@ use super::{
     dispatch::{COMMAND_QUEUE, Dispatcher, Outcome, REPORT_QUEUE},
     events::EventSink,
     host::{DeployPlan, HostTask, JobPlan, Placement, RollbackPlan},
-    push::{AgentFinder, AgentFinderError},
+    push::{AgentFinder, AgentFinderError, Courier},
     seed::Distribution,
     tally::Tally,
 };
@@ -279,6 +279,7 @@ async fn drive(
     let neighbours = Neighbours::new(DEGREE, fastrand::u64(..));
     let mut dispatcher = Dispatcher::new(rollout, tally, events.clone(), distribution, reports, neighbours);
     let plan = Arc::new(plan);
+    let courier = Arc::new(Courier::new(fleet.finder, fleet.hosts.len()));
     for (index, entry) in fleet.hosts.into_iter().enumerate() {
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let task = HostTask {
@@ -286,7 +287,7 @@ async fn drive(
             target: target(&entry),
             entry,
             connector: fleet.connector.clone(),
-            finder: fleet.finder.clone(),
+            courier: courier.clone(),
             plan: plan.clone(),
             reports: report.clone(),
             commands: receiver,

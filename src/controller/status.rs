@@ -6,13 +6,13 @@ use tokio::task::JoinSet;
 
 use super::{
     host::{AgentSession, JobPlan},
-    push::ensure_agent,
+    push::{Courier, Errand, ensure_agent},
     run::{FleetSettings, placement, target},
     transport::Transport,
 };
 use crate::{
     inventory::HostEntry,
-    model::{AppName, FailureKind, HostFailure, HostName, HostState, HostStatus},
+    model::{AppName, FailureKind, HostFailure, HostId, HostName, HostState, HostStatus},
     wire::{FromAgent, ToAgent},
 };
 
@@ -31,11 +31,13 @@ pub struct StatusRequest {
 pub async fn status(request: StatusRequest) -> Vec<(HostName, Result<HostStatus, HostFailure>)> {
     let StatusRequest { fleet, app } = request;
     let plan = Arc::new(JobPlan::Status(placement(&fleet, app)));
+    let courier = Arc::new(Courier::without_relays(fleet.finder.clone(), fleet.hosts.len()));
     let fleet = Arc::new(fleet);
     let mut tasks = JoinSet::new();
     for index in 0..fleet.hosts.len() {
         let (fleet, plan) = (fleet.clone(), plan.clone());
-        tasks.spawn(async move { (index, ask(&fleet, &fleet.hosts[index], &plan).await) });
+        let errand = courier.errand(HostId(index as u32));
+        tasks.spawn(async move { (index, ask(&fleet, &fleet.hosts[index], &plan, &errand).await) });
     }
     let mut answers: Vec<_> = (0..fleet.hosts.len()).map(|_| None).collect();
     while let Some(ended) = tasks.join_next().await {
@@ -47,20 +49,15 @@ pub async fn status(request: StatusRequest) -> Vec<(HostName, Result<HostStatus,
     fleet.hosts.iter().map(|host| host.name.clone()).zip(answers.into_iter().map(|a| a.unwrap_or_else(lost))).collect()
 }
 
-async fn ask(fleet: &FleetSettings, host: &HostEntry, plan: &JobPlan) -> Result<HostStatus, HostFailure> {
+async fn ask(fleet: &FleetSettings, host: &HostEntry, plan: &JobPlan, errand: &Errand) -> Result<HostStatus, HostFailure> {
     let transport = Transport::open(&fleet.connector, host, &target(host)).await.map_err(|refused| refused.failure)?;
-    let answer = ask_over(fleet, host, plan, &transport).await;
+    let answer = ask_over(host, plan, errand, &transport).await;
     transport.close().await;
     answer
 }
 
-async fn ask_over(
-    fleet: &FleetSettings,
-    host: &HostEntry,
-    plan: &JobPlan,
-    transport: &Transport,
-) -> Result<HostStatus, HostFailure> {
-    let agent = ensure_agent(transport, &fleet.finder, host.r#become.as_ref(), plan.cache()).await?;
+async fn ask_over(host: &HostEntry, plan: &JobPlan, errand: &Errand, transport: &Transport) -> Result<HostStatus, HostFailure> {
+    let agent = ensure_agent(transport, errand, host, plan.cache()).await?;
     let placed = plan.place(host, &agent, transport, None)?;
     let mut session = AgentSession::start(transport, &agent).await?;
     session.send(ToAgent::Job(placed.job)).await;

@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::time::Instant;
 
 use crate::model::{
-    ByteCounts, HostFailure, HostId, HostName, HostResult, HostState, Phase, PhaseTime, ReleaseId, RunSummary, Verdict,
+    AgentCounts, ByteCounts, HostFailure, HostId, HostName, HostResult, HostState, Phase, PhaseTime, ReleaseId, RunSummary,
+    Verdict,
 };
 
 const PHASES: [Phase; 6] = [Phase::Hash, Phase::Connect, Phase::Prepare, Phase::Distribute, Phase::Stage, Phase::Activate];
@@ -31,6 +32,7 @@ pub(super) struct Tally {
     began: Instant,
     hash: Option<Duration>,
     hosts: Vec<HostNotes>,
+    agents: AgentCounts,
     phases: BTreeMap<Phase, (Instant, Option<Instant>)>,
 }
 
@@ -47,7 +49,7 @@ impl Tally {
             started: None,
             verified: None,
         };
-        Self { began: now, hash, hosts: names.map(notes).collect(), phases: BTreeMap::new() }
+        Self { began: now, hash, hosts: names.map(notes).collect(), agents: AgentCounts::default(), phases: BTreeMap::new() }
     }
 
     /// Returns how many hosts there are.
@@ -58,6 +60,15 @@ impl Tally {
     /// Returns a host's notes. Host ids are this fleet's own: the dispatcher makes them.
     pub(super) fn host(&mut self, host: HostId) -> &mut HostNotes {
         &mut self.hosts[host.index()]
+    }
+
+    /// Notes that a host got its agent, from another host or over SSH.
+    pub(super) fn agent_came(&mut self, from_host: bool) {
+        if from_host {
+            self.agents.from_hosts += 1;
+        } else {
+            self.agents.over_ssh += 1;
+        }
     }
 
     /// Times what a host's new state says about the phases.
@@ -158,7 +169,8 @@ impl Tally {
             });
         }
         let exit_code = exit_code(verdict, &counts);
-        RunSummary { verdict, exit_code, hosts, counts, bytes, controller_sent, phases, slowest, seconds, abort_reason }
+        let agents = self.agents;
+        RunSummary { verdict, exit_code, hosts, counts, bytes, controller_sent, agents, phases, slowest, seconds, abort_reason }
     }
 }
 

@@ -55,12 +55,14 @@ pub(super) enum TransportError {
 }
 
 impl TransportError {
+    /// True if the connection is gone.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self, Self::Ssh(SshError::Lost { .. }))
+    }
+
     /// Turns the error into a host's failure.
     pub(super) fn failure(&self, during: HostState, what: &str) -> HostFailure {
-        let kind = match self {
-            Self::Ssh(SshError::Lost { .. }) => FailureKind::Unreachable,
-            Self::Ssh(_) | Self::Local(_) => FailureKind::Failed,
-        };
+        let kind = if self.is_lost() { FailureKind::Unreachable } else { FailureKind::Failed };
         HostFailure::new(kind, during, format!("{what}: {self}"))
     }
 }
@@ -88,6 +90,15 @@ impl Transport {
             Self::Ssh(connection) => connection.remote_addr().map(|addr| addr.ip().to_canonical()),
             Self::Local => None,
         }
+    }
+
+    /// Returns where other hosts reach this one: the inventory's word, then the host's end of its SSH connection (the second of
+    /// `ssh_ends`), then where the connection goes.
+    pub(super) fn address_for_others(&self, host: &HostEntry, ssh_ends: Option<(IpAddr, IpAddr)>) -> Option<IpAddr> {
+        let local = || (host.connection == ConnectionKind::Local).then_some(IpAddr::from([127, 0, 0, 1]));
+        let from_ssh = ssh_ends.map(|(_, host)| host);
+        let from_here = || self.remote_ip().filter(|ip| !is_link_local(*ip));
+        host.advertise.or(from_ssh).or_else(from_here).or_else(local)
     }
 
     /// Starts a command and hands out its streams.
@@ -151,6 +162,14 @@ fn exit_status(status: std::process::ExitStatus) -> ExitStatus {
         // Exit codes are 0 to 255.
         Some(code) => ExitStatus::Code(code.unsigned_abs()),
         None => ExitStatus::Signal(status.signal().unwrap_or_default().to_string()),
+    }
+}
+
+/// True for addresses that are only valid on one link (RFC 4291, RFC 3927).
+pub(super) fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     }
 }
 

@@ -140,6 +140,16 @@ pub struct HostResult {
     pub failure: Option<HostFailure>,
 }
 
+/// How many hosts got the agent from where. Hosts that had it are not among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AgentCounts {
+    /// From the controller.
+    pub over_ssh: u32,
+    /// From other hosts.
+    pub from_hosts: u32,
+}
+
 /// The run in one record: the last event of every run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {
@@ -155,6 +165,9 @@ pub struct RunSummary {
     pub bytes: ByteCounts,
     /// Artifact bytes that left the controller (its seed's uploads).
     pub controller_sent: u64,
+    /// How hosts that had no agent got it.
+    #[serde(default)]
+    pub agents: AgentCounts,
     /// Timed phases, in order; a phase that did not happen is left out.
     pub phases: Vec<PhaseTime>,
     /// The host whose transfer took longest, with its seconds.
@@ -204,6 +217,14 @@ pub enum RunEvent {
         /// Why, if it dropped out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failure: Option<HostFailure>,
+    },
+    /// A host that had no agent got it.
+    AgentCame {
+        /// Which host.
+        host: HostName,
+        /// The host it was fetched from; none if it came over SSH.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<HostName>,
     },
     /// A host's transfer moved on; at most about one a second and host.
     HostProgress {

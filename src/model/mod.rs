@@ -11,7 +11,9 @@ pub mod rollout;
 mod state;
 mod status;
 
-pub use events::{ByteCounts, EVENT_VERSION, Envelope, HostResult, Phase, PhaseTime, RunEvent, RunSummary, Verdict};
+pub use events::{
+    AgentCounts, ByteCounts, EVENT_VERSION, Envelope, HostResult, Phase, PhaseTime, RunEvent, RunSummary, Verdict,
+};
 pub use ids::{AppName, Digest, HostId, HostName, IdError, ReleaseId, RunId};
 pub use manifest::{ArchiveKind, Manifest};
 pub use plan::{BudgetParseError, FailureBudget, Plan};

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::{
-    ByteCounts, EVENT_VERSION, Envelope, FailureKind, HostFailure, HostName, HostResult, HostState, Phase, PhaseTime, RunEvent,
-    RunId, RunSummary, Verdict,
+    AgentCounts, ByteCounts, EVENT_VERSION, Envelope, FailureKind, HostFailure, HostName, HostResult, HostState, Phase,
+    PhaseTime, RunEvent, RunId, RunSummary, Verdict,
 };
 
 /// What all these runs put live.
@@ -135,6 +135,7 @@ pub(crate) fn summary(verdict: Verdict, exit_code: u8, hosts: Vec<HostResult>) -
         counts,
         bytes,
         controller_sent,
+        agents: AgentCounts::default(),
         phases,
         slowest,
         seconds: 17.96,
@@ -169,6 +170,8 @@ pub(crate) fn deploy() -> Vec<(Duration, Envelope)> {
             hint: Some("use `--cache`".into()),
         }),
     ));
+    events.push((1900, envelope(RunEvent::AgentCame { host: host_name(1), from: None })));
+    events.push((1950, envelope(RunEvent::AgentCame { host: host_name(2), from: Some(host_name(1)) })));
     events.extend(all(2000, Downloading));
     for step in 1..=8_u64 {
         events.extend(takes_part.iter().enumerate().map(|(host, name)| {

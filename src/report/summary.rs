@@ -178,6 +178,12 @@ fn totals(header: Option<&RunHeader>, summary: &RunSummary) -> Vec<(&'static str
         };
         lines.push(("controller", format!("sent {}{times}", measure::bytes(summary.controller_sent))));
     }
+    let agents = summary.agents;
+    let ways = [(agents.over_ssh, "over SSH"), (agents.from_hosts, "from hosts")].into_iter().filter(|(hosts, _)| *hosts > 0);
+    let ways: Vec<_> = ways.map(|(hosts, way)| format!("{hosts} {way}")).collect();
+    if !ways.is_empty() {
+        lines.push(("agent", ways.join(", ")));
+    }
     if let Some((host, seconds)) = &summary.slowest {
         lines.push(("slowest", format!("{}, {}", phrase::host(host), measure::seconds(*seconds))));
     }

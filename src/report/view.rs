@@ -99,7 +99,9 @@ impl FleetView {
             RunEvent::BarrierMet { .. } => once(&mut self.barrier, Change::Barrier),
             RunEvent::Interrupted => once(&mut self.interrupted, Change::Interrupted),
             RunEvent::RunFinished(_) => once(&mut self.finished, Change::Finished),
-            RunEvent::PhaseEnded(_) | RunEvent::Warning { .. } | RunEvent::Unknown => Change::Quiet,
+            RunEvent::AgentCame { .. } | RunEvent::PhaseEnded(_) | RunEvent::Warning { .. } | RunEvent::Unknown => {
+                Change::Quiet
+            }
         }
     }
 

@@ -1,13 +1,14 @@
 //! The message types. A new optional field needs a default; anything else needs a new [`WIRE_VERSION`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::RelayToken;
 use crate::model::{ByteCounts, HostFailure, HostState, HostStatus, Manifest, ReleaseId, RunId};
 
 /// The protocol's version. Both sides must have the same; the controller pushes the agent that matches it.
-pub const WIRE_VERSION: u32 = 1;
+pub const WIRE_VERSION: u32 = 2;
 
 /// The agent's first message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -75,7 +76,7 @@ pub struct DeployJob {
     /// Where this host is reached by the others: the address to bind and to announce. None: all interfaces, announced as seen
     /// by the tracker.
     #[serde(default)]
-    pub advertise: Option<std::net::IpAddr>,
+    pub advertise: Option<IpAddr>,
     /// The tracker's announce URL with the run's key.
     pub tracker: Option<String>,
     /// The controller's seed.
@@ -141,6 +142,14 @@ pub enum ToAgent {
     Peers {
         /// Addresses.
         peers: Vec<PeerAddr>,
+    },
+    /// Serve your own binary to other hosts until the job is over, at any time after the job. Sent at most once. Answer:
+    /// [`FromAgent::Relays`].
+    Relay {
+        /// The address to listen at, and no other.
+        address: IpAddr,
+        /// What the path holds that others fetch it under.
+        token: RelayToken,
     },
     /// Renews the lease. Sent at least every third of the lease. Answer: [`FromAgent::Alive`].
     Ping,
@@ -217,6 +226,12 @@ pub enum FromAgent {
     Failed(HostFailure),
     /// Answer to [`Job::Status`] and [`Job::Recover`].
     Status(HostStatus),
+    /// Answer to [`ToAgent::Relay`]. It may come between any two messages.
+    Relays {
+        /// The port where the agent serves itself; none if it can't.
+        #[serde(default)]
+        port: Option<u16>,
+    },
     /// Answer to each [`ToAgent::Ping`], at once and also while the disk works: the agent's process runs. It tells nothing about
     /// how the job stands and may come between any two messages. Left out only while so many other messages wait to be read
     /// that they tell the same.

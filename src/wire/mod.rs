@@ -8,8 +8,10 @@
 
 mod frame;
 mod message;
+mod relay;
 
 pub use frame::{FrameError, MAX_FRAME, read_frame, write_frame};
 pub use message::{
     AgentHello, DeployJob, FromAgent, Job, PeerAddr, RollbackJob, StopReason, ToAgent, TransferProgress, WIRE_VERSION,
 };
+pub use relay::RelayToken;

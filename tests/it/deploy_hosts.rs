@@ -1,6 +1,6 @@
 //! Hosts that are not as they should be, on real sshd: down, another host key, no login, no gzip, nowhere to put the agent.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use fleetdrop::model::{
     FailureKind,
@@ -9,7 +9,7 @@ use fleetdrop::model::{
 
 use crate::{
     artifact,
-    hosts::{AGENT, App, Tmpfs},
+    hosts::{AGENT, App, Tmpfs, everything_but},
     operator::{Fleet, Operator},
     sshd::SshdFleet,
 };
@@ -101,17 +101,6 @@ fn a_host_without_gzip_gets_the_agent_all_the_same() {
     let artifact = artifact::shop(&operator.work(), "1", 100_000);
     operator.deploy(&fleet.fleet(), &artifact).run().expect_code(0);
     fleet.expect_live(&[Some("1")]);
-}
-
-/// Fills a directory with links to every program of the system but these.
-fn everything_but(missing: &[&str], directory: &Path) {
-    fs::create_dir(directory).unwrap();
-    for entry in ["/usr/bin", "/usr/sbin"].into_iter().flat_map(|dir| fs::read_dir(dir).unwrap()).flatten() {
-        if !missing.iter().any(|name| entry.file_name() == *name) {
-            // A program of both directories is linked once.
-            let _ = std::os::unix::fs::symlink(entry.path(), directory.join(entry.file_name()));
-        }
-    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod agent_kill;
 mod agent_process;
 mod agent_rig;
 mod artifact;
+mod cold_fleets;
 mod demo;
 mod deploy_caches;
 mod deploy_faults;

@@ -49,6 +49,14 @@ impl Operator {
         Self { dir, program: env!("CARGO_BIN_EXE_fleetdrop").into(), search_path }
     }
 
+    /// Replaces the agent by one without debug information, which is what it is where it travels to many hosts.
+    pub(crate) fn strip_agent(&self) {
+        let agent = self.agents().join(format!("fleetdrop-agent-{}", std::env::consts::ARCH));
+        fs::remove_file(&agent).unwrap();
+        let status = Command::new("strip").arg("-o").arg(&agent).arg(AGENT).status();
+        assert!(status.expect("this test needs strip: apt-get install binutils").success());
+    }
+
     /// A machine that has nothing but `fleetdrop` itself: no agent beside it.
     pub(crate) fn without_agent() -> Self {
         let mut operator = Self::new();

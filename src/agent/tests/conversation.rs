@@ -1,8 +1,16 @@
 //! What a host does when all goes well, deploy after deploy.
 
-use std::{io::Write as _, sync::Arc};
+use std::{
+    io::{Read as _, Write as _},
+    sync::Arc,
+};
 
 use base64::Engine as _;
+use flate2::read::GzDecoder;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use super::{
     engine::Manner,
@@ -11,7 +19,7 @@ use super::{
 use crate::{
     agent::Ended,
     model::{HostState, ReleaseId},
-    wire::{FromAgent, Job, ToAgent},
+    wire::{FromAgent, Job, RelayToken, ToAgent},
 };
 
 /// `bin/shop` with "shop 1" in it, as tar.xz: the agent's xz library only reads.
@@ -46,6 +54,58 @@ async fn every_kind_of_archive_becomes_a_release() {
     let host = Host::new();
     host.deploy(&Artifact::new("model.bin", b"weights".to_vec()), "r1").await;
     assert_eq!(std::fs::read(host.path("app/current/model.bin")).unwrap(), b"weights");
+}
+
+/// Fetches from an agent that serves itself; nothing if it refuses.
+async fn fetch(port: u16, token: &RelayToken) -> Option<Vec<u8>> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    stream.write_all(format!("GET {} HTTP/1.0\r\n\r\n", token.path()).as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let head = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+    let mut agent = Vec::new();
+    answer.starts_with(b"HTTP/1.1 200 ").then(|| GzDecoder::new(&answer[head + 4..]).read_to_end(&mut agent).unwrap())?;
+    Some(agent)
+}
+
+#[tokio::test]
+async fn an_agent_serves_itself_when_asked_and_as_long_as_its_job_lasts() {
+    let (host, artifact) = (Host::new(), Artifact::version("1"));
+    std::fs::write(host.path("agent"), "this agent").unwrap();
+    let mut agent = host.deploying(&artifact, "r1").await;
+    let token = RelayToken::from_random([1; 16]);
+    agent.tell(ToAgent::Relay { address: [127, 0, 0, 1].into(), token: token.clone() }).await;
+    let mut port = None;
+    for _ in 0..2 {
+        match agent.hear().await {
+            FromAgent::Relays { port: there } => port = there,
+            FromAgent::Prepared { .. } => (),
+            message => panic!("{message:?}"),
+        }
+    }
+    let port = port.expect("it serves");
+    assert_eq!(fetch(port, &token).await.as_deref(), Some(b"this agent".as_slice()));
+    assert_eq!(fetch(port, &RelayToken::from_random([2; 16])).await, None, "with another run's token");
+    agent.tell(ToAgent::Start { peers: Vec::new() }).await;
+    let message = agent.hear().await;
+    assert!(matches!(message, FromAgent::Staged { .. }), "{message:?}");
+    assert!(fetch(port, &token).await.is_some());
+    assert_eq!(agent.stop().await, Ended::Orderly);
+    assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err(), "it still listens");
+}
+
+#[tokio::test]
+async fn an_agent_that_cannot_listen_at_the_address_says_so() {
+    let (host, artifact) = (Host::new(), Artifact::version("1"));
+    let mut agent = host.deploying(&artifact, "r1").await;
+    assert!(matches!(agent.hear().await, FromAgent::Prepared { .. }));
+    // Of a network for documentation: nobody's own.
+    agent.tell(ToAgent::Relay { address: [192, 0, 2, 1].into(), token: RelayToken::from_random([1; 16]) }).await;
+    let message = agent.hear().await;
+    assert!(matches!(message, FromAgent::Relays { port: None }), "{message:?}");
+    agent.tell(ToAgent::Start { peers: Vec::new() }).await;
+    assert!(matches!(agent.hear().await, FromAgent::Staged { .. }));
+    assert_eq!(agent.stop().await, Ended::Orderly);
 }
 
 #[tokio::test]

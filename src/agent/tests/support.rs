@@ -178,6 +178,7 @@ impl Host {
             home: Some(self.dir.path().into()),
             uid: rustix::process::geteuid().as_raw(),
             default_cache: "~/blocked/cache".into(),
+            executable: self.path("agent"),
             clock: Clock(SystemTime::now),
             stop: stop.clone(),
         };

@@ -9,7 +9,11 @@ mod recovery;
 mod session;
 mod vigil;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::mpsc,
@@ -21,7 +25,7 @@ pub(super) use session::AgentSession;
 use vigil::{Concern, Vigil};
 
 use super::{
-    push::{AgentFinder, ReadyAgent, ensure_agent},
+    push::{Came, Courier, Errand, FailedFetch, ReadyAgent, Word, ensure_agent},
     transport::Transport,
 };
 use crate::{
@@ -71,8 +75,10 @@ pub(super) enum Report {
     },
     /// A message that the dispatcher interprets.
     Agent(Box<FromAgent>),
-    /// The agent had to be pushed.
-    AgentPushed,
+    /// The agent was not there and has come.
+    AgentCame(Came),
+    /// It could not be fetched from another host before.
+    AgentNotFetched(FailedFetch),
     /// The connection broke and is being replaced.
     Reconnecting(String),
     /// The host is out.
@@ -85,7 +91,7 @@ pub(super) struct HostTask {
     pub(super) entry: HostEntry,
     pub(super) target: Target,
     pub(super) connector: Connector,
-    pub(super) finder: Arc<AgentFinder>,
+    pub(super) courier: Arc<Courier>,
     pub(super) plan: Arc<JobPlan>,
     pub(super) reports: mpsc::Sender<(HostId, Report)>,
     pub(super) commands: mpsc::Receiver<Command>,
@@ -205,15 +211,19 @@ impl HostTask {
     }
 
     async fn work(&mut self, transport: &Transport, progress: &mut Progress) -> End {
+        let mut errand = self.courier.errand(self.id);
         let agent = tokio::select! {
-            ready = ensure_agent(transport, &self.finder, self.entry.r#become.as_ref(), self.plan.cache()) => match ready {
+            ready = ensure_agent(transport, &errand, &self.entry, self.plan.cache()) => match ready {
                 Ok(agent) => agent,
                 Err(failure) => return lost_or_failed(failure),
             },
             () = stop_requested(&mut self.commands, progress) => return End::Done,
         };
-        if agent.pushed {
-            self.report(Report::AgentPushed).await;
+        if let Some(failed) = agent.failed_fetch.clone() {
+            self.report(Report::AgentNotFetched(failed)).await;
+        }
+        if let Some(came) = agent.came {
+            self.report(Report::AgentCame(came)).await;
         }
         let placed = match self.plan.place(&self.entry, &agent, transport, progress.agent) {
             Ok(placed) => placed,
@@ -226,11 +236,14 @@ impl HostTask {
             },
             () = stop_requested(&mut self.commands, progress) => return End::Done,
         };
-        let addresses = Addresses { host: placed.advertise, seed: placed.seed };
+        let addresses = Addresses { host: agent.advertise, seed: placed.seed };
         let pid = session.pid();
         progress.agent = Some(pid);
         session.send(ToAgent::Job(placed.job)).await;
-        let end = self.relay(transport, &mut session, progress, &addresses).await;
+        if let Some(place) = agent.place.clone() {
+            errand.runs(place);
+        }
+        let end = self.relay(transport, &mut session, progress, &addresses, &mut errand).await;
         let died = session.has_died();
         session.close().await;
         match end {
@@ -248,7 +261,9 @@ impl HostTask {
         session: &mut AgentSession,
         progress: &mut Progress,
         addresses: &Addresses,
+        errand: &mut Errand,
     ) -> End {
+        let mut held = None;
         let mut ping = tokio::time::interval((self.plan.lease() / 3).min(vigil::PING));
         let mut vigil = Vigil::new(Instant::now());
         let mut stop_deadline: Option<Instant> = None;
@@ -258,7 +273,11 @@ impl HostTask {
                 message = session.receive() => match message {
                     Ok(Some(message)) => {
                         vigil.heard(&message, Instant::now());
-                        if let Some(end) = self.agent_said(message, session, progress, addresses).await {
+                        if let FromAgent::Relays { port } = message {
+                            errand.serves(addresses.with(port));
+                        } else if self.waits_for_agents(&message, progress, errand) {
+                            held = Some(message);
+                        } else if let Some(end) = self.agent_said(message, session, progress, addresses).await {
                             return end;
                         }
                     }
@@ -280,6 +299,17 @@ impl HostTask {
                     // The dispatcher is gone: closing the channel makes the agent stop.
                     None => return End::Done,
                 },
+                word = errand.word(held.is_some()) => match (word, held.take()) {
+                    (Word::Calm, Some(message)) => {
+                        if let Some(end) = self.agent_said(message, session, progress, addresses).await {
+                            return end;
+                        }
+                    }
+                    (_, waiting) => {
+                        held = waiting;
+                        self.ask_to_relay(session, addresses).await;
+                    }
+                },
                 _ = ping.tick() => {
                     session.send(ToAgent::Ping).await;
                     if let Some(end) = self.look_after(&mut vigil, progress, addresses).await
@@ -296,6 +326,21 @@ impl HostTask {
                 }
                 () = tokio::time::sleep_until(give_up), if stop_deadline.is_some() => return End::Done,
             }
+        }
+    }
+
+    /// True for the message after which a transfer would begin, while other hosts still need the links for their agents.
+    fn waits_for_agents(&self, message: &FromAgent, progress: &Progress, errand: &Errand) -> bool {
+        matches!(message, FromAgent::Prepared { .. })
+            && matches!(*self.plan, JobPlan::Deploy(_))
+            && progress.started.is_none()
+            && !errand.is_calm()
+    }
+
+    /// Asks the agent to serve itself to other hosts.
+    async fn ask_to_relay(&self, session: &mut AgentSession, addresses: &Addresses) {
+        if let (Some(address), Some(token)) = (addresses.host, self.courier.token()) {
+            session.send(ToAgent::Relay { address, token: token.clone() }).await;
         }
     }
 
@@ -360,7 +405,7 @@ impl HostTask {
             FromAgent::Prepared { port, .. } => {
                 // The new connection has got as far as the lost one: a later loss is another one.
                 progress.lost_at = None;
-                let address = addresses.host.zip(port).map(|(ip, port)| PeerAddr((ip, port).into()));
+                let address = addresses.with(port).map(PeerAddr);
                 self.report(Report::Prepared { address, seed: addresses.seed }).await;
                 if let Some(peers) = progress.started.clone() {
                     self.obey(Command::Start(peers), session, progress).await;
@@ -392,6 +437,11 @@ const ADDRESS_HINT: &str = "hosts use the addresses of their SSH connections: `-
                             `fleetdrop_advertise` in the inventory a host's; look for firewalls between them";
 
 impl Addresses {
+    /// Returns where others reach that port of the host.
+    fn with(&self, port: Option<u16>) -> Option<SocketAddr> {
+        self.host.zip(port).map(SocketAddr::from)
+    }
+
     fn controller(&self) -> String {
         self.seed.map_or_else(|| "the controller".to_owned(), |seed| format!("the controller at {}", seed.0))
     }

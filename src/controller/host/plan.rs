@@ -1,14 +1,10 @@
-//! What every host is asked, and what differs from host to host: where the application lives, which address others use.
+//! What every host is asked, and what differs from host to host: where the application lives, where it finds the seed.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
-use super::super::{
-    push::{ReadyAgent, is_link_local},
-    seed::SeedAddresses,
-    transport::Transport,
-};
+use super::super::{push::ReadyAgent, seed::SeedAddresses, transport::Transport};
 use crate::{
-    inventory::{Connection, HostEntry},
+    inventory::HostEntry,
     model::{AppName, FailureKind, HostFailure, HostState, Manifest, ReleaseId, RunId},
     wire::{DeployJob, Job, PeerAddr, RollbackJob},
 };
@@ -52,11 +48,9 @@ pub(in crate::controller) struct RollbackPlan {
     pub(in crate::controller) to: Option<ReleaseId>,
 }
 
-/// A job for one host, and the addresses in it.
+/// A job for one host, and the seed's address in it.
 pub(in crate::controller) struct PlacedJob {
     pub(in crate::controller) job: Job,
-    /// Where other hosts reach it.
-    pub(in crate::controller) advertise: Option<IpAddr>,
     /// The seed's address that it is given.
     pub(in crate::controller) seed: Option<PeerAddr>,
 }
@@ -102,7 +96,6 @@ impl JobPlan {
             HostFailure::new(FailureKind::Failed, HostState::Preparing, message)
                 .with_hint("set --app or --deploy-to, or fleetdrop_deploy_to in the inventory")
         })?;
-        let advertise = advertised_address(host, agent, transport);
         let mut given = None;
         let job = match self {
             Self::Status(_) => Job::Status { deploy_to },
@@ -127,7 +120,7 @@ impl JobPlan {
                     cache_limit: plan.cache_limit,
                     keep_releases: plan.keep_releases,
                     info_base64: plan.info_base64.clone(),
-                    advertise,
+                    advertise: agent.advertise,
                     tracker: Some(tracker),
                     seed: Some(seed),
                     controller_peers: vec![seed],
@@ -137,7 +130,7 @@ impl JobPlan {
                 }))
             }
         };
-        Ok(PlacedJob { job, advertise, seed: given })
+        Ok(PlacedJob { job, seed: given })
     }
 }
 
@@ -148,14 +141,6 @@ impl Placement {
         let default = || self.app.as_ref().map(|app| format!("{below}/{app}"));
         self.deploy_to.clone().or_else(|| host.deploy_to.clone()).or_else(default)
     }
-}
-
-/// The inventory's word, then the host's end of its SSH connection, then where the connection goes.
-fn advertised_address(host: &HostEntry, agent: &ReadyAgent, transport: &Transport) -> Option<IpAddr> {
-    let local = || (host.connection == Connection::Local).then_some(IpAddr::from([127, 0, 0, 1]));
-    let from_ssh = agent.ssh_ends.map(|(_, host)| host);
-    let from_here = || transport.remote_ip().filter(|ip| !is_link_local(*ip));
-    host.advertise.or(from_ssh).or_else(from_here).or_else(local)
 }
 
 fn whole_seconds(duration: Duration) -> u32 {

@@ -64,7 +64,7 @@ mod tests {
     use crate::{
         controller::{
             host::{Command, JobPlan, Placement, RollbackPlan},
-            push::AgentFinder,
+            push::{AgentFinder, Courier},
             run::target,
         },
         inventory::Inventory,
@@ -81,7 +81,7 @@ def tell(message):
     body = json.dumps(message).encode()
     sys.stdout.buffer.write(struct.pack(">I", len(body)) + body)
     sys.stdout.buffer.flush()
-tell({"type": "hello", "wire_version": 1, "version": "test", "pid": os.getpid()})
+tell({"type": "hello", "wire_version": 2, "version": "test", "pid": os.getpid()})
 while True:
     head = sys.stdin.buffer.read(4)
     if len(head) < 4:
@@ -121,7 +121,7 @@ while True:
             target: target(&entry),
             entry,
             connector: Connector::new(SshSettings::new(dir, "nobody")).unwrap(),
-            finder: Arc::new(AgentFinder::new(None, dir.join("fleetdrop"))),
+            courier: Arc::new(Courier::new(Arc::new(AgentFinder::new(None, dir.join("fleetdrop"))), 1)),
             plan: Arc::new(JobPlan::Rollback(RollbackPlan { run, placement, to: None })),
             reports,
             commands,

@@ -1,27 +1,53 @@
-//! Gets the agent onto a host: one probe, and a push only where that very binary is missing.
+//! Gets the agent onto a host: one probe, and a transfer only where that very binary is missing.
+//!
+//! The first hosts get it over SSH. A host that has it can serve it to the next, which fetch it with whatever program they have: so
+//! the agent spreads over the fleet's links, and a few copies leave the controller whatever the fleet's size.
+//!
+//! | part | owns |
+//! |---|---|
+//! | `binary` | the agents on the controller |
+//! | `script` | the probe and the installer, which run on a host before the agent does |
+//! | `fetcher` | the installer that fetches, and the programs it does that with |
+//! | `spread` | who gets it from whom. Pure |
+//! | `courier` | those decisions on their way between the hosts' tasks |
 //!
 //! Promises: the agent is found or kept by its SHA-256, checked on the host before it is run, written under a temporary name and
-//! renamed into place; a host without gzip, with a `noexec` or unwritable cache gets a working alternative or a clear
-//! error. Never leaves a half-written agent behind, never runs one whose digest is wrong.
+//! renamed into place; what came from another host is run only if its SHA-256 is the one that came over SSH; a host without gzip, with a
+//! `noexec` or unwritable cache, or out of the others' reach gets a working alternative or a clear error. Never leaves a half-written
+//! agent behind, never runs one whose digest is wrong.
 
 mod binary;
+mod courier;
+mod fetcher;
 mod script;
+mod spread;
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
+use binary::AgentBinary;
 pub use binary::{AgentFinder, AgentFinderError};
-pub(in crate::controller) use script::is_link_local;
+use courier::Order;
+pub(in crate::controller) use courier::{Courier, Errand, Word};
+use fetcher::Fetcher;
 use script::{Facts, Found};
+use spread::Kind;
+pub(in crate::controller) use spread::Place;
 
 use super::transport::{Output, Transport, shell_quote};
 use crate::{
-    inventory::Become,
-    model::{FailureKind, HostFailure, HostState},
+    inventory::{Become, HostEntry},
+    model::{FailureKind, HostFailure, HostId, HostState},
+    wire::RelayToken,
 };
 
 /// How long the probe may take, and how long the push.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 const PUSH_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long a fetch may take beyond its limit, to start, to check what came and to clean up.
+const FETCH_MARGIN: Duration = Duration::from_secs(30);
 
 /// The line after which an agent's stdout is its own: a login shell may print something before it.
 pub(in crate::controller) const AGENT_MARKER: &str = "FLEETDROP-AGENT-STARTS";
@@ -35,26 +61,48 @@ pub(in crate::controller) struct ReadyAgent {
     pub(in crate::controller) is_root: bool,
     /// The controller's address as the host sees it, and the host's own: the two ends of its SSH connection.
     pub(in crate::controller) ssh_ends: Option<(IpAddr, IpAddr)>,
-    /// True if the agent had to be pushed.
-    pub(in crate::controller) pushed: bool,
+    /// Where other hosts reach it.
+    pub(in crate::controller) advertise: Option<IpAddr>,
+    /// Its place among hosts that have the same agent; none if others can't reach it.
+    pub(in crate::controller) place: Option<Place>,
+    /// How it came, if it was not there.
+    pub(in crate::controller) came: Option<Came>,
+    /// The fetch that failed before it was pushed.
+    pub(in crate::controller) failed_fetch: Option<FailedFetch>,
+}
+
+/// How an agent came to its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::controller) enum Came {
+    OverSsh,
+    From(HostId),
+}
+
+/// A fetch that brought no agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::controller) struct FailedFetch {
+    pub(in crate::controller) from: HostId,
+    pub(in crate::controller) address: SocketAddr,
+    pub(in crate::controller) reason: String,
 }
 
 /// Makes sure the agent is on the host.
 pub(in crate::controller) async fn ensure_agent(
     transport: &Transport,
-    finder: &AgentFinder,
-    r#become: Option<&Become>,
+    errand: &Errand,
+    host: &HostEntry,
     cache: Option<&str>,
 ) -> Result<ReadyAgent, HostFailure> {
+    let finder = &errand.courier.finder;
     let agents = finder.available().await.map_err(|error| failed(error.to_string()))?;
-    let prefix = r#become.map(sudo_prefix).unwrap_or_default();
+    let prefix = host.r#become.as_ref().map(sudo_prefix).unwrap_or_default();
     let command = format!("{prefix}sh -s");
     let probe = script::probe(agents, cache);
     let output = transport
         .run(&command, probe.as_bytes(), PROBE_TIMEOUT)
         .await
         .map_err(|error| error.failure(HostState::Preparing, "looking at the host"))?;
-    let facts = read_facts(&output, r#become)?;
+    let facts = read_facts(&output, host.r#become.as_ref())?;
     let agent = finder.find(&facts.os, &facts.arch).await.map_err(|error| {
         let failure = failed(error.to_string());
         match error.hint() {
@@ -62,11 +110,22 @@ pub(in crate::controller) async fn ensure_agent(
             None => failure,
         }
     })?;
-    let (path, pushed) = match &facts.found {
-        Found::Agent(path) => (path.clone(), false),
+    let advertise = transport.address_for_others(host, facts.ssh_ends);
+    let place = advertise.map(|ip| Place { kind: Kind::new(agent.digest, ip), zone: host.zone.clone() });
+    let mut ready = ReadyAgent {
+        command: String::new(),
+        is_root: facts.uid == 0,
+        ssh_ends: facts.ssh_ends,
+        advertise,
+        place,
+        came: None,
+        failed_fetch: None,
+    };
+    let path = match &facts.found {
+        Found::Agent(path) => path.clone(),
         Found::Directory(directory) => {
-            let _turn = finder.push_turn().await;
-            (push(transport, &prefix, &agent, directory, facts.has_gzip).await?, true)
+            let delivery = Delivery { transport, prefix: &prefix, agent: &agent, directory, facts: &facts };
+            delivery.bring(errand, &mut ready).await?
         }
         Found::Nothing(refused) => {
             return Err(failed(format!("no directory for the agent: {}", refused.join("; ")))
@@ -75,35 +134,94 @@ pub(in crate::controller) async fn ensure_agent(
     };
     let serve: Vec<_> = agent.arguments().iter().chain(&["serve"]).map(|argument| shell_quote(argument)).collect();
     let starter = shell_quote(&format!("echo {AGENT_MARKER}; exec \"$0\" \"$@\""));
-    let command = format!("{prefix}sh -c {starter} {} {}", shell_quote(&path), serve.join(" "));
-    Ok(ReadyAgent { command, is_root: facts.uid == 0, ssh_ends: facts.ssh_ends, pushed })
+    ready.command = format!("{prefix}sh -c {starter} {} {}", shell_quote(&path), serve.join(" "));
+    Ok(ready)
 }
 
-async fn push(
-    transport: &Transport,
-    prefix: &str,
-    agent: &binary::AgentBinary,
-    directory: &str,
-    has_gzip: bool,
-) -> Result<String, HostFailure> {
-    let body = if has_gzip { agent.gzipped().await } else { agent.plain().await };
-    let body = body.map_err(|error| failed(error.to_string()))?;
-    let command = format!("{prefix}{}", script::install(agent, directory, has_gzip));
-    let output = transport
-        .run(&command, &body, PUSH_TIMEOUT)
-        .await
-        .map_err(|error| error.failure(HostState::Preparing, "pushing the agent"))?;
-    let words = output.last_words();
-    match output.status.code() {
-        Some(0) => Ok(format!("{directory}/fleetdrop-agent")),
-        Some(script::WRITE_FAILED) => Err(failed(format!("can't write the agent to {directory}: {words}"))
-            .with_hint("free some space there, or choose another directory with --cache")),
-        Some(script::WRONG_DIGEST) => Err(failed(format!("the agent arrived damaged in {directory}"))
-            .with_hint("something on the way changes data; run the deploy again and look at the host's disk if it persists")),
-        Some(script::DOES_NOT_RUN) => Err(failed(format!("the agent does not run on this host: {words}")).with_hint(
-            "build the static agent (`cargo agent`) for the host's architecture and put it in --agent-dir as fleetdrop-agent-<arch>",
-        )),
-        _ => Err(failed(format!("pushing the agent failed ({}): {words}", output.status))),
+/// An agent on its way to a host.
+struct Delivery<'a> {
+    transport: &'a Transport,
+    /// What makes a command run as the user of the job.
+    prefix: &'a str,
+    agent: &'a AgentBinary,
+    /// Where it goes.
+    directory: &'a str,
+    facts: &'a Facts,
+}
+
+impl Delivery<'_> {
+    /// Waits for the host's turn and does what is its turn then. Returns the agent's path.
+    async fn bring(&self, errand: &Errand, ready: &mut ReadyAgent) -> Result<String, HostFailure> {
+        let fetches = self.facts.fetcher.zip(errand.courier.token());
+        let mut order = errand.wants(ready.place.clone().filter(|_| fetches.is_some())).await;
+        if let (Order::Fetch { from, address, limit }, Some((fetcher, token))) = (order, fetches) {
+            match self.fetch(fetcher, address, token, limit).await? {
+                Ok(()) => ready.came = Some(Came::From(from)),
+                Err(reason) => {
+                    ready.failed_fetch = Some(FailedFetch { from, address, reason });
+                    order = errand.fetch_failed().await;
+                }
+            }
+        }
+        if order == Order::Push {
+            self.push().await?;
+            ready.came = Some(Came::OverSsh);
+        }
+        errand.got();
+        Ok(format!("{}/fleetdrop-agent", self.directory))
+    }
+
+    async fn push(&self) -> Result<(), HostFailure> {
+        let Self { agent, directory, .. } = *self;
+        let gzipped = self.facts.has_gzip;
+        let body = if gzipped { agent.gzipped().await } else { agent.plain().await };
+        let body = body.map_err(|error| failed(error.to_string()))?;
+        let command = format!("{}{}", self.prefix, script::install(agent, directory, gzipped));
+        let output = self
+            .transport
+            .run(&command, &body, PUSH_TIMEOUT)
+            .await
+            .map_err(|error| error.failure(HostState::Preparing, "pushing the agent"))?;
+        let words = output.last_words();
+        match output.status.code() {
+            Some(0) => Ok(()),
+            Some(script::WRITE_FAILED) => Err(failed(format!("can't write the agent to {directory}: {words}"))
+                .with_hint("free some space there, or choose another directory with --cache")),
+            Some(script::WRONG_DIGEST) => Err(failed(format!("the agent arrived damaged in {directory}")).with_hint(
+                "something on the way changes data; run the deploy again and look at the host's disk if it persists",
+            )),
+            Some(script::DOES_NOT_RUN) => Err(failed(format!("the agent does not run on this host: {words}")).with_hint(
+                "build the static agent (`cargo agent`) for the host's architecture and put it in --agent-dir as \
+                 fleetdrop-agent-<arch>",
+            )),
+            _ => Err(failed(format!("pushing the agent failed ({}): {words}", output.status))),
+        }
+    }
+
+    /// Lets the host fetch it from another. Returns why that did not work; an error only for a host that is lost.
+    async fn fetch(
+        &self,
+        fetcher: Fetcher,
+        source: SocketAddr,
+        token: &RelayToken,
+        limit: Duration,
+    ) -> Result<Result<(), String>, HostFailure> {
+        let script = fetcher::script(self.agent, self.directory, fetcher, source, &token.path(), limit);
+        let command = format!("{}sh -s", self.prefix);
+        let output = match self.transport.run(&command, script.as_bytes(), limit + FETCH_MARGIN).await {
+            Ok(output) => output,
+            Err(error) if error.is_lost() => {
+                return Err(error.failure(HostState::Preparing, "fetching the agent from another host"));
+            }
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let words = output.last_words();
+        Ok(match output.status.code() {
+            Some(0) => Ok(()),
+            Some(script::WRONG_DIGEST) => Err("what came has not the agent's SHA-256".to_owned()),
+            Some(fetcher::NOT_FETCHED) => Err(words.to_owned()),
+            _ => Err(format!("{words} ({})", output.status)),
+        })
     }
 }
 

@@ -5,7 +5,11 @@
 
 use std::{fmt::Write as _, net::IpAddr, sync::Arc};
 
-use super::{super::transport::shell_quote, binary::AgentBinary};
+use super::{
+    super::transport::{is_link_local, shell_quote},
+    binary::AgentBinary,
+    fetcher::Fetcher,
+};
 
 /// The installer's exit codes.
 pub(super) const WRITE_FAILED: u32 = 10;
@@ -21,7 +25,9 @@ const END: &str = "FLEETDROP-PROBE-END";
 /// A shell function `sum FILE` that prints a SHA-256 with whatever is there, or nothing.
 ///
 /// No backslashes: fish, as a login shell, takes a pair of them for one even between single quotes.
-const SUM: &str = "sum() { s=$( { sha256sum < \"$1\" || shasum -a 256 < \"$1\" || openssl dgst -r -sha256 < \"$1\"; } 2>/dev/null ); \
+pub(super) const SUM: &str = "sum() { s=$( { sha256sum < \"$1\" || shasum -a 256 < \"$1\" || openssl dgst -r -sha256 < \"$1\" || \
+                   python3 -c \"import hashlib,sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())\" < \"$1\" || \
+                   perl -MDigest::SHA -e \"print Digest::SHA->new(256)->addfile(*STDIN)->hexdigest\" < \"$1\"; } 2>/dev/null ); \
                    printf %s \"${s%% *}\"; }";
 
 /// What is there of the agent.
@@ -42,6 +48,8 @@ pub(super) struct Facts {
     pub(super) arch: String,
     pub(super) uid: u32,
     pub(super) has_gzip: bool,
+    /// What it can fetch the agent with, and check it: none if one of the programs for that is missing.
+    pub(super) fetcher: Option<Fetcher>,
     pub(super) ssh_ends: Option<(IpAddr, IpAddr)>,
     pub(super) found: Found,
 }
@@ -95,10 +103,15 @@ for dir in {directories}; do
     undo; echo "refused=$dir: $why"; continue
   fi
   if ! "$test" 2>/dev/null; then undo; echo "refused=$dir: mounted noexec"; continue; fi
-  rm -f "$test"; echo "directory=$dir/agent/$want"; break
+  rm -f "$test"; echo "directory=$dir/agent/$want"
+  if command -v gzip >/dev/null 2>&1 && [ -n "$(sum /dev/null)" ]; then
+    for tool in {fetchers}; do if command -v $tool >/dev/null 2>&1; then echo "fetch=$tool"; break; fi; done
+  fi
+  break
 done
 echo {END}
-"#
+"#,
+        fetchers = Fetcher::ALL.map(Fetcher::program).join(" "),
     );
     script
 }
@@ -106,24 +119,32 @@ echo {END}
 /// Builds the installer for a directory that the probe offered. Reads the binary on stdin.
 pub(super) fn install(agent: &AgentBinary, directory: &str, gzipped: bool) -> String {
     let unpack = if gzipped { "gzip -dc" } else { "cat" };
-    let mut version = agent.arguments().to_vec();
-    version.push("--version");
     let script = format!(
         "umask 077; {SUM}; d=$1; t=$d/.new-$$; trap \"rm -f \\\"$t\\\"\" EXIT; \
          {unpack} > \"$t\" && chmod 700 \"$t\" || exit {WRITE_FAILED}; \
          have=$(sum \"$t\"); \
          if [ -z \"$have\" ]; then [ \"$(wc -c < \"$t\")\" -eq {size} ] || exit {WRONG_DIGEST}; \
          else [ \"$have\" = {digest} ] || exit {WRONG_DIGEST}; fi; \
-         \"$t\" {version} >/dev/null || exit {DOES_NOT_RUN}; \
+         {adopt}",
+        size = agent.size,
+        digest = agent.digest,
+        adopt = adopt(agent),
+    );
+    format!("sh -c {} sh {}", shell_quote(&script), shell_quote(directory))
+}
+
+/// Returns an installer's end: `$t`, whose digest is right, becomes the agent in `$d`, and old ones go.
+pub(super) fn adopt(agent: &AgentBinary) -> String {
+    let mut version = agent.arguments().to_vec();
+    version.push("--version");
+    format!(
+        "\"$t\" {version} >/dev/null || exit {DOES_NOT_RUN}; \
          mv -f \"$t\" \"$d/fleetdrop-agent\" || exit {WRITE_FAILED}; \
          cd \"$d/..\" && ls -1t | grep -E -x \"[0-9a-f]{{64}}\" | tail -n +{first_old} | \
          while read -r old; do rm -f \"./$old/fleetdrop-agent\"; rmdir \"./$old\"; done; exit 0",
-        size = agent.size,
-        digest = agent.digest,
         version = version.join(" "),
         first_old = KEPT_AGENTS + 1,
-    );
-    format!("sh -c {} sh {}", shell_quote(&script), shell_quote(directory))
+    )
 }
 
 impl Facts {
@@ -136,6 +157,7 @@ impl Facts {
             arch: String::new(),
             uid: u32::MAX,
             has_gzip: false,
+            fetcher: None,
             ssh_ends: None,
             found: Found::Nothing(Vec::new()),
         };
@@ -146,6 +168,7 @@ impl Facts {
                 Some(("arch", arch)) => facts.arch = arch.to_owned(),
                 Some(("uid", uid)) => facts.uid = uid.parse().ok()?,
                 Some(("gzip", _)) => facts.has_gzip = true,
+                Some(("fetch", program)) => facts.fetcher = Fetcher::of(program),
                 Some(("ends", ends)) => facts.ssh_ends = parse_ends(ends),
                 Some(("agent", path)) => facts.found = Found::Agent(path.to_owned()),
                 Some(("directory", path)) => facts.found = Found::Directory(path.to_owned()),
@@ -167,14 +190,6 @@ fn parse_ends(text: &str) -> Option<(IpAddr, IpAddr)> {
     let [client, _, host, _] = words[..] else { return None };
     let address = |word: &str| word.parse().ok().filter(|ip| !is_link_local(*ip));
     Some((address(client)?, address(host)?))
-}
-
-/// True for addresses that are only valid on one link (RFC 4291, RFC 3927).
-pub(in crate::controller) fn is_link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    }
 }
 
 #[cfg(test)]
