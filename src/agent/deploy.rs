@@ -146,6 +146,7 @@ async fn start_engine<E: Engine>(
         listen: SocketAddr::new(job.advertise.unwrap_or(anywhere), 0),
         advertise: job.advertise,
         peers: Vec::new(),
+        place: job.place,
         controller_peers,
         tracker: job.tracker.clone(),
     };

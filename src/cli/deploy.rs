@@ -59,6 +59,10 @@ pub struct DeployArgs {
     #[arg(long, value_name = "IP")]
     pub advertise: Option<IpAddr>,
 
+    /// The zone (`fleetdrop_zone`) that this machine is in; any other name if in none [default: the one with the most hosts]
+    #[arg(long, value_name = "ZONE")]
+    pub controller_zone: Option<String>,
+
     /// Hash the artifact again, even if it looks the same as when it was hashed last
     #[arg(long)]
     pub rehash: bool,
@@ -93,6 +97,7 @@ pub async fn run(args: DeployArgs, output: &Output) -> Result<u8, CommandError> 
         fleet,
         artifact,
         advertise: args.advertise,
+        zone: args.controller_zone,
         cache_limit: args.cache_limit,
         keep_releases: args.keep_releases,
     };

@@ -7,10 +7,10 @@ use serde::{Serialize, Serializer};
 
 use super::{CommandError, Output, ResultExt, exit, output::Format, value};
 use crate::{
-    controller::DEGREE,
     report::{Palette, measure},
     swarm::{
         MAX_PIECE_LENGTH, MIN_PIECE_LENGTH, choose_piece_length,
+        policy::DEGREE,
         simulation::{HostOutcome, Prediction, Scenario, SimulatedHost, simulate},
     },
 };
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn people_see_times_ratios_and_copies() {
-        let slow = report("--hosts 8 --link 50mbit --size 8MiB", vec![0, 10 << 20], 1);
+        let slow = report("--hosts 8 --link 50mbit --size 8MiB --piece-length 64KiB", vec![0, 10 << 20], 1);
         insta::assert_snapshot!(slow.render(Palette::PLAIN), @"
         8.0 MiB to 8 hosts in 128 pieces of 64.0 KiB
           last host                 8.0 s
@@ -350,7 +350,7 @@ mod tests {
           hosts that died           1
         Only the transfer; logins, hashing and unpacking come on top.
         ");
-        let even = report("--hosts 6 --link 50mbit --size 8MiB", Vec::new(), 0);
+        let even = report("--hosts 6 --link 50mbit --size 8MiB --piece-length 64KiB", Vec::new(), 0);
         insta::assert_snapshot!(even.render(Palette::PLAIN), @"
         8.0 MiB to 6 hosts in 128 pieces of 64.0 KiB
           last host                 6.0 s

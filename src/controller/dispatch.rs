@@ -27,7 +27,7 @@ use crate::{
         FailureKind, HostFailure, HostId, HostName, HostState, RunEvent, Verdict,
         rollout::{Action, Event, Rollout},
     },
-    swarm::policy::neighbours::Neighbours,
+    swarm::policy::Neighbours,
     wire::{FromAgent, PeerAddr, StopReason},
 };
 
@@ -49,7 +49,6 @@ const FETCH_HINT: &str =
 /// One host as the dispatcher sees it.
 pub(super) struct Member {
     pub(super) name: HostName,
-    pub(super) zone: Option<String>,
     commands: mpsc::Sender<Command>,
     address: Option<PeerAddr>,
     /// The state last told to the reporter.
@@ -111,11 +110,11 @@ impl Dispatcher {
 
     /// Adds the next host and starts its task.
     pub(super) fn add(&mut self, task: HostTask, commands: mpsc::Sender<Command>) {
-        let (name, zone) = (task.entry.name.clone(), task.entry.zone.clone());
+        let name = task.entry.name.clone();
         let host = task.id;
         let handle = self.tasks.spawn(task.run());
         self.task_hosts.insert(handle.id(), host);
-        self.members.push(Member { name, zone, commands, address: None, shown: HostState::Queued });
+        self.members.push(Member { name, commands, address: None, shown: HostState::Queued });
     }
 
     /// Runs until every host is in a final state, then ends all tasks.
@@ -256,6 +255,7 @@ impl Dispatcher {
             FromAgent::AlreadyActive { current, previous } => {
                 let notes = self.tally.host(host);
                 (notes.unchanged, notes.release, notes.previous) = (true, Some(current), previous);
+                self.neighbours.leave(host.index());
                 self.apply(Some(host), Event::AlreadyActive(host)).await;
             }
             FromAgent::Activated { release, previous } => {
@@ -376,7 +376,7 @@ impl Dispatcher {
         if member.address.is_none() {
             return Vec::new();
         }
-        let neighbours = self.neighbours.join(host.index(), member.zone.as_deref());
+        let neighbours = self.neighbours.join(host.index());
         neighbours.into_iter().filter_map(|index| self.members.get(index)?.address).collect()
     }
 

@@ -18,5 +18,5 @@ mod transport;
 
 pub use events::EventSink;
 pub use push::{AgentFinder, AgentFinderError};
-pub use run::{Artifact, DEGREE, DeployRequest, FleetSettings, RollbackRequest, RunError, deploy, rollback};
+pub use run::{Artifact, DeployRequest, FleetSettings, RollbackRequest, RunError, deploy, rollback};
 pub use status::{StatusRequest, status};

@@ -24,16 +24,16 @@ use crate::{
     artifact::{ArtifactError, HashCache, hash_artifact},
     inventory::HostEntry,
     model::{
-        AppName, ArchiveKind, FailureBudget, HostId, HostState, IdError, Manifest, Phase, PhaseTime, ReleaseId, RunEvent,
-        RunSummary, Verdict, rollout::Rollout,
+        AppName, ArchiveKind, FailureBudget, HostId, HostState, IdError, Manifest, Phase, PhaseTime, Place, ReleaseId,
+        RunEvent, RunSummary, Verdict, rollout::Rollout,
     },
     ssh::{Connector, HostKeyPolicy, Target},
-    swarm::{EngineError, FleetEngine, Metainfo, MetainfoError, choose_piece_length, policy::neighbours::Neighbours},
+    swarm::{
+        EngineError, FleetEngine, Metainfo, MetainfoError, choose_piece_length,
+        policy::{DEGREE, Neighbours},
+    },
     tracker::TrackerError,
 };
-
-/// Mean number of neighbours of a host in a fleet too large for a full mesh.
-pub const DEGREE: usize = 24;
 
 /// Says why a run could not begin. No host was touched.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +142,8 @@ pub struct DeployRequest {
     pub artifact: Artifact,
     /// The controller's address as hosts see it, if not what their SSH connections show.
     pub advertise: Option<IpAddr>,
+    /// The zone that the controller is in. None means the one with the most hosts; one without hosts means that it is in none of theirs.
+    pub zone: Option<String>,
     /// Upper bound of each host's cache in bytes.
     pub cache_limit: u64,
     /// Releases that stay on each host.
@@ -161,12 +163,15 @@ pub struct RollbackRequest {
 /// Deploys an artifact to a fleet. An error means that no host was touched; what happens to hosts is in the summary, which is also
 /// the last event.
 pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: CancellationToken) -> Result<RunSummary, RunError> {
-    let DeployRequest { fleet, artifact, advertise, cache_limit, keep_releases } = request;
+    let DeployRequest { fleet, artifact, advertise, zone, cache_limit, keep_releases } = request;
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let release = ReleaseId::compose(&now, &artifact.manifest.digest).map_err(RunError::Release)?;
     let pushes_itself = fleet.finder.uses_own_executable().await.map_err(RunError::Agent)?;
+    let neighbours = neighbours(&fleet);
+    let place = neighbours.controllers_place(zone.as_deref());
     let (distribution, seed) =
-        Distribution::start(&FleetEngine, artifact.path, artifact.metainfo.clone(), advertise, fleet.hosts.len()).await?;
+        Distribution::start(&FleetEngine, artifact.path, artifact.metainfo.clone(), advertise, place, fleet.hosts.len())
+            .await?;
     let started = RunEvent::RunStarted {
         action: "deploy".into(),
         app: Some(artifact.manifest.app.clone()),
@@ -254,6 +259,11 @@ async fn begin(start: Start, events: &EventSink) {
     }
 }
 
+/// Starts the graph of who connects to whom.
+fn neighbours(fleet: &FleetSettings) -> Neighbours {
+    Neighbours::new(DEGREE, fleet.hosts.iter().map(|host| host.zone.as_deref()), fastrand::u64(..))
+}
+
 /// What a run's first events tell.
 struct Start {
     event: RunEvent,
@@ -276,11 +286,12 @@ async fn drive(
     let rollout = Rollout::new(fleet.hosts.len(), fleet.max_failures);
     let tally = Tally::new(fleet.hosts.iter().map(|host| host.name.clone()), hash_time, began);
     let (report, reports) = mpsc::channel(REPORT_QUEUE);
-    let neighbours = Neighbours::new(DEGREE, fastrand::u64(..));
+    let neighbours = neighbours(&fleet);
+    let places: Vec<Option<Place>> = (0..fleet.hosts.len()).map(|host| neighbours.place(host)).collect();
     let mut dispatcher = Dispatcher::new(rollout, tally, events.clone(), distribution, reports, neighbours);
     let plan = Arc::new(plan);
     let courier = Arc::new(Courier::new(fleet.finder, fleet.hosts.len()));
-    for (index, entry) in fleet.hosts.into_iter().enumerate() {
+    for (index, (entry, place)) in fleet.hosts.into_iter().zip(places).enumerate() {
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let task = HostTask {
             id: HostId(index as u32),
@@ -289,6 +300,7 @@ async fn drive(
             connector: fleet.connector.clone(),
             courier: courier.clone(),
             plan: plan.clone(),
+            place,
             reports: report.clone(),
             commands: receiver,
         };

@@ -9,6 +9,7 @@ use std::{
 
 use super::run::RunError;
 use crate::{
+    model::Place,
     swarm::{Engine, EngineConfig, EngineError, EngineHandle, Metainfo, Role},
     tracker::{Tracker, TrackerConfig, TrackerKey},
     wire::PeerAddr,
@@ -42,6 +43,7 @@ impl Distribution {
         artifact: PathBuf,
         metainfo: Arc<Metainfo>,
         advertise: Option<IpAddr>,
+        place: Option<Place>,
         hosts: usize,
     ) -> Result<(Self, SeedAddresses), RunError> {
         let key = TrackerKey::random().map_err(RunError::Tracker)?;
@@ -60,6 +62,7 @@ impl Distribution {
             listen,
             advertise: None,
             peers: Vec::new(),
+            place,
             controller_peers: Vec::new(),
             tracker: None,
         };

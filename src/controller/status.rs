@@ -58,7 +58,7 @@ async fn ask(fleet: &FleetSettings, host: &HostEntry, plan: &JobPlan, errand: &E
 
 async fn ask_over(host: &HostEntry, plan: &JobPlan, errand: &Errand, transport: &Transport) -> Result<HostStatus, HostFailure> {
     let agent = ensure_agent(transport, errand, host, plan.cache()).await?;
-    let placed = plan.place(host, &agent, transport, None)?;
+    let placed = plan.place(host, &agent, transport, None, None)?;
     let mut session = AgentSession::start(transport, &agent).await?;
     session.send(ToAgent::Job(placed.job)).await;
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer(&mut session)).await;

@@ -6,6 +6,7 @@
 mod events;
 mod ids;
 mod manifest;
+mod place;
 pub mod plan;
 pub mod rollout;
 mod state;
@@ -16,6 +17,7 @@ pub use events::{
 };
 pub use ids::{AppName, Digest, HostId, HostName, IdError, ReleaseId, RunId};
 pub use manifest::{ArchiveKind, Manifest};
+pub use place::Place;
 pub use plan::{BudgetParseError, FailureBudget, Plan};
 pub use state::{FailureKind, HostFailure, HostState};
 pub use status::{HostStatus, ReleaseInfo};

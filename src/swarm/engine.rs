@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::Metainfo;
-use crate::model::ByteCounts;
+use crate::model::{ByteCounts, Place};
 
 /// What this side of the swarm is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct EngineConfig {
     pub advertise: Option<IpAddr>,
     /// First peers to connect to.
     pub peers: Vec<SocketAddr>,
+    /// Where this side is, in a fleet with zones.
+    pub place: Option<Place>,
     /// Peers that are the controller: their bytes count as `from_controller`.
     pub controller_peers: Vec<SocketAddr>,
     /// The tracker's announce URL; none means no announces.

@@ -205,13 +205,13 @@ fn check_lengths(length: u64, piece_length: u32) -> Result<u32, MetainfoError> {
     }
 }
 
-/// Chooses the piece length in bytes for an artifact and a fleet: a power of two from 64 KiB to 16 MiB.
+/// Chooses the piece length in bytes for an artifact and a fleet: a power of two from 16 KiB to 16 MiB.
 ///
 /// A fleet of N hosts needs about `log2(N)` piece times until everybody has something to give, so `log2(N) / pieces` of the
 /// time is lost: this aims at 1 % and stays below the tiers that keep the metainfo small to handle: 256 KiB under 100 MB, 1 MiB
-/// under 1 GB, 4 MiB under 10 GB.
+/// under 1 GB, 4 MiB under 10 GB. From 8 MB on no piece is shorter than 32 KiB: every piece costs messages to all neighbours.
 pub fn choose_piece_length(size: u64, hosts: usize) -> u32 {
-    const FLOOR: u64 = 64 << 10;
+    let floor: u64 = if size < 8_000_000 { 16 << 10 } else { 32 << 10 };
     let tier: u64 = match size {
         0..100_000_000 => 256 << 10,
         100_000_000..1_000_000_000 => 1 << 20,
@@ -221,7 +221,7 @@ pub fn choose_piece_length(size: u64, hosts: usize) -> u32 {
     let pieces = (100.0 * (hosts.max(2) as f64).log2()).round() as u64;
     let wanted = (size / pieces).max(1);
     // The largest power of two that gives at least that many pieces.
-    (1u64 << wanted.ilog2()).clamp(FLOOR, tier) as u32
+    (1u64 << wanted.ilog2()).clamp(floor, tier) as u32
 }
 
 #[cfg(test)]
@@ -295,8 +295,10 @@ mod tests {
         const MIB: u64 = 1 << 20;
         assert_eq!(choose_piece_length(64 * MIB, 16), 128 << 10);
         assert_eq!(choose_piece_length(32 * MIB, 32), 64 << 10);
-        assert_eq!(choose_piece_length(1, 1000), 64 << 10);
-        assert_eq!(choose_piece_length(0, 0), 64 << 10);
+        assert_eq!(choose_piece_length(16 * MIB, 64), 32 << 10);
+        assert_eq!(choose_piece_length(MIB, 16), 16 << 10);
+        assert_eq!(choose_piece_length(1, 1000), 16 << 10);
+        assert_eq!(choose_piece_length(0, 0), 16 << 10);
         assert_eq!(choose_piece_length(99_000_000, 1), 256 << 10);
         assert_eq!(choose_piece_length(999_000_000, 1), 1 << 20);
         assert_eq!(choose_piece_length(9_000_000_000, 1), 4 << 20);

@@ -5,12 +5,14 @@
 //!
 //! # Our extension
 //! A fleet peer lists `fd_push` in `m`: it accepts pieces it did not ask for from a peer that says `fd_seed` = 1 at the top level.
-//! Nothing is ever sent under the message id; it only says that the peer understands.
+//! Nothing is ever sent under the message id; it only says that the peer understands. In a fleet with zones, `fd_zone` at the top level is the
+//! number of the peer's zone and `fd_rank` its own among the zone's hosts.
 
 use librqbit_core::hash_id::Id20;
 use librqbit_peer_protocol::{Handshake, Message, Request, extended::PeerExtendedMessageIds};
 
 use super::{bencode::Reader, policy::PieceSet};
+use crate::model::Place;
 
 /// A block: the unit of requests.
 pub(super) const BLOCK: u32 = 16 << 10;
@@ -40,6 +42,10 @@ pub(super) struct Extensions {
     pub(super) fleet: bool,
     /// It says it is the controller's seed.
     pub(super) seed: bool,
+    /// The number of its zone, and its own among the zone's hosts.
+    pub(super) zone: Option<u32>,
+    /// See `zone`.
+    pub(super) rank: Option<u32>,
     /// Where it listens.
     pub(super) port: Option<u16>,
     /// How many requests it queues for us.
@@ -63,10 +69,13 @@ pub(super) fn read_handshake(bytes: &[u8; HANDSHAKE_LEN], info_hash: Id20) -> Re
 }
 
 /// Writes the extension handshake.
-pub(super) fn extension_handshake(seed: bool, port: u16) -> Vec<u8> {
+pub(super) fn extension_handshake(seed: bool, place: Option<Place>, port: u16) -> Vec<u8> {
+    let zone = place.map(|place| format!("7:fd_zonei{}e", place.zone)).unwrap_or_default();
+    let rank = place.filter(|_| !seed).map(|place| format!("7:fd_ranki{}e", place.rank)).unwrap_or_default();
     let seed = if seed { "7:fd_seedi1e" } else { "" };
     let client = concat!("fleetdrop ", env!("CARGO_PKG_VERSION"));
-    let dictionary = format!("d{seed}1:md7:fd_pushi1ee1:pi{port}e4:reqqi{MAX_QUEUED_REQUESTS}e1:v{}:{client}e", client.len());
+    let dictionary =
+        format!("d{rank}{seed}{zone}1:md7:fd_pushi1ee1:pi{port}e4:reqqi{MAX_QUEUED_REQUESTS}e1:v{}:{client}e", client.len());
     let mut bytes = Vec::with_capacity(dictionary.len() + 6);
     bytes.extend_from_slice(&(dictionary.len() as u32 + 2).to_be_bytes());
     bytes.extend_from_slice(&[ID_EXTENDED, 0]);
@@ -100,6 +109,8 @@ fn parse_extensions(dictionary: &[u8]) -> Option<Extensions> {
                 let mut value = reader;
                 reader.skip()?;
                 match key {
+                    b"fd_rank" => found.rank = value.unsigned().and_then(|rank| u32::try_from(rank).ok()),
+                    b"fd_zone" => found.zone = value.unsigned().and_then(|zone| u32::try_from(zone).ok()),
                     b"fd_seed" => found.seed = value.unsigned() == Some(1),
                     b"p" => found.port = value.unsigned().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0),
                     b"reqq" => found.queue = value.unsigned().and_then(|queue| u32::try_from(queue).ok()),
@@ -200,10 +211,12 @@ mod tests {
 
     #[test]
     fn our_extension_handshake_is_understood_by_us_and_by_rqbit() {
-        for seed in [false, true] {
-            let bytes = extension_handshake(seed, 4711);
+        let place = Place { zone: 3, rank: 70_000, of: 90_000 };
+        for (seed, place) in [(false, None), (true, None), (false, Some(place)), (true, Some(Place::of_controller(3)))] {
+            let bytes = extension_handshake(seed, place, 4711);
             let read = read_extension_handshake(&bytes[5..]).unwrap().unwrap();
-            assert_eq!(read, Extensions { fleet: true, seed, port: Some(4711), queue: Some(2048) });
+            let (zone, rank) = (place.map(|place| place.zone), place.map(|place| place.rank).filter(|_| !seed));
+            assert_eq!(read, Extensions { fleet: true, seed, zone, rank, port: Some(4711), queue: Some(2048) });
             let (message, length) = Message::deserialize(&bytes, &[]).unwrap();
             assert!(matches!(message, Message::Extended(_)));
             assert_eq!(length, bytes.len());

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::RelayToken;
-use crate::model::{ByteCounts, HostFailure, HostState, HostStatus, Manifest, ReleaseId, RunId};
+use crate::model::{ByteCounts, HostFailure, HostState, HostStatus, Manifest, Place, ReleaseId, RunId};
 
 /// The protocol's version. Both sides must have the same; the controller pushes the agent that matches it.
 pub const WIRE_VERSION: u32 = 2;
@@ -84,6 +84,9 @@ pub struct DeployJob {
     /// The addresses that count as the controller when bytes are counted.
     #[serde(default)]
     pub controller_peers: Vec<PeerAddr>,
+    /// Where this host is, in a fleet with zones: pieces come once into a zone, each by the host whose it is.
+    #[serde(default)]
+    pub place: Option<Place>,
     /// Seconds without a word from the controller after which the agent stops by itself.
     pub lease_seconds: u32,
     /// Seconds between activation and confirmation after which the host reverts.

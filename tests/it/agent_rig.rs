@@ -45,6 +45,7 @@ impl Seeded {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             advertise: None,
             peers: Vec::new(),
+            place: None,
             controller_peers: Vec::new(),
             tracker: None,
         };
@@ -74,6 +75,7 @@ impl Seeded {
             advertise: Some(Ipv4Addr::LOCALHOST.into()),
             tracker: None,
             seed: Some(seed),
+            place: None,
             controller_peers: vec![seed],
             lease_seconds: 30,
             confirm_seconds: 60,

@@ -80,6 +80,7 @@ impl Swarm {
             listen: free_address(),
             advertise: None,
             peers: Vec::new(),
+            place: None,
             controller_peers: Vec::new(),
             tracker: Some(self.announce_url()),
         };

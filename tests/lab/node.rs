@@ -8,6 +8,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use fleetdrop::{
+    model::Place,
     swarm::{Engine, EngineConfig, EngineHandle, Metainfo, Role},
     tracker::{Tracker, TrackerConfig, TrackerKey},
 };
@@ -46,6 +47,9 @@ pub(crate) struct EngineArgs {
     controller: Option<SocketAddr>,
     #[arg(long)]
     tracker: Option<String>,
+    /// Its zone, its number there, how many there are.
+    #[arg(long, num_args = 3)]
+    place: Vec<u32>,
 }
 
 /// The engines there are.
@@ -81,6 +85,7 @@ pub(crate) async fn engine(args: EngineArgs) -> Result<()> {
         listen: args.listen,
         advertise: None,
         peers: args.peer,
+        place: args.place.first_chunk().map(|[zone, rank, of]| Place { zone: *zone, rank: *rank, of: *of }),
         controller_peers: args.controller.into_iter().collect(),
         tracker: args.tracker,
     };

@@ -147,6 +147,7 @@ impl Host {
             advertise: None,
             tracker: None,
             seed: Some(peer()),
+            place: None,
             controller_peers: Vec::new(),
             lease_seconds: self.lease_seconds,
             confirm_seconds: self.confirm_seconds,

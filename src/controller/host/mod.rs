@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     inventory::HostEntry,
-    model::{FailureKind, HostFailure, HostId, HostState},
+    model::{FailureKind, HostFailure, HostId, HostState, Place},
     ssh::{Connector, Target},
     wire::{FrameError, FromAgent, PeerAddr, StopReason, ToAgent},
 };
@@ -93,6 +93,8 @@ pub(super) struct HostTask {
     pub(super) connector: Connector,
     pub(super) courier: Arc<Courier>,
     pub(super) plan: Arc<JobPlan>,
+    /// Its place in a fleet with zones.
+    pub(super) place: Option<Place>,
     pub(super) reports: mpsc::Sender<(HostId, Report)>,
     pub(super) commands: mpsc::Receiver<Command>,
 }
@@ -225,7 +227,7 @@ impl HostTask {
         if let Some(came) = agent.came {
             self.report(Report::AgentCame(came)).await;
         }
-        let placed = match self.plan.place(&self.entry, &agent, transport, progress.agent) {
+        let placed = match self.plan.place(&self.entry, &agent, transport, self.place, progress.agent) {
             Ok(placed) => placed,
             Err(failure) => return End::Failed(failure),
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::{push::ReadyAgent, seed::SeedAddresses, transport::Transport};
 use crate::{
     inventory::HostEntry,
-    model::{AppName, FailureKind, HostFailure, HostState, Manifest, ReleaseId, RunId},
+    model::{AppName, FailureKind, HostFailure, HostState, Manifest, Place, ReleaseId, RunId},
     wire::{DeployJob, Job, PeerAddr, RollbackJob},
 };
 
@@ -83,12 +83,13 @@ impl JobPlan {
         Some(Job::Recover { run, deploy_to, replaces: Some(dead) })
     }
 
-    /// Fills in what is this host's own; `replaces` is the agent of a connection that broke. Fails if nothing says where the application lives.
+    /// Fills in what is this host's own; `zone` is its place among its zone's hosts, `replaces` the agent of a connection that broke. Fails if nothing says where the application lives.
     pub(in crate::controller) fn place(
         &self,
         host: &HostEntry,
         agent: &ReadyAgent,
         transport: &Transport,
+        zone: Option<Place>,
         replaces: Option<u32>,
     ) -> Result<PlacedJob, HostFailure> {
         let deploy_to = self.placement().deploy_to(host, agent.is_root).ok_or_else(|| {
@@ -124,6 +125,7 @@ impl JobPlan {
                     tracker: Some(tracker),
                     seed: Some(seed),
                     controller_peers: vec![seed],
+                    place: zone,
                     lease_seconds: whole_seconds(plan.placement.lease),
                     confirm_seconds: whole_seconds(plan.placement.confirm),
                     replaces,

@@ -123,6 +123,7 @@ while True:
             connector: Connector::new(SshSettings::new(dir, "nobody")).unwrap(),
             courier: Arc::new(Courier::new(Arc::new(AgentFinder::new(None, dir.join("fleetdrop"))), 1)),
             plan: Arc::new(JobPlan::Rollback(RollbackPlan { run, placement, to: None })),
+            place: None,
             reports,
             commands,
         }

@@ -34,6 +34,7 @@ use super::{
     storage::{Checked, Storage},
     transport::{Stream, Transport},
 };
+use crate::model::Place;
 pub(super) use link::Link;
 
 /// A TCP (and later TLS) connection must stand within this.
@@ -170,6 +171,8 @@ pub(super) struct Context {
     pub(super) peer_id: Id20,
     /// Whether we are the controller's seed.
     pub(super) seed: bool,
+    /// Where we are, in a fleet with zones.
+    pub(super) place: Option<Place>,
     /// The port we listen on.
     pub(super) port: u16,
     pub(super) haves: HaveLog,

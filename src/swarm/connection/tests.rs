@@ -39,6 +39,7 @@ fn rig(pieces: u32, piece_length: u32) -> (Rig, impl Future<Output = Exit>) {
         transport: Arc::new(Plain),
         peer_id: Id20::new([1; 20]),
         seed: false,
+        place: None,
         port: 1,
         haves: HaveLog::new(),
         counters: Counters::default(),
@@ -139,7 +140,7 @@ async fn a_received_piece_is_checked_and_one_taken_back_meanwhile_is_not() {
 async fn a_push_of_a_long_piece_that_another_delivers_is_cancelled_and_no_violation() {
     let (mut rig, reader) = rig(1, 8 << 20);
     let other = rig.context.storage.claim(0);
-    rig.peer.write_all(&protocol::extension_handshake(true, 1)).await.unwrap();
+    rig.peer.write_all(&protocol::extension_handshake(true, None, 1)).await.unwrap();
     rig.send_piece(0).await;
     rig.peer.shutdown().await.unwrap();
     let exit = timeout(CONNECT_TIMEOUT * 10, reader).await.unwrap();

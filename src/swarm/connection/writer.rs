@@ -39,7 +39,7 @@ pub(super) async fn run(
 ) -> Exit {
     let mut out = Vec::new();
     if extended {
-        out.extend_from_slice(&protocol::extension_handshake(context.seed, context.port));
+        out.extend_from_slice(&protocol::extension_handshake(context.seed, context.place, context.port));
     }
     // A peer without pieces may leave its bitfield out (BEP 3).
     if !welcome.have.is_empty() {

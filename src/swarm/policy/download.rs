@@ -39,7 +39,7 @@ pub(super) struct Limits {
 impl Peer {
     /// Returns whether it may be asked for one more piece.
     pub(super) fn has_room(&self, limits: Limits) -> bool {
-        let limit = if self.traits.seed { limits.seed } else { limits.host };
+        let limit = if self.seed { limits.seed } else { limits.host };
         !self.chokes_us && self.asked.len() < if self.snubbed { 1 } else { limit }
     }
 }
@@ -83,6 +83,9 @@ impl Policy {
         let Some(at) = flight.sources.iter().position(|source| source.peer == key) else { return };
         let source = flight.sources.swap_remove(at);
         flight.checking = true;
+        if let Some(zone) = &mut self.far {
+            zone.received(now, piece);
+        }
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.asked.retain(|asked| *asked != piece);
             peer.snubbed = false;
@@ -131,12 +134,15 @@ impl Policy {
             if !peer.has_room(limits) || self.flights.len() >= self.config.max_in_flight {
                 return;
             }
-            let Some(piece) = self.pick(key).or_else(|| self.steal(now, key)) else { return };
+            let Some(piece) = self.pick(now, key).or_else(|| self.steal(now, key)) else { return };
             self.rarity.take(piece);
             let source = Source { peer: key, asked: now, moved: None };
             self.flights.get_or_default(piece).sources.push(source);
             if let Some(peer) = self.peers.get_mut(&key) {
                 peer.asked.push(piece);
+                if let Some(zone) = &mut self.far {
+                    zone.asked(piece, peer.far);
+                }
             }
             self.actions.push_back(Action::Request { peer: key, piece });
         }
@@ -188,35 +194,44 @@ impl Policy {
         flight.sources.retain(|source| source.peer != key);
         if flight.sources.is_empty() && !flight.checking {
             self.flights.remove(&piece);
+            if let Some(zone) = &mut self.far {
+                zone.dropped(piece);
+            }
             self.put(piece);
         }
     }
 
     /// Returns how many pieces one neighbour may be asked for.
     pub(super) fn limits(&self) -> Limits {
-        let host = (self.config.outstanding / self.peers.len().max(1)).clamp(1, 4);
+        // In a fleet with zones a host asks hardly any but its zone mates.
+        let sources = self.far.as_ref().map_or(self.peers.len(), |zone| zone.mates());
+        let host = (self.config.outstanding / sources.max(1)).clamp(1, 4);
         Limits { host, seed: if self.peers.len() == 1 { host } else { 1 } }
     }
 
     /// Returns the rarest piece that nobody is asked for and this neighbour has.
-    fn pick(&mut self, key: PeerKey) -> Option<u32> {
+    fn pick(&mut self, now: Duration, key: PeerKey) -> Option<u32> {
         let peer = self.peers.get(&key)?;
-        if peer.traits.seed {
+        if peer.seed {
             // The seed is the reserve: only what no neighbour has, and only while the neighbours have nothing to give.
-            let mut others =
-                self.peers.values().filter(|peer| peer.full && !peer.traits.seed && !peer.chokes_us && !peer.snubbed);
+            let mut others = self.peers.values().filter(|peer| peer.full && !peer.seed && !peer.chokes_us && !peer.snubbed);
             if self.rarity.has_copies() || others.next().is_some() {
                 return None;
             }
         }
-        self.rarity.rarest(&peer.have, &mut self.random)
+        match &self.far {
+            Some(zone) if peer.far => {
+                self.rarity.rarest(&zone.may_cross(now, &peer.have, self.flights.len()), &mut self.random)
+            }
+            _ => self.rarity.rarest(&peer.have, &mut self.random),
+        }
     }
 
     /// Returns the oldest request to another neighbour that this idle one would probably answer sooner.
     fn steal(&self, now: Duration, key: PeerKey) -> Option<u32> {
         let peer = self.peers.get(&key)?;
         let end = self.rarity.is_empty();
-        if !peer.asked.is_empty() || (peer.traits.seed && !end) {
+        if !peer.asked.is_empty() || (peer.seed && !end) || peer.far {
             return None;
         }
         self.flights

@@ -116,6 +116,24 @@ impl PieceSet {
         set
     }
 
+    /// Returns the pieces that are in both sets.
+    pub(super) fn intersection(&self, other: &Self) -> Self {
+        self.combine(other, |own, other| own & other)
+    }
+
+    /// Returns the pieces that are not in the other set.
+    pub(super) fn without(&self, other: &Self) -> Self {
+        self.combine(other, |own, other| own & !other)
+    }
+
+    /// Combines two sets of the same length.
+    fn combine(&self, other: &Self, with: impl Fn(u64, u64) -> u64) -> Self {
+        let mut set = self.clone();
+        set.words_mut().iter_mut().zip(other.words()).for_each(|(own, other)| *own = with(*own, *other));
+        set.count = set.words().iter().map(|word| word.count_ones()).sum();
+        set
+    }
+
     /// Returns whether a piece is in that is not in the other set.
     pub(super) fn exceeds(&self, other: &Self) -> bool {
         self.words().iter().zip(other.words()).any(|(own, other)| own & !other != 0)
@@ -177,6 +195,7 @@ mod tests {
             let rest = set.complement();
             prop_assert_eq!((rest.count(), rest.iter().count() as u32), (len - set.count(), len - set.count()));
             prop_assert!(rest.iter().all(|piece| !set.contains(piece)));
+            prop_assert_eq!((set.without(&rest), set.intersection(&rest)), (set.clone(), PieceSet::new(len)));
             prop_assert_eq!((set.exceeds(&rest), set.exceeds(&set)), (!set.is_empty(), false));
         }
     }

@@ -1,6 +1,10 @@
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::*;
+
+const HOST: PeerTraits = PeerTraits { fleet: true, seed: false, zone: None, rank: None };
 
 #[test]
 fn a_host_that_freezes_during_a_push_does_not_keep_the_others_choked() {
@@ -8,7 +12,7 @@ fn a_host_that_freezes_during_a_push_does_not_keep_the_others_choked() {
     let at = Duration::from_millis;
     let mut seed = Policy::new(PolicyConfig::new(4, true, 1), PieceSet::full(4));
     for key in [frozen, other] {
-        seed.peer_joined(at(0), key, PeerTraits { fleet: true, seed: false });
+        seed.peer_joined(at(0), key, HOST);
     }
     let (mut now, mut unchoked) = (0, Vec::new());
     while now < 5000 {
@@ -27,4 +31,142 @@ fn a_host_that_freezes_during_a_push_does_not_keep_the_others_choked() {
     }
     let when = unchoked.iter().find(|(_, peer)| *peer == other).map(|(now, _)| *now);
     assert!(when.is_some_and(|now| (500..2500).contains(&now)), "{unchoked:?}");
+}
+
+/// A seed and its neighbours, of which some pass on what they are pushed as soon as they have it, the others never.
+fn pushed_to(slow: usize, fast: usize, pieces: u32) -> Vec<u32> {
+    let mut seed = Policy::new(PolicyConfig::new(pieces, true, 1), PieceSet::full(pieces));
+    let hosts = slow + fast;
+    (0..hosts as u32).for_each(|key| seed.peer_joined(Duration::ZERO, PeerKey(key), HOST));
+    let (mut now, mut pushed) = (Duration::ZERO, vec![0; hosts]);
+    let mut sending = VecDeque::new();
+    loop {
+        while let Some(action) = seed.next_action() {
+            if let Action::Send { peer, piece, push: true } = action {
+                pushed[peer.0 as usize] += 1;
+                sending.push_back((peer, piece));
+            }
+        }
+        let Some((peer, piece)) = sending.pop_front() else { return pushed };
+        now += Duration::from_millis(20);
+        seed.peer_has(now, peer, piece);
+        seed.sent(now, peer, piece);
+        if peer.0 as usize >= slow {
+            // Another neighbour has it from there at once.
+            let other = PeerKey(slow as u32 + (peer.0 + 1 - slow as u32) % fast as u32);
+            seed.peer_has(now, other, piece);
+        }
+    }
+}
+
+proptest! {
+    /// Whoever does not pass on is left alone after a few pieces, and each piece is pushed once.
+    #[test]
+    fn the_seed_pushes_to_those_that_pass_on(slow in 1usize..8, fast in 2usize..8) {
+        let pushed = pushed_to(slow, fast, 200);
+        prop_assert_eq!(pushed.iter().sum::<u32>(), 200);
+        prop_assert!(pushed[..slow].iter().all(|count| *count <= 8), "{:?}", pushed);
+    }
+}
+
+#[test]
+fn stuck_transfers_leave_their_slots_to_others() {
+    let mut seed = Policy::new(PolicyConfig::new(40, true, 1), PieceSet::full(40));
+    (0..10).for_each(|key| seed.peer_joined(Duration::ZERO, PeerKey(key), HOST));
+    let (mut now, mut sent) = (Duration::ZERO, 0);
+    while now < Duration::from_secs(20) {
+        while let Some(action) = seed.next_action() {
+            // The first six hosts are frozen: more than there are slots.
+            if let Action::Send { peer, piece, .. } = action
+                && peer.0 >= 6
+            {
+                sent += 1;
+                seed.sent(now, peer, piece);
+                seed.peer_has(now, peer, piece);
+            }
+        }
+        now += Duration::from_millis(100);
+        seed.tick(now);
+    }
+    assert!(sent >= 30, "{sent}");
+}
+
+/// When, whom, for which piece.
+type Asked = (Duration, u32, u32);
+
+/// A host of zone 1, which has two, and what it asks of whom. The neighbours have everything.
+fn asked_in_a_zone(neighbours: &[PeerTraits], until: Duration) -> Vec<Asked> {
+    let config = PolicyConfig { place: Some(Place { zone: 1, rank: 0, of: 2 }), ..PolicyConfig::new(8, false, 1) };
+    let mut host = Policy::new(config, PieceSet::new(8));
+    let (mut now, mut asked) = (Duration::ZERO, Vec::new());
+    for (key, traits) in (0..).map(PeerKey).zip(neighbours) {
+        host.peer_joined(now, key, *traits);
+    }
+    for key in (0..).map(PeerKey).take(neighbours.len()).filter(|key| neighbours[key.0 as usize].zone != Some(1)) {
+        host.peer_chokes(now, key, false);
+        host.peer_bitfield(now, key, PieceSet::full(8));
+    }
+    while now < until {
+        while let Some(action) = host.next_action() {
+            if let Action::Request { peer, piece } = action {
+                asked.push((now, peer.0, piece));
+                host.received(now, peer, piece);
+                host.verified(now, piece);
+            }
+        }
+        now += Duration::from_millis(50);
+        host.tick(now);
+    }
+    asked
+}
+
+#[test]
+fn a_host_asks_another_zone_only_for_what_is_its_own_until_nothing_else_comes() {
+    let mate = PeerTraits { zone: Some(1), rank: Some(1), ..HOST };
+    let far = PeerTraits { zone: Some(0), rank: Some(0), ..HOST };
+    let asked = asked_in_a_zone(&[mate, far], Duration::from_secs(4));
+    let (own, rest): (Vec<Asked>, Vec<Asked>) = asked.iter().partition(|(_, _, piece)| piece % 2 == 0);
+    assert_eq!((own.len(), rest.len()), (4, 4), "{asked:?}");
+    assert!(own.iter().all(|(at, ..)| at.is_zero()), "{asked:?}");
+    // The mate gives nothing: patience, then a little, then more.
+    assert!(rest.iter().all(|(at, ..)| *at >= Duration::from_secs(1)), "{asked:?}");
+}
+
+#[test]
+fn a_host_without_zone_mates_is_on_its_own_soon() {
+    let far = PeerTraits { zone: Some(0), rank: Some(0), ..HOST };
+    let asked = asked_in_a_zone(&[far], Duration::from_secs(2));
+    assert_eq!(asked.len(), 8, "{asked:?}");
+}
+
+#[test]
+fn what_a_zone_mate_that_left_was_to_fetch_goes_to_others() {
+    let mut zone = far::Far::new(Place { zone: 1, rank: 0, of: 3 }, 300);
+    let mate = |rank| PeerTraits { zone: Some(1), rank: Some(rank), ..HOST };
+    let may = |zone: &far::Far| zone.may_cross(Duration::ZERO, &PieceSet::full(300), 9).count();
+    assert!(!zone.joined(Duration::ZERO, mate(1)) && !zone.joined(Duration::ZERO, mate(2)));
+    assert_eq!(may(&zone), 100);
+    zone.left(Duration::ZERO, Some(1), PieceSet::new(300));
+    assert!((130..170).contains(&may(&zone)), "{}", may(&zone));
+}
+
+#[test]
+fn the_seed_pushes_into_its_own_zone() {
+    let config = PolicyConfig { place: Some(Place::of_controller(0)), ..PolicyConfig::new(64, true, 1) };
+    let mut seed = Policy::new(config, PieceSet::full(64));
+    let key = |rank: u32, zone: u32| PeerKey(zone * 100 + rank);
+    let hosts: Vec<PeerKey> = (0..8).flat_map(|rank| [key(rank, 0), key(rank, 1)]).collect();
+    for host in &hosts {
+        seed.peer_joined(Duration::ZERO, *host, PeerTraits { zone: Some(host.0 / 100), rank: Some(host.0 % 100), ..HOST });
+    }
+    let mut now = Duration::ZERO;
+    while let Some(action) = seed.next_action() {
+        if let Action::Send { peer, piece, push } = action {
+            assert!(push && peer.0 < 100, "{peer:?}");
+            now += Duration::from_millis(10);
+            // Handed on at once.
+            hosts.iter().take(4).chain([&peer]).for_each(|host| seed.peer_has(now, *host, piece));
+            seed.sent(now, peer, piece);
+        }
+    }
 }

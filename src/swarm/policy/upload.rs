@@ -1,11 +1,18 @@
 //! The upload side: which request is served next, and the seed's push.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
-use super::{Action, Peer, PeerKey, PieceSet, Policy, PolicyConfig};
+use super::{Action, Peer, PeerKey, PieceSet, Policy, PolicyConfig, width::Width};
 
 /// The most pieces remembered that one neighbour wants.
 const MAX_WANTS: usize = 256;
+/// A neighbour in another zone is pushed to when those in the seed's own have so many pieces more to pass on.
+const FAR: u32 = 16;
+/// A neighbour may have so many pieces more to pass on than another and still be pushed one.
+const AHEAD: u32 = 4;
 /// How many pieces are remembered that a neighbour got last.
 const RECENT: usize = 4;
 /// A pushed piece that nobody announced after this long is pushed again.
@@ -15,9 +22,11 @@ const RESCUE_AFTER: Duration = Duration::from_secs(1);
 
 /// A neighbour that got nothing elsewhere for this long has nobody but us.
 const ALONE_AFTER: Duration = Duration::from_secs(5);
-/// When all is pushed but for transfers that take this many times as long as others took, and at least so long, the neighbours may
-/// ask: a frozen host must not hold up the rest.
+/// A transfer that takes this many times as long as others took, and at least so long, holds up nobody: its slot goes to another, and
+/// what is pushed otherwise counts as pushed.
 const STUCK: (u32, Duration) = (3, Duration::from_secs(1));
+/// The same while no transfer has ended yet.
+const STUCK_AT_FIRST: Duration = Duration::from_secs(5);
 
 /// A piece a neighbour asked for.
 #[derive(Debug)]
@@ -26,20 +35,30 @@ pub(super) struct Want {
     at: Duration,
 }
 
+/// A piece on its way to a neighbour.
+#[derive(Debug)]
+struct Transfer {
+    peer: PeerKey,
+    piece: u32,
+    since: Duration,
+    push: bool,
+}
+
 /// Slots and the seed's plan.
 #[derive(Debug)]
 pub(super) struct Upload {
-    /// Slots in use.
-    pub(super) active: usize,
+    pub(super) width: Width,
+    /// Each holds a slot, unless it is stuck.
+    under_way: Vec<Transfer>,
+    /// Usual time of a transfer.
+    took: Option<Duration>,
     /// Pieces still to push, in file order.
     unpushed: VecDeque<u32>,
     queued: PieceSet,
-    /// Pushes under way and since when.
-    pushing: Vec<(PeerKey, u32, Duration)>,
-    /// Usual time of a push.
-    push_took: Option<Duration>,
     /// Pieces pushed and when, until a neighbour announces them.
     pushed: VecDeque<(Duration, u32)>,
+    /// Whom each piece was pushed to, until another neighbour announces it.
+    spreading: BTreeMap<u32, PeerKey>,
     /// Pieces sent to fleet peers.
     given: u64,
 }
@@ -48,34 +67,41 @@ impl Upload {
     pub(super) fn new(config: &PolicyConfig) -> Self {
         let pieces = if config.push { config.pieces } else { 0 };
         Self {
-            active: 0,
+            width: Width::new(config.slots.0, config.slots.1),
+            under_way: Vec::new(),
+            took: None,
             unpushed: (0..pieces).collect(),
             queued: PieceSet::full(pieces),
-            pushing: Vec::new(),
-            push_took: None,
             pushed: VecDeque::new(),
+            spreading: BTreeMap::new(),
             given: 0,
         }
     }
 
     /// Forgets a peer's transfers.
-    pub(super) fn forget(&mut self, key: PeerKey, sending: usize) {
-        self.active -= sending;
-        self.pushing.retain(|(peer, ..)| *peer != key);
+    pub(super) fn forget(&mut self, key: PeerKey) {
+        self.under_way.retain(|transfer| transfer.peer != key);
     }
 
-    /// Notes the end of a push.
-    fn push_ended(&mut self, now: Duration, key: PeerKey, piece: u32) {
-        let Some(at) = self.pushing.iter().position(|(peer, pushed, _)| (*peer, *pushed) == (key, piece)) else { return };
-        let took = now.saturating_sub(self.pushing.swap_remove(at).2);
-        self.push_took = Some(self.push_took.map_or(took, |usual| (usual * 3 + took) / 4));
+    /// Notes the end of a transfer.
+    fn ended(&mut self, now: Duration, key: PeerKey, piece: u32) {
+        let Some(at) = self.under_way.iter().position(|transfer| (transfer.peer, transfer.piece) == (key, piece)) else {
+            return;
+        };
+        self.width.sent(now, self.moving(now).count() >= self.width.slots());
+        let took = now.saturating_sub(self.under_way.swap_remove(at).since);
+        self.took = Some(self.took.map_or(took, |usual| (usual * 3 + took) / 4));
     }
 
-    /// Returns whether every piece was pushed, but for those that hang.
+    /// Returns the transfers that move, as far as one can tell.
+    fn moving(&self, now: Duration) -> impl Iterator<Item = &Transfer> {
+        let stuck = self.took.map_or(STUCK_AT_FIRST, |usual| (usual * STUCK.0).max(STUCK.1));
+        self.under_way.iter().filter(move |transfer| now.saturating_sub(transfer.since) <= stuck)
+    }
+
+    /// Returns whether every piece was pushed, but for those that are stuck.
     fn all_pushed(&self, now: Duration) -> bool {
-        let hangs =
-            |since: Duration| self.push_took.is_some_and(|usual| now.saturating_sub(since) > (usual * STUCK.0).max(STUCK.1));
-        self.unpushed.is_empty() && self.pushing.iter().all(|(.., since)| hangs(*since))
+        self.unpushed.is_empty() && !self.moving(now).any(|transfer| transfer.push)
     }
 }
 
@@ -111,10 +137,8 @@ impl Policy {
     /// Notes that a transfer has ended, complete or cancelled.
     pub fn sent(&mut self, now: Duration, key: PeerKey, piece: u32) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let before = peer.sending.len();
         peer.sending.retain(|sending| *sending != piece);
-        self.upload.active -= before - peer.sending.len();
-        self.upload.push_ended(now, key, piece);
+        self.upload.ended(now, key, piece);
         if self.config.push {
             self.upload.pushed.push_back((now, piece));
         }
@@ -123,23 +147,23 @@ impl Policy {
 
     /// Fills the free slots.
     pub(super) fn serve(&mut self, now: Duration) {
-        while self.upload.active < self.config.slots {
+        while self.upload.moving(now).count() < self.upload.width.slots() {
             let next = self.next_push(now).map(|(peer, piece)| (peer, piece, true));
             let next = next.or_else(|| self.next_request(now).map(|(peer, piece)| (peer, piece, false)));
             let Some((key, piece, push)) = next else { return };
             let Some(peer) = self.peers.get_mut(&key) else { return };
             peer.wants.retain(|want| want.piece != piece);
             peer.sending.push(piece);
-            self.upload.active += 1;
-            if push {
-                self.upload.pushing.push((key, piece, now));
-            }
+            self.upload.under_way.push(Transfer { peer: key, piece, since: now, push });
             // The requests for a long piece come a few at a time: it counts once.
             if !peer.recent.contains(&piece) {
-                self.upload.given += u64::from(peer.traits.fleet);
+                self.upload.given += u64::from(peer.fleet);
                 peer.given += 1;
                 peer.recent.truncate(RECENT - 1);
                 peer.recent.push_front(piece);
+            }
+            if push {
+                self.start_spreading(key, piece);
             }
             self.actions.push_back(Action::Send { peer: key, piece, push });
         }
@@ -148,7 +172,7 @@ impl Policy {
     /// Unchokes a peer, unless it is to wait for pushes.
     pub(super) fn unchoke(&mut self, now: Duration, key: PeerKey) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        if !peer.unchoked && (!peer.traits.fleet || self.upload.all_pushed(now)) {
+        if !peer.unchoked && (!peer.fleet || self.upload.all_pushed(now)) {
             peer.unchoked = true;
             self.actions.push_back(Action::Unchoke(key));
         }
@@ -181,24 +205,19 @@ impl Policy {
     /// Returns the next piece to push and the neighbour with the fewest, if one has room.
     fn next_push(&mut self, now: Duration) -> Option<(PeerKey, u32)> {
         // Standard clients that ask get a quarter of the slots while the push goes on.
-        let foreign = self.peers.values().filter(|peer| !peer.traits.fleet);
+        let foreign = self.peers.values().filter(|peer| !peer.fleet);
         let (waiting, served) = foreign.fold((false, 0), |(waiting, served), peer| {
             (waiting || (!peer.wants.is_empty() && peer.sending.is_empty()), served + peer.sending.len())
         });
-        if waiting && served < self.config.slots.div_ceil(4) {
+        if waiting && served < self.upload.width.slots().div_ceil(4) {
             return None;
         }
         let room = self.room();
         // Neighbours that came with everything are not counted in `copies`; one is enough.
-        let supplied = self.peers.values().any(|peer| peer.full && peer.traits.fleet);
+        let supplied = self.peers.values().any(|peer| peer.full && peer.fleet);
         while let Some(piece) = self.upload.unpushed.front().copied() {
             let needed = !supplied && self.rarity.copies(piece) == 0;
-            let target = self
-                .peers
-                .iter()
-                .filter(|(_, peer)| peer.traits.fleet && !peer.have.is_full() && peer.sending.len() < room)
-                .min_by_key(|(_, peer)| (peer.sending.len(), peer.have.count()))
-                .map(|(key, _)| *key);
+            let target = self.push_target(now, room);
             if needed {
                 let key = target?;
                 self.upload.unpushed.pop_front();
@@ -210,6 +229,43 @@ impl Policy {
         }
         self.unchoke_after_push(now);
         None
+    }
+
+    /// Returns the neighbour with the fewest pieces to pass on, if it has room. One that has far more than another waits for that one
+    /// to be free.
+    fn push_target(&self, now: Duration, room: usize) -> Option<PeerKey> {
+        let burden = |peer: &Peer| peer.unspread + u32::from(peer.far) * FAR;
+        let moves = |key: PeerKey| self.upload.moving(now).any(|transfer| transfer.peer == key);
+        let hosts = || self.peers.iter().filter(|(_, peer)| peer.fleet && !peer.have.is_full());
+        let least =
+            hosts().filter(|(key, peer)| peer.sending.len() < room || moves(**key)).map(|(_, peer)| burden(peer)).min()?;
+        hosts()
+            .filter(|(_, peer)| peer.sending.len() < room && burden(peer) <= least + AHEAD)
+            .min_by_key(|(_, peer)| (burden(peer), peer.sending.len(), peer.have.count()))
+            .map(|(key, _)| *key)
+    }
+
+    /// Notes that a piece goes to a neighbour that is to spread it.
+    fn start_spreading(&mut self, key: PeerKey, piece: u32) {
+        self.stop_spreading(piece);
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.unspread += 1;
+            self.upload.spreading.insert(piece, key);
+        }
+    }
+
+    fn stop_spreading(&mut self, piece: u32) {
+        let before = self.upload.spreading.remove(&piece).and_then(|key| self.peers.get_mut(&key));
+        if let Some(peer) = before {
+            peer.unspread -= 1;
+        }
+    }
+
+    /// Notes that a neighbour announced a piece: if another was to spread it, it did.
+    pub(super) fn note_spread(&mut self, key: PeerKey, piece: u32) {
+        if self.upload.spreading.get(&piece).is_some_and(|pushed| *pushed != key) {
+            self.stop_spreading(piece);
+        }
     }
 
     fn unchoke_after_push(&mut self, now: Duration) {
@@ -231,18 +287,27 @@ impl Policy {
             .flat_map(|(key, peer)| peer.wants.iter().map(move |want| (*key, peer, want)))
             .filter(|(_, peer, want)| {
                 spare
-                    || !peer.traits.fleet
+                    || !peer.fleet
                     || peer.is_alone(now)
                     || peer.recent.contains(&want.piece)
-                    || self.rarity.copies(want.piece) == 0
+                    || self.is_missing(want.piece)
                     || now.saturating_sub(want.at) > RESCUE_AFTER
             })
-            .min_by_key(|(_, peer, want)| (peer.sending.len(), self.rarity.copies(want.piece), peer.have.count(), want.at))
+            .min_by_key(|(_, peer, want)| {
+                // Who asks from another zone asks for all of it.
+                let copies = if peer.far { 0 } else { self.rarity.copies(want.piece) };
+                (peer.sending.len(), copies, peer.have.count(), want.at)
+            })
             .map(|(key, _, want)| (key, want.piece))
+    }
+
+    /// Returns whether no neighbour has the piece, or will have it in a moment because it was pushed.
+    fn is_missing(&self, piece: u32) -> bool {
+        self.rarity.copies(piece) == 0 && !self.upload.spreading.contains_key(&piece)
     }
 
     /// Returns how many slots one neighbour may hold: two only where there are few neighbours, so that its next piece is ready.
     fn room(&self) -> usize {
-        if self.peers.len() * 2 <= self.config.slots { 2 } else { 1 }
+        if self.peers.len() * 2 <= self.upload.width.slots() { 2 } else { 1 }
     }
 }

@@ -83,13 +83,15 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
     let (stats_sender, stats) = watch::channel(initial);
     let (control_sender, control) = mpsc::channel(8);
     let (events, received) = mpsc::channel(EVENTS);
-    let policy_config = policy_config(meta.piece_count(), meta.piece_length(), seed, random.u64(..));
+    let mut policy_config = policy_config(meta.piece_count(), meta.piece_length(), seed, random.u64(..));
+    policy_config.place = config.place;
     let context = Arc::new(Context {
         meta,
         storage,
         transport,
         peer_id: peer_id(&mut random),
         seed,
+        place: config.place,
         port: local_addr.port(),
         haves: HaveLog::new(),
         counters: Counters::default(),

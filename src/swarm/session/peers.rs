@@ -199,7 +199,8 @@ impl Peers {
         if peer.controller {
             self.last_controller = Some(key);
         }
-        Some((PeerTraits { fleet: extensions.fleet, seed }, peer.listens))
+        let Extensions { fleet, zone, rank, .. } = extensions;
+        Some((PeerTraits { fleet, seed, zone, rank }, peer.listens))
     }
 
     /// Returns whether a connection is (or was) the controller's.

@@ -58,6 +58,7 @@ impl Artifact {
             listen: loopback(),
             advertise: None,
             peers: peers.to_vec(),
+            place: None,
             controller_peers: Vec::new(),
             tracker: None,
         }

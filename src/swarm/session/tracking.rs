@@ -90,6 +90,7 @@ mod tests {
             listen: SocketAddr::from((listen, 0)),
             advertise: advertise.map(IpAddr::from),
             peers: Vec::new(),
+            place: None,
             controller_peers: Vec::new(),
             tracker: None,
         })

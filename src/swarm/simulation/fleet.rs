@@ -63,10 +63,10 @@ pub(super) fn run(scenario: &Scenario, threads: usize) -> Outcome {
 /// Builds the nodes: the seed, then the hosts in the order in which they join.
 fn shards(scenario: &Scenario, world: &World) -> Vec<Shard> {
     let mut random = fastrand::Rng::with_seed(scenario.seed);
-    let mut graph = Neighbours::new(scenario.degree, random.u64(..));
-    for (index, host) in scenario.hosts.iter().enumerate().filter(|(_, host)| !host.alone) {
-        let zone = (world.zones > 1).then(|| format!("zone{}", host.zone));
-        graph.join(index, zone.as_deref());
+    let names: Vec<String> = scenario.hosts.iter().map(|host| host.zone.to_string()).collect();
+    let mut graph = Neighbours::new(scenario.degree, names.iter().map(|name| Some(name.as_str())), random.u64(..));
+    for (index, _) in scenario.hosts.iter().enumerate().filter(|(_, host)| !host.alone) {
+        graph.join(index);
     }
     let seeded = scenario.hosts.len().min(MAX_PEERS.1);
     let neighbours = |id: u32| -> Vec<u32> {
@@ -149,8 +149,8 @@ fn hand_over(world: &World, shards: &mut [Shard], zones: Option<&mut ZoneLinks>)
 
 impl ZoneLinks {
     fn new(rate: u64, world: &World) -> Self {
-        let pipes = || (0..world.zones).map(|_| Pipe::new(rate)).collect();
-        Self { out: pipes(), into: pipes(), received: vec![0; world.zones] }
+        let pipes = || (0..world.zones.len()).map(|_| Pipe::new(rate)).collect();
+        Self { out: pipes(), into: pipes(), received: vec![0; world.zones.len()] }
     }
 
     /// Lets a piece's last block cross from zone to zone; returns it with the time at which it is across.

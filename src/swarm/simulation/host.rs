@@ -47,6 +47,12 @@ pub(super) struct Account {
     pub(super) dead: bool,
 }
 
+/// What a neighbour says of itself.
+fn traits(world: &World, id: u32) -> PeerTraits {
+    let (seed, place) = (id == SEED, world.place(id));
+    PeerTraits { fleet: true, seed, zone: place.map(|place| place.zone), rank: place.map(|place| place.rank).filter(|_| !seed) }
+}
+
 #[derive(Debug)]
 pub(super) struct Host {
     id: u32,
@@ -69,7 +75,8 @@ pub(super) struct Host {
 impl Host {
     pub(super) fn new(id: u32, world: &World, neighbours: Vec<u32>, seed: u64) -> Self {
         let push = id == SEED;
-        let config = session::policy_config(world.pieces, world.piece_length, push, seed);
+        let mut config = session::policy_config(world.pieces, world.piece_length, push, seed);
+        config.place = world.place(id);
         let have = if world.nodes[id as usize].complete { PieceSet::full(world.pieces) } else { PieceSet::new(world.pieces) };
         let rate = world.nodes[id as usize].rate;
         let out = if push { rate } else { (rate as f64 * PAYLOAD) as u64 };
@@ -315,7 +322,7 @@ impl Host {
     fn connected(&mut self, now: Duration, world: &World) {
         for neighbour in &self.neighbours {
             let key = PeerKey(*neighbour);
-            self.policy.peer_joined(now, key, PeerTraits { fleet: true, seed: *neighbour == SEED });
+            self.policy.peer_joined(now, key, traits(world, *neighbour));
             if world.nodes[*neighbour as usize].complete {
                 self.policy.peer_bitfield(now, key, PieceSet::full(world.pieces));
             }

@@ -51,6 +51,8 @@ use std::time::Duration;
 
 use event::Time;
 
+use crate::model::Place;
+
 /// The shortest latency: the simulation goes in steps of this length.
 pub const MIN_LATENCY: Duration = Duration::from_micros(50);
 /// The most threads that are used.
@@ -168,6 +170,8 @@ fn simulate_on(scenario: &Scenario, threads: usize) -> Prediction {
 struct Node {
     rate: u64,
     zone: usize,
+    /// Its number among the zone's hosts.
+    rank: u32,
     dies: Option<Time>,
     complete: bool,
 }
@@ -182,7 +186,8 @@ struct World {
     latency: Time,
     /// How long a message takes.
     delay: Time,
-    zones: usize,
+    /// How many hosts each zone has.
+    zones: Vec<u32>,
     /// Crossing from zone to zone takes its time.
     narrow: bool,
     per_shard: usize,
@@ -190,17 +195,25 @@ struct World {
 
 impl World {
     fn new(scenario: &Scenario, per_shard: usize) -> Self {
-        let host = |host: &SimulatedHost| Node {
+        let mut sizes: Vec<u32> = Vec::new();
+        let mut rank = |zone: usize| {
+            sizes.resize(sizes.len().max(zone + 1), 0);
+            sizes[zone] += 1;
+            sizes[zone] - 1
+        };
+        let mut host = |host: &SimulatedHost| Node {
             rate: host.rate.max(1),
             zone: host.zone,
+            rank: rank(host.zone),
             dies: host.dies.map(nanoseconds),
             complete: host.complete,
         };
-        let seed = Node { rate: scenario.controller_rate.max(1), zone: 0, dies: None, complete: true };
-        let nodes: Vec<Node> = std::iter::once(seed).chain(scenario.hosts.iter().map(host)).collect();
+        let seed = Node { rate: scenario.controller_rate.max(1), zone: 0, rank: 0, dies: None, complete: true };
+        let nodes: Vec<Node> = std::iter::once(seed).chain(scenario.hosts.iter().map(&mut host)).collect();
+        sizes.resize(sizes.len().max(1), 0);
         let piece_length = scenario.piece_length.max(1);
         Self {
-            zones: nodes.iter().map(|node| node.zone).max().unwrap_or(0) + 1,
+            zones: sizes,
             nodes,
             size: scenario.size.max(1),
             pieces: u32::try_from(scenario.size.max(1).div_ceil(u64::from(piece_length))).unwrap_or(u32::MAX),
@@ -216,6 +229,13 @@ impl World {
     fn size_of(&self, piece: u32) -> u32 {
         let rest = self.size - u64::from(piece) * u64::from(self.piece_length);
         u32::try_from(rest).unwrap_or(u32::MAX).min(self.piece_length)
+    }
+
+    /// Returns where a node is, in a fleet with zones. The seed owns nothing.
+    fn place(&self, id: u32) -> Option<Place> {
+        let node = &self.nodes[id as usize];
+        let of = if id == host::SEED { 0 } else { self.zones[node.zone] };
+        (self.zones.len() > 1).then_some(Place { zone: node.zone as u32, rank: node.rank, of })
     }
 
     fn check_time(&self, piece: u32) -> Time {

@@ -28,6 +28,7 @@ fn even(hosts: usize, mbit: u64, size: u64, piece_length: u32, seed: u64) -> Sce
 #[derive(Debug)]
 struct Figures {
     last: f64,
+    median: f64,
     controller: f64,
     in_vain: f64,
 }
@@ -37,9 +38,11 @@ fn figures(scenario: &Scenario) -> Figures {
     let prediction = simulate(scenario);
     assert!(!prediction.hosts.contains(&HostOutcome::Incomplete), "{prediction:?}");
     let size = scenario.size as f64;
-    let last = prediction.times(|_| true).last().copied().unwrap_or_default();
+    let times = prediction.times(|_| true);
+    let time = |at: usize| times.get(at).map_or(0.0, Duration::as_secs_f64) * scenario.controller_rate as f64 / size;
     Figures {
-        last: last.as_secs_f64() * scenario.controller_rate as f64 / size,
+        last: time(times.len().saturating_sub(1)),
+        median: time(times.len() / 2),
         controller: prediction.controller_sent as f64 / size,
         in_vain: prediction.in_vain as f64 / size / scenario.hosts.len() as f64,
     }
@@ -51,13 +54,14 @@ fn sixteen_equal_hosts_are_close_to_the_floor() {
     assert!(figures.last < 1.2 && figures.controller < 1.1 && figures.in_vain < 0.02, "{figures:?}");
 }
 
-/// What the lab measured: the table in the module's header.
+/// The regression test of the rules: what they reach on the fleets that the lab measures.
 #[test]
-fn the_prediction_is_near_what_the_lab_measured() {
-    for (hosts, mbit, size, piece_length, measured) in [(16, 50, 64 * MIB, 128 * KIB, 1.17), (32, 25, 32 * MIB, 64 * KIB, 1.33)]
-    {
+fn the_labs_fleets_are_close_to_the_floor_and_end_together() {
+    let fleets = [(16, 50, 64 * MIB, 128 * KIB, 1.09), (32, 25, 32 * MIB, 64 * KIB, 1.13), (64, 10, 16 * MIB, 64 * KIB, 1.24)];
+    for (hosts, mbit, size, piece_length, most) in fleets {
         let figures = figures(&even(hosts, mbit, size, piece_length, 1));
-        assert!((figures.last / measured - 1.0).abs() < 0.15, "{hosts} hosts: measured {measured}, {figures:?}");
+        assert!(figures.last < most && figures.last / figures.median < 1.04, "{hosts} hosts: {figures:?}");
+        assert!(figures.controller < 1.09 && figures.in_vain < 0.015, "{hosts} hosts: {figures:?}");
     }
 }
 
@@ -72,6 +76,14 @@ fn the_seed_gives_little_more_than_one_copy_whatever_the_fleet() {
     for hosts in [1, 4, 28] {
         let figures = figures(&even(hosts, 25, 6 * MIB, 64 * KIB, 3));
         assert!(figures.last < 1.9 && figures.controller < 1.12, "{hosts} hosts: {figures:?}");
+    }
+}
+
+#[test]
+fn a_tiny_artifact_leaves_the_controller_hardly_more_than_once() {
+    for hosts in [1, 2, 8, 30] {
+        let controller = figures(&even(hosts, 50, 100_000, 16 * KIB, 1)).controller;
+        assert!(controller < 1.2, "{hosts} hosts: {controller}");
     }
 }
 
@@ -95,27 +107,47 @@ fn a_host_that_came_with_everything_spares_the_seed() {
 
 #[test]
 fn a_slow_host_takes_its_own_time_and_no_one_elses() {
-    let mut scenario = even(16, 50, 8 * MIB, 64 * KIB, 2);
+    let mut scenario = even(16, 50, 32 * MIB, 64 * KIB, 2);
     scenario.hosts.iter_mut().step_by(4).for_each(|host| host.rate /= 4);
     let prediction = simulate(&scenario);
     let last = |slow: bool| prediction.times(|host| (host % 4 == 0) == slow).last().copied().unwrap_or_default().as_secs_f64();
     let download = scenario.size as f64 / scenario.controller_rate as f64;
-    // What slow hosts were pushed first has to come over their links: the policy's weak spot.
-    assert!(last(false) / download < 3.0, "{}", last(false) / download);
-    assert!((4.0..5.5).contains(&(last(true) / download)), "{}", last(true) / download);
+    assert!(last(false) / download < 1.25, "{}", last(false) / download);
+    assert!((4.0..5.0).contains(&(last(true) / download)), "{}", last(true) / download);
+}
+
+/// Hosts spread over zones one by one; each zone's link is as wide as so many hosts' links.
+fn zoned(hosts: usize, zones: usize, link: f64) -> Scenario {
+    let mut scenario = even(hosts, 50, 32 * MIB, 64 * KIB, 2);
+    scenario.hosts.iter_mut().enumerate().for_each(|(index, host)| host.zone = index % zones);
+    scenario.zone_link = Some((scenario.controller_rate as f64 * link) as u64);
+    scenario
 }
 
 #[test]
-fn what_crosses_a_zones_link_is_counted_and_takes_its_time() {
-    let mut scenario = even(20, 50, 8 * MIB, 64 * KIB, 2);
-    scenario.hosts.iter_mut().step_by(2).for_each(|host| host.zone = 1);
-    let wide = figures(&scenario).last;
-    scenario.zone_link = Some(scenario.controller_rate / 2);
-    let prediction = simulate(&scenario);
-    // Nothing can be in the other zone before it came over the link, and what came over it is at least one copy.
-    let last = figures(&scenario).last;
-    assert!(prediction.zones[1] >= scenario.size, "{prediction:?}");
-    assert!(last > 2.0 && last > wide, "{last} {wide}");
+fn the_artifact_comes_once_into_each_zone() {
+    for (hosts, zones, link, most) in
+        [(16, 2, 2.0, 1.15), (32, 4, 4.0, 1.35), (16, 2, 0.5, 2.2), (12, 12, 9.0, 1.4), (3, 2, 1.0, 1.3)]
+    {
+        let scenario = zoned(hosts, zones, link);
+        let crossed = simulate(&scenario).zones.iter().map(|bytes| *bytes as f64 / scenario.size as f64).fold(0.0, f64::max);
+        let figures = figures(&scenario);
+        assert!((1.0..1.05).contains(&crossed), "{hosts} hosts in {zones} zones: {crossed}, {figures:?}");
+        assert!(figures.last < most && figures.controller < 1.15, "{hosts} hosts in {zones} zones: {figures:?}");
+    }
+}
+
+#[test]
+fn deaths_in_a_zone_cost_little_and_do_not_stop_it() {
+    let mut scenario = zoned(24, 2, 3.0);
+    scenario.hosts[1..8].iter_mut().step_by(2).for_each(|host| host.dies = Some(Duration::from_secs(2)));
+    let few = simulate(&scenario);
+    assert!((few.zones[1] as f64) < 1.2 * scenario.size as f64, "{few:?}");
+    assert!(figures(&scenario).last < 1.3);
+    // All but one of a zone.
+    scenario.hosts[3..].iter_mut().step_by(2).for_each(|host| host.dies = Some(Duration::from_secs(2)));
+    scenario.hosts[1].dies = None;
+    assert!(figures(&scenario).last < 1.6);
 }
 
 #[test]
@@ -160,7 +192,7 @@ fn any_fleet() -> impl Strategy<Value = Scenario> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     /// Whatever the fleet: nobody who lives is left behind, no piece is lost, and the last host takes at most
-    /// 8 times what the narrowest link needs for the artifact, and a second. The bound is loose because a few pieces on links that differ
+    /// 8 times what the narrowest link needs for the artifact, and three seconds (one until zone mates are not waited for). The bound is loose because a few pieces on links that differ
     /// 16-fold can't be spread evenly: everybody may wait for a piece that only the slowest host got.
     #[test]
     fn every_surviving_host_completes_in_time(scenario in any_fleet()) {
@@ -174,7 +206,7 @@ proptest! {
                 prop_assert_eq!(*host, HostOutcome::Dead);
                 continue;
             };
-            prop_assert!(at.as_secs_f64() < 8.0 * floor + 1.0, "{at:?}, floor {floor}");
+            prop_assert!(at.as_secs_f64() < 8.0 * floor + 3.0, "{at:?}, floor {floor}");
         }
         let died = scenario.hosts.iter().filter(|host| host.dies.is_some()).count();
         prop_assert!(prediction.controller_sent <= scenario.size * (2 + died as u64) + 10 * MIB);

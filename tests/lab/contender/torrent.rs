@@ -3,7 +3,10 @@
 use std::{path::Path, process::Command};
 
 use anyhow::Result;
-use fleetdrop::{controller::DEGREE, swarm::policy::Neighbours};
+use fleetdrop::{
+    model::Place,
+    swarm::policy::{DEGREE, Neighbours},
+};
 
 use super::{Round, place, script, start_all, write_script};
 use crate::{Lab, fleet::Machine, race::race, transfer_node::Node, venv};
@@ -11,12 +14,18 @@ use crate::{Lab, fleet::Machine, race::race, transfer_node::Node, venv};
 /// Where peers listen.
 const PORT: u16 = 6881;
 
+fn place_arguments(place: Option<Place>) -> Vec<String> {
+    let Some(Place { zone, rank, of }) = place else { return Vec::new() };
+    ["--place".to_owned()].into_iter().chain([zone, rank, of].map(|number| number.to_string())).collect()
+}
+
 /// `kind` of engine on every machine, with the neighbours a deploy would give.
 pub(super) async fn engine(lab: &Lab, kind: &str) -> Result<Round> {
     let fleet = &lab.fleet;
     let info = lab.payload.info.to_string_lossy();
     let seed_address = format!("{}:{PORT}", fleet.controller.address);
-    let mut neighbours = Neighbours::new(DEGREE, fastrand::u64(..));
+    let zones = (0..fleet.hosts.len()).map(|number| fleet.shape.zone(number));
+    let mut neighbours = Neighbours::new(DEGREE, zones, fastrand::u64(..));
     let command = |machine: &Machine, file: &Path| {
         let mut command = machine.command(&lab.executable);
         command.args(["engine", "--engine", kind, "--info", &info, "--listen", &format!("{}:{PORT}", machine.address)]);
@@ -24,13 +33,14 @@ pub(super) async fn engine(lab: &Lab, kind: &str) -> Result<Round> {
         command
     };
     let mut seed = command(&fleet.controller, &lab.payload.file);
-    seed.arg("--seed");
+    seed.arg("--seed").args(place_arguments(neighbours.controllers_place(fleet.shape.zone(0))));
     let seed = Node::start("seed", seed).await?;
     let mut hosts = Vec::new();
     for (number, host) in fleet.hosts.iter().enumerate() {
         let mut command = command(host, &place(host).join(lab.payload.name()));
         command.args(["--controller", &seed_address, "--peer", &seed_address]);
-        for neighbour in neighbours.join(number, fleet.shape.zone(number)) {
+        command.args(place_arguments(neighbours.place(number)));
+        for neighbour in neighbours.join(number) {
             command.args(["--peer", &format!("{}:{PORT}", fleet.hosts[neighbour].address)]);
         }
         hosts.push((host.name.as_str(), command));

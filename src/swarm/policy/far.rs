@@ -1,0 +1,140 @@
+//! What a host asks of another zone: only what it fetches for all, and late, in need, the rest.
+//!
+//! A zone mate that is slow or cut off must not keep its pieces from the others. So a host that has had nothing to do for a while
+//! asks for pieces that are not its own, one at a time at first, and sooner each time; and one without zone mates asks for everything, as
+//! if there were no zones.
+
+use std::time::Duration;
+
+use super::{PeerTraits, PieceSet, Place, Policy, share::Share};
+
+/// A host that got nothing from its zone mates or for them for this long fetches what is not its own; the bounds, since it waits half as
+/// long each time.
+const IDLE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// After each such time more it fetches one more at the same time, up to this many.
+const MORE: (Duration, usize) = (Duration::from_millis(250), 8);
+/// A host without zone mates for this long is on its own.
+const ALONE: Duration = Duration::from_secs(1);
+
+/// What is known of the own zone.
+#[derive(Debug)]
+pub(super) struct Far {
+    share: Share,
+    /// Pieces that zone mates have.
+    near: PieceSet,
+    /// Zone mates that are connected.
+    mates: usize,
+    /// Since when there are none.
+    alone_since: Option<Duration>,
+    /// When the last piece came that was to come; the first announcement counts, too.
+    moved: Option<Duration>,
+    /// How long it may have nothing to do.
+    patience: Duration,
+    /// Pieces of others that are asked for.
+    reserve: PieceSet,
+}
+
+impl Far {
+    pub(super) fn new(place: Place, pieces: u32) -> Self {
+        Self {
+            share: Share::new(place, pieces),
+            near: PieceSet::new(pieces),
+            mates: 0,
+            alone_since: None,
+            moved: None,
+            patience: IDLE.1,
+            reserve: PieceSet::new(pieces),
+        }
+    }
+
+    /// Returns how many zone mates are connected.
+    pub(super) fn mates(&self) -> usize {
+        self.mates
+    }
+
+    /// Takes in a new neighbour; returns whether it is far.
+    pub(super) fn joined(&mut self, now: Duration, traits: PeerTraits) -> bool {
+        self.alone_since.get_or_insert(now);
+        // A standard client may be anywhere; it is as good as a zone mate.
+        let far = traits.fleet && !self.share.is_near(traits.zone);
+        if !far && !traits.seed {
+            self.mates += 1;
+            traits.rank.into_iter().for_each(|rank| self.share.note(rank, true));
+        }
+        far
+    }
+
+    /// Notes that a zone mate left; `near` are the pieces that the others have.
+    pub(super) fn left(&mut self, now: Duration, rank: Option<u32>, near: PieceSet) {
+        rank.into_iter().for_each(|rank| self.share.note(rank, false));
+        self.near = near;
+        self.mates = self.mates.saturating_sub(1);
+        if self.mates == 0 {
+            self.alone_since = Some(now);
+        }
+    }
+
+    /// Notes that a neighbour announced a piece.
+    pub(super) fn announced(&mut self, now: Duration, piece: u32, mate: bool) {
+        self.moved.get_or_insert(now);
+        if mate {
+            self.near.insert(piece);
+        }
+    }
+
+    /// Notes that a piece came.
+    pub(super) fn received(&mut self, now: Duration, piece: u32) {
+        if !self.reserve.remove(piece) {
+            self.moved = Some(now);
+        }
+    }
+
+    /// Notes that a piece is asked for; `far` tells whether in another zone.
+    pub(super) fn asked(&mut self, piece: u32, far: bool) {
+        if far && !self.share.owned().contains(piece) {
+            if self.reserve.is_empty() {
+                self.patience = (self.patience / 2).max(IDLE.0);
+            }
+            self.reserve.insert(piece);
+        } else {
+            self.reserve.remove(piece);
+        }
+    }
+
+    /// Notes that a piece is no longer asked for.
+    pub(super) fn dropped(&mut self, piece: u32) {
+        self.reserve.remove(piece);
+    }
+
+    /// Returns which of these pieces may be asked for in another zone; `in_flight` are all pieces asked for.
+    pub(super) fn may_cross(&self, now: Duration, among: &PieceSet, in_flight: usize) -> PieceSet {
+        let missing = among.without(&self.near);
+        if self.is_free(now, in_flight) { missing } else { missing.intersection(self.share.owned()) }
+    }
+
+    /// Returns whether pieces of others may be asked for.
+    fn is_free(&self, now: Duration, in_flight: usize) -> bool {
+        if self.mates == 0 {
+            return self.alone_since.is_some_and(|since| now.saturating_sub(since) >= ALONE);
+        }
+        let idle = self.moved.map_or(Duration::ZERO, |moved| now.saturating_sub(moved));
+        let Some(longer) = idle.checked_sub(self.patience) else { return false };
+        let allowed = (1 + longer.as_millis() / MORE.0.as_millis()).min(MORE.1 as u128) as usize;
+        let reserve = self.reserve.count() as usize;
+        in_flight <= reserve && reserve < allowed
+    }
+}
+
+impl Policy {
+    /// Notes that a zone mate is gone, which was taken out of the others before.
+    pub(super) fn mate_left(&mut self, now: Duration, rank: Option<u32>) {
+        let Some(zone) = &mut self.far else { return };
+        let mut near = PieceSet::new(self.config.pieces);
+        for mate in self.peers.values().filter(|peer| peer.is_mate()) {
+            mate.have.iter().for_each(|piece| {
+                near.insert(piece);
+            });
+        }
+        zone.left(now, rank, near);
+    }
+}
