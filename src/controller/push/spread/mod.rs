@@ -8,9 +8,8 @@
 //! left without anything that is going on for it, so it ends with the agent as long as every transfer ends. What takes too long does not
 //! count as going on, so a host that hangs holds up nobody for longer than the agent takes elsewhere.
 //!
-//! The numbers were chosen by the simulation in this module's tests, with links of 10 Mbit/s to 1 Gbit/s: two first pushes at once
-//! are as fast as one after the other (at most 1 transfer's time more) and survive a first host that hangs; a second slot a source
-//! costs a quarter of the time where links are slow, and gains nothing where they are fast.
+//! With these numbers a whole fleet is reached in log2 N + 1 times what one copy takes over one link, as long as that is more than
+//! the steps around a copy: the simulation in this module's tests says so (and prints a table, `--ignored table`).
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},

@@ -167,9 +167,10 @@ fn a_tiny_fleet_is_pushed_to_at_once() {
     }
 }
 
-/// Prints what the numbers above were chosen by.
+/// Prints how long it takes.
 #[test]
 #[ignore = "a table for people"]
+#[expect(clippy::print_stdout, reason = "a table for people")]
 fn table() {
     for hosts in [8, 16, 32, 64, 300, 1000] {
         for copy in COPY {
