@@ -213,13 +213,20 @@ struct Report {
     last: Option<f64>,
     #[serde(serialize_with = "rounded")]
     median: Option<f64>,
-    /// The last of the hosts with the usual link, where some have a slower one.
+    /// The last of the hosts with the usual link, and of those with the slower one, where there are both.
     #[serde(serialize_with = "rounded")]
     last_usual: Option<f64>,
+    #[serde(serialize_with = "rounded")]
+    last_slower: Option<f64>,
+    /// The same over what any scheme would need for those hosts.
+    #[serde(serialize_with = "rounded")]
+    usual_to_floor: Option<f64>,
+    #[serde(serialize_with = "rounded")]
+    slower_to_floor: Option<f64>,
     /// One plain download over the usual link.
     #[serde(serialize_with = "rounded")]
     download: Option<f64>,
-    /// The least any scheme could take with equal links.
+    /// The least any scheme could take for the whole fleet.
     #[serde(serialize_with = "rounded")]
     floor: Option<f64>,
     #[serde(serialize_with = "rounded")]
@@ -229,8 +236,9 @@ struct Report {
     controller_sent: u64,
     /// Bytes that hosts received in vain.
     in_vain: u64,
-    /// Bytes that came into the zone with the most over its link; null where zones have none.
+    /// Bytes that came into the zone with the most from other zones, and into all zones; null where there is one.
     zone_received: Option<u64>,
+    zones_received: Option<u64>,
 }
 
 fn rounded<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -241,11 +249,17 @@ impl Report {
     fn new(args: &SimulateArgs, scenario: &Scenario, prediction: &Prediction) -> Self {
         let count = |outcome| prediction.hosts.iter().filter(|host| **host == outcome).count();
         let times = prediction.times(|_| true);
-        let usual = prediction.times(|host| scenario.hosts[host].rate == args.link);
         let last = |times: &[Duration]| times.last().map(Duration::as_secs_f64);
-        let download = seconds(args.size, args.link.min(scenario.controller_rate));
-        let pieces = args.size.div_ceil(u64::from(scenario.piece_length));
-        let floor = download * (1.0 + f64::from(args.hosts.ilog2()) / pieces as f64);
+        let to_floor =
+            |last: Option<f64>, floor: Duration| last.filter(|_| !floor.is_zero()).map(|last| last / floor.as_secs_f64());
+        let is_usual = |host: usize| scenario.hosts[host].rate == args.link;
+        let usual = last(&prediction.times(is_usual));
+        let slower = last(&prediction.times(|host| !is_usual(host)));
+        let classes = usual.zip(slower);
+        let (usual, slower) = (classes.and(usual), classes.and(slower));
+        let download = scenario.download(args.link.min(scenario.controller_rate)).as_secs_f64();
+        let floor = scenario.floor(|_| true);
+        let zones = Some(&prediction.zones).filter(|zones| zones.len() > 1);
         Self {
             v: SIMULATION_VERSION,
             hosts: scenario.hosts.len(),
@@ -253,17 +267,21 @@ impl Report {
             incomplete: count(HostOutcome::Incomplete),
             size: args.size,
             piece_length: scenario.piece_length,
-            pieces,
+            pieces: args.size.div_ceil(u64::from(scenario.piece_length)),
             last: last(&times),
             median: times.get(times.len() / 2).map(Duration::as_secs_f64),
-            last_usual: if usual.len() < times.len() { last(&usual) } else { None },
+            last_usual: usual,
+            last_slower: slower,
+            usual_to_floor: to_floor(usual, scenario.floor(is_usual)),
+            slower_to_floor: to_floor(slower, scenario.floor(|host| !is_usual(host))),
             download: Some(download),
-            floor: Some(floor),
+            floor: Some(floor.as_secs_f64()),
             to_download: last(&times).map(|last| last / download),
-            to_floor: last(&times).map(|last| last / floor),
+            to_floor: to_floor(last(&times), floor),
             controller_sent: prediction.controller_sent,
             in_vain: prediction.in_vain,
-            zone_received: prediction.zones.iter().max().copied(),
+            zone_received: zones.and_then(|zones| zones.iter().max().copied()),
+            zones_received: zones.map(|zones| zones.iter().sum()),
         }
     }
 
@@ -282,7 +300,12 @@ impl Report {
             ("received in vain", format!("{:.1} % a host", self.in_vain as f64 / self.size as f64 / living * 100.0)),
         ];
         if self.last_usual.is_some() {
-            rows.insert(1, ("last with the usual link", time(self.last_usual)));
+            let class = |last, ratio| format!("{} ({} its floor)", time(last), times(ratio));
+            rows.insert(1, ("last with the usual link", class(self.last_usual, self.usual_to_floor)));
+            rows.insert(2, ("last with the slower link", class(self.last_slower, self.slower_to_floor)));
+        }
+        if let Some(bytes) = self.zones_received {
+            rows.push(("between zones", copies(bytes)));
         }
         if let Some(bytes) = self.zone_received {
             rows.push(("into the busiest zone", copies(bytes)));
@@ -295,7 +318,7 @@ impl Report {
         let mut text =
             format!("{} to {} in {pieces} of {length}\n", measure::bytes(self.size), measure::count(self.hosts, "host"));
         for (name, value) in rows {
-            text += &format!("  {name:<26}{value}\n");
+            text += &format!("  {name:<27}{value}\n");
         }
         text + "Only the transfer; logins, hashing and unpacking come on top.\n"
     }
@@ -336,7 +359,7 @@ mod tests {
 
     #[test]
     fn people_see_times_ratios_and_copies() {
-        let slow = report("--hosts 8 --link 50mbit --size 8MiB --piece-length 64KiB", vec![0, 10 << 20], 1);
+        let slow = report("--hosts 8 --link 50mbit --size 8MiB --piece-length 64KiB", vec![1 << 20, 10 << 20], 1);
         insta::assert_snapshot!(slow.render(Palette::PLAIN), @"
         8.0 MiB to 8 hosts in 128 pieces of 64.0 KiB
           last host                 8.0 s

@@ -10,6 +10,7 @@ use super::{
     event::{Event, Kind, Time},
     host::{Account, Host, SEED},
     link::Pipe,
+    payload,
     shard::Shard,
 };
 use crate::swarm::{
@@ -24,19 +25,10 @@ const MIN_PER_THREAD: usize = 400;
 struct ZoneLinks {
     out: Vec<Pipe>,
     into: Vec<Pipe>,
-    /// Bytes that came in over each.
-    received: Vec<u64>,
-}
-
-/// What came of it.
-pub(super) struct Outcome {
-    pub(super) accounts: Vec<Account>,
-    /// Bytes that came into each zone over its link.
-    pub(super) zones: Vec<u64>,
 }
 
 /// Runs a fleet until every living host is complete or the scenario's time is up.
-pub(super) fn run(scenario: &Scenario, threads: usize) -> Outcome {
+pub(super) fn run(scenario: &Scenario, threads: usize) -> Vec<Account> {
     let nodes = scenario.hosts.len() + 1;
     let threads = threads.clamp(1, nodes.div_ceil(MIN_PER_THREAD));
     let world = World::new(scenario, nodes.div_ceil(threads));
@@ -54,10 +46,7 @@ pub(super) fn run(scenario: &Scenario, threads: usize) -> Outcome {
             }
         }
     });
-    Outcome {
-        accounts: shards.iter().flat_map(Shard::accounts).collect(),
-        zones: zones.map(|zones| zones.received).unwrap_or_default(),
-    }
+    shards.iter().flat_map(Shard::accounts).collect()
 }
 
 /// Builds the nodes: the seed, then the hosts in the order in which they join.
@@ -149,8 +138,8 @@ fn hand_over(world: &World, shards: &mut [Shard], zones: Option<&mut ZoneLinks>)
 
 impl ZoneLinks {
     fn new(rate: u64, world: &World) -> Self {
-        let pipes = || (0..world.zones.len()).map(|_| Pipe::new(rate)).collect();
-        Self { out: pipes(), into: pipes(), received: vec![0; world.zones.len()] }
+        let pipes = || (0..world.zones.len()).map(|_| Pipe::new(payload(rate))).collect();
+        Self { out: pipes(), into: pipes() }
     }
 
     /// Lets a piece's last block cross from zone to zone; returns it with the time at which it is across.
@@ -161,7 +150,6 @@ impl ZoneLinks {
         let began = event.at.saturating_sub(Time::from(took) * 1000);
         let out = self.out[from].pass(event.at, began, bytes);
         let across = self.into[to].pass(out, began, bytes);
-        self.received[to] += u64::from(bytes);
         Event { at: across, ..event }
     }
 }

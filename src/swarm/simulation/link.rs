@@ -34,8 +34,8 @@ pub(super) struct Uplink {
 
 impl Uplink {
     /// Makes a link of so many bytes per second.
-    pub(super) fn new(rate: u64) -> Self {
-        let rate = rate as f64 / super::event::SECOND;
+    pub(super) fn new(rate: f64) -> Self {
+        let rate = rate / super::event::SECOND;
         Self { rate, served: 0.0, at: 0, active: Vec::new(), waiting: Vec::new(), next: Time::MAX }
     }
 
@@ -147,8 +147,8 @@ pub(super) struct Pipe {
 
 impl Pipe {
     /// Makes a pipe for so many bytes per second.
-    pub(super) fn new(rate: u64) -> Self {
-        Self { rate: rate as f64 / super::event::SECOND, free: 0.0 }
+    pub(super) fn new(rate: f64) -> Self {
+        Self { rate: rate / super::event::SECOND, free: 0.0 }
     }
 
     /// Lets bytes through of which the first came at `began`; returns when the last is through, at `now` or later.
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     /// A byte a nanosecond.
-    const RATE: u64 = 1_000_000_000;
+    const RATE: f64 = 1e9;
 
     #[test]
     fn connections_share_the_way_out_equally() {
