@@ -362,26 +362,28 @@ mod tests {
         let slow = report("--hosts 8 --link 50mbit --size 8MiB --piece-length 64KiB", vec![1 << 20, 10 << 20], 1);
         insta::assert_snapshot!(slow.render(Palette::PLAIN), @"
         8.0 MiB to 8 hosts in 128 pieces of 64.0 KiB
-          last host                 8.0 s
-          last with the usual link  6.0 s
-          median host               5.0 s
-          to one plain download     5.96 x (1.3 s)
-          to the floor              5.82 x (1.4 s)
-          controller sends          9.0 MiB (1.12 x the artifact)
-          received in vain          1.8 % a host
-          into the busiest zone     10.0 MiB (1.25 x the artifact)
-          hosts that died           1
+          last host                  8.0 s
+          last with the usual link   6.0 s (4.21 x its floor)
+          last with the slower link  8.0 s (1.43 x its floor)
+          median host                5.0 s
+          to one plain download      5.70 x (1.4 s)
+          to the floor               1.43 x (5.6 s)
+          controller sends           9.0 MiB (1.12 x the artifact)
+          received in vain           1.8 % a host
+          between zones              11.0 MiB (1.38 x the artifact)
+          into the busiest zone      10.0 MiB (1.25 x the artifact)
+          hosts that died            1
         Only the transfer; logins, hashing and unpacking come on top.
         ");
         let even = report("--hosts 6 --link 50mbit --size 8MiB --piece-length 64KiB", Vec::new(), 0);
         insta::assert_snapshot!(even.render(Palette::PLAIN), @"
         8.0 MiB to 6 hosts in 128 pieces of 64.0 KiB
-          last host                 6.0 s
-          median host               4.0 s
-          to one plain download     4.47 x (1.3 s)
-          to the floor              4.40 x (1.4 s)
-          controller sends          9.0 MiB (1.12 x the artifact)
-          received in vain          2.1 % a host
+          last host                  6.0 s
+          median host                4.0 s
+          to one plain download      4.28 x (1.4 s)
+          to the floor               4.21 x (1.4 s)
+          controller sends           9.0 MiB (1.12 x the artifact)
+          received in vain           2.1 % a host
         Only the transfer; logins, hashing and unpacking come on top.
         ");
     }
@@ -401,13 +403,17 @@ mod tests {
           "last": 8.0,
           "median": 5.0,
           "last_usual": 6.0,
-          "download": 1.342,
-          "floor": 1.405,
-          "to_download": 5.96,
-          "to_floor": 5.694,
+          "last_slower": 8.0,
+          "usual_to_floor": 4.146,
+          "slower_to_floor": 1.425,
+          "download": 1.403,
+          "floor": 5.613,
+          "to_download": 5.701,
+          "to_floor": 1.425,
           "controller_sent": 9437184,
           "in_vain": 1048576,
-          "zone_received": null
+          "zone_received": null,
+          "zones_received": null
         }
         "#);
     }

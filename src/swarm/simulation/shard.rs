@@ -23,6 +23,8 @@ pub(super) struct Shard {
     /// For which time each node has a [`Kind::Uploaded`] in the calendar.
     armed: Vec<Time>,
     calendar: Vec<Vec<Event>>,
+    /// Emptied windows' memory, for the next ones.
+    spare: Vec<Vec<Event>>,
     /// What other shards sent.
     pub(super) mail: Vec<Vec<Event>>,
     /// What goes to other shards, by shard.
@@ -88,6 +90,7 @@ impl Shard {
             open,
             armed: vec![Time::MAX; count],
             calendar: (0..WINDOWS).map(|_| Vec::new()).collect(),
+            spare: Vec::new(),
             mail: Vec::new(),
             out: vec![Vec::new(); shards],
             crossing: Vec::new(),
@@ -139,7 +142,7 @@ impl Shard {
         let bucket = &mut self.calendar[(window % WINDOWS) as usize];
         let Scratch { events, by_node, ends, touched, .. } = scratch;
         events.clear();
-        std::mem::swap(bucket, events);
+        self.spare.push(std::mem::replace(events, std::mem::take(bucket)));
         bucket.extend(events.extract_if(.., |event| event.at >= end));
         for event in &*events {
             let count = &mut ends[(event.to - self.first) as usize];
@@ -212,6 +215,10 @@ impl Shard {
 
     /// Puts an event of one of the shard's nodes into the calendar.
     pub(super) fn enter(&mut self, world: &World, event: Event) {
-        self.calendar[(event.at / world.delay % WINDOWS) as usize].push(event);
+        let bucket = &mut self.calendar[(event.at / world.delay % WINDOWS) as usize];
+        if bucket.capacity() == 0 {
+            *bucket = self.spare.pop().unwrap_or_default();
+        }
+        bucket.push(event);
     }
 }

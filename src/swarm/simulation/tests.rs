@@ -53,13 +53,13 @@ fn figures(scenario: &Scenario) -> Figures {
 #[test]
 fn sixteen_equal_hosts_are_close_to_the_floor() {
     let figures = figures(&even(16, 50, 16 * MIB, 64 * KIB, 1));
-    assert!(figures.last < 1.2 && figures.controller < 1.1 && figures.in_vain < 0.02, "{figures:?}");
+    assert!(figures.last < 1.25 && figures.controller < 1.1 && figures.in_vain < 0.02, "{figures:?}");
 }
 
 /// The regression test of the rules: what they reach on the fleets that the lab measures.
 #[test]
 fn the_labs_fleets_are_close_to_the_floor_and_end_together() {
-    let fleets = [(16, 50, 64 * MIB, 128 * KIB, 1.09), (32, 25, 32 * MIB, 64 * KIB, 1.13), (64, 10, 16 * MIB, 64 * KIB, 1.24)];
+    let fleets = [(16, 50, 64 * MIB, 128 * KIB, 1.14), (32, 25, 32 * MIB, 64 * KIB, 1.20), (64, 10, 16 * MIB, 64 * KIB, 1.31)];
     for (hosts, mbit, size, piece_length, most) in fleets {
         let figures = figures(&even(hosts, mbit, size, piece_length, 1));
         assert!(figures.last < most && figures.last / figures.median < 1.04, "{hosts} hosts: {figures:?}");
@@ -193,7 +193,7 @@ fn any_fleet() -> impl Strategy<Value = Scenario> {
 
 /// Over its floor, the slowest host of a random fleet takes at most this factor, and so much more. The factor is that large because a few
 /// pieces on links that differ 16-fold can't be spread evenly: everybody may wait for a piece that only the slowest host got.
-const BOUND: (f64, f64) = (6.0, 1.0);
+const BOUND: (f64, f64) = (3.0, 2.0);
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
