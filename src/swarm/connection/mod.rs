@@ -78,7 +78,7 @@ pub(super) enum Event {
     /// The peer's first message came: what it can is known.
     Joined(Extensions),
     /// Its pieces.
-    Bitfield(PieceSet),
+    Bitfield(Box<PieceSet>),
     /// One more of its pieces.
     Have(u32),
     /// It chokes or unchokes us.

@@ -141,7 +141,7 @@ impl Reader {
         let Some(have) = PieceSet::from_wire(&self.frame[5..], self.context.meta.piece_count()) else {
             return Err(Violation("its bitfield does not fit the torrent").into());
         };
-        self.tell(Event::Bitfield(have)).await
+        self.tell(Event::Bitfield(Box::new(have))).await
     }
 
     async fn control(&mut self) -> Result<(), Exit> {

@@ -264,7 +264,7 @@ impl Session {
                     }
                 }
             }
-            Event::Bitfield(have) => self.policy.peer_bitfield(now, key, have),
+            Event::Bitfield(have) => self.policy.peer_bitfield(now, key, *have),
             Event::Have(piece) => self.policy.peer_has(now, key, piece),
             Event::Chokes(chokes) => self.policy.peer_chokes(now, key, chokes),
             Event::Requested(piece) => self.policy.requested(now, key, piece),
