@@ -33,8 +33,11 @@ use tree::{Coming, Source, Tree};
 
 /// How many hosts are pushed to at once. All at once, on a slow uplink, none would be done for a long time.
 const PUSHES: usize = 16;
-/// How many copies of a kind leave the controller while hosts can get it from each other.
-const COPIES: usize = 4;
+/// How many copies of a kind leave the controller while hosts can get it from each other: with what SSH and TCP add to them, fewer
+/// bytes than four. One more would reach no fleet sooner.
+const COPIES: usize = 3;
+/// A fleet of up to this many hosts is pushed to at once.
+const TINY: usize = 4;
 /// How many of them at once.
 const FIRST_PUSHES: usize = 2;
 /// How many hosts a source serves at once.
@@ -356,10 +359,10 @@ impl Spread {
 
     fn may_push_first(&self, kind: Kind, now: Instant) -> bool {
         let patience = self.record.patience();
-        let at_once = if self.fleet <= COPIES { COPIES } else { FIRST_PUSHES };
+        let (at_once, most) = if self.fleet <= TINY { (TINY, TINY) } else { (FIRST_PUSHES, COPIES) };
         let going_on = self.pushes.values().filter(|since| now - **since < patience).count();
         let copies = self.trees.get(&kind).map_or(0, |tree| tree.copies);
-        going_on < at_once && copies < COPIES && self.pushes.len() < PUSHES
+        going_on < at_once && copies < most && self.pushes.len() < PUSHES
     }
 
     fn push(&mut self, host: HostId, now: Instant) -> Action {
