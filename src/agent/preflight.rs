@@ -220,7 +220,7 @@ fn cached(
         Err(VerifyError::Cancelled) => Err(VerifyError::Cancelled.into()),
         Err(error) => {
             let message = format!("the cached artifact is not used: {}", chain(&error));
-            notices.push(Notice::new(message, Some("check the host's disk and memory")));
+            notices.push(Notice::new(message, Some("unless the host lost power, check its disk and memory")));
             store.discard(digest)?;
             Ok(None)
         }

@@ -334,13 +334,14 @@ impl Session {
         result
     }
 
-    /// Waits until the engine has verified all `pieces`, which need not have reached the disk yet. Without an engine nothing
-    /// is awaited.
-    pub(crate) async fn pieces(&mut self, pieces: u32) -> Result<(), Halt> {
-        self.until(move |stats| stats.complete || stats.pieces_done >= pieces).await
+    /// Waits until the engine has verified the file's first `bytes`, and returns how many more it has in order. Without an engine
+    /// nothing is awaited.
+    pub(crate) async fn in_order(&mut self, bytes: u64) -> Result<u64, Halt> {
+        self.until(move |stats| stats.complete || stats.in_order >= bytes).await?;
+        Ok(self.engine.as_ref().map_or(bytes, |engine| engine.stats().borrow().in_order.max(bytes)))
     }
 
-    /// Waits until the engine has everything on the disk. Without an engine nothing is awaited.
+    /// Waits until the engine has everything. Without an engine nothing is awaited.
     pub(crate) async fn transfer(&mut self) -> Result<(), Halt> {
         self.until(|stats| stats.complete).await
     }

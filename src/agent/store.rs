@@ -1,8 +1,8 @@
 //! Artifacts on the host: the partial download, the gate it must pass, and the cache of those that passed.
 //!
 //! `<cache>/blobs/sha256/<digest>` holds artifacts that passed the gate once. Even so a blob from the cache is hashed again before it
-//! is used: disks rot. The types keep the two apart: [`UnverifiedBlob`] becomes [`VerifiedBlob`] by its SHA-256 and in no other
-//! way, and only a verified one is unpacked or adopted. The cache is private to its user, bounded by size and age (least
+//! is used: disks rot, and nobody waits until they have it. The types keep the two apart: [`UnverifiedBlob`] becomes [`VerifiedBlob`]
+//! through a [`Gate`], by its SHA-256 and in no other way, and only a verified one is unpacked or adopted. The cache is private to its user, bounded by size and age (least
 //! recently used first), and a blob that a run uses is locked (`flock`, shared) and so never evicted under it.
 
 use std::{
@@ -29,9 +29,9 @@ const MAX_ENTRIES: usize = 100_000;
 /// What the name of a copy that is not complete yet starts with.
 const INCOMING: &str = ".incoming-";
 /// How much is hashed between two looks at whether to stop, in bytes.
-const STEP: usize = 1 << 20;
+const STEP: u64 = 256 << 10;
 
-/// How much is copied and flushed between two looks at whether to stop, in bytes.
+/// How much is copied between two looks at whether to stop, in bytes.
 const COPY_STEP: u64 = 32 << 20;
 
 /// Asked while something takes long; true ends it.
@@ -65,6 +65,18 @@ pub(crate) struct UnverifiedBlob {
     path: PathBuf,
 }
 
+/// A file that is being checked, from its beginning on, perhaps while the rest of it still arrives.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    file: File,
+    path: PathBuf,
+    size: u64,
+    digest: Digest,
+    hasher: Sha256,
+    /// How far it is hashed.
+    read: u64,
+}
+
 /// A file whose SHA-256 is the artifact's. Held open and, in the cache, locked against eviction.
 #[derive(Debug)]
 pub(crate) struct VerifiedBlob {
@@ -89,36 +101,63 @@ impl UnverifiedBlob {
         Ok(Some(Self { file, path }))
     }
 
-    /// Reads the whole file: the hard gate. `cancelled` is asked every mebibyte.
-    pub(crate) fn verify(self, digest: &Digest, size: u64, cancelled: &dyn Fn() -> bool) -> Result<VerifiedBlob, VerifyError> {
-        let mismatch = |found, expected| VerifyError::Mismatch { path: self.path.clone(), found, expected };
-        let length = self.file.metadata().at("look at", &self.path)?.len();
-        if length != size {
-            return Err(mismatch(format!("it has {length} bytes"), format!("{size} bytes")));
-        }
-        let mut hasher = Sha256::new();
-        let mut buffer = vec![0; STEP];
-        let mut offset = 0;
-        loop {
+    /// Reads the whole file: the hard gate. `cancelled` is asked again and again.
+    pub(crate) fn verify(self, digest: &Digest, size: u64, cancelled: GiveUp<'_>) -> Result<VerifiedBlob, VerifyError> {
+        let mut gate = self.gate(digest, size);
+        gate.check_size()?;
+        gate.read_to(size, cancelled)?;
+        gate.pass()
+    }
+
+    /// Begins to check the file, which need not have all its bytes yet.
+    pub(crate) fn gate(self, digest: &Digest, size: u64) -> Gate {
+        Gate { file: self.file, path: self.path, size, digest: *digest, hasher: Sha256::new(), read: 0 }
+    }
+}
+
+impl Gate {
+    /// Reads on up to the byte `end`. The bytes before it must be there for good. `cancelled` is asked again and again.
+    pub(crate) fn read_to(&mut self, end: u64, cancelled: GiveUp<'_>) -> Result<(), VerifyError> {
+        let mut buffer = vec![0; STEP.min(end.saturating_sub(self.read)) as usize];
+        while self.read < end {
             if cancelled() {
                 return Err(VerifyError::Cancelled);
             }
+            let part = (buffer.len() as u64).min(end - self.read) as usize;
             // Not from the file's position: another descriptor of it may be in use.
-            let read = match self.file.read_at(&mut buffer, offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                read => read.at("read", &self.path)?,
-            };
-            if read == 0 {
-                break;
+            match self.file.read_at(&mut buffer[..part], self.read) {
+                Ok(0) => return Err(self.mismatch(format!("it ends after {} bytes", self.read), format!("{} bytes", self.size))),
+                Ok(read) => {
+                    self.hasher.update(&buffer[..read]);
+                    self.read += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).at("read", &self.path).map_err(VerifyError::from),
             }
-            hasher.update(&buffer[..read]);
-            offset += read as u64;
         }
-        let found = Digest(hasher.finalize().into());
-        if found != *digest {
-            return Err(mismatch(format!("its SHA-256 is {found}"), digest.to_string()));
+        Ok(())
+    }
+
+    /// Lets the file pass if it is the artifact.
+    pub(crate) fn pass(self) -> Result<VerifiedBlob, VerifyError> {
+        self.check_size()?;
+        let found = Digest(self.hasher.clone().finalize().into());
+        if found != self.digest || self.read != self.size {
+            return Err(self.mismatch(format!("its SHA-256 is {found}"), self.digest.to_string()));
         }
-        Ok(VerifiedBlob { file: self.file, path: self.path, size, digest: *digest })
+        Ok(VerifiedBlob { file: self.file, path: self.path, size: self.size, digest: self.digest })
+    }
+
+    fn check_size(&self) -> Result<(), VerifyError> {
+        let length = self.file.metadata().at("look at", &self.path)?.len();
+        if length != self.size {
+            return Err(self.mismatch(format!("it has {length} bytes"), format!("{} bytes", self.size)));
+        }
+        Ok(())
+    }
+
+    fn mismatch(&self, found: String, expected: String) -> VerifyError {
+        VerifyError::Mismatch { path: self.path.clone(), found, expected }
     }
 }
 
@@ -191,7 +230,6 @@ impl Store {
             Err(error) => return Err(error).at("move the artifact to", &path),
         }
         blob.path = path;
-        disk::sync_dir(&self.blobs)?;
         Ok(true)
     }
 
@@ -217,11 +255,9 @@ impl Store {
                 if step == 0 {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
-                // So that neither a step nor the end has more than this to flush.
-                to.sync_data()?;
                 left -= step;
             }
-            to.sync_all()?;
+            // Not flushed: what a power cut takes of it is noticed when it is hashed before its next use, and the run waits for this.
             fs::rename(&temporary, path).map(|()| true)
         })();
         if !matches!(copied, Ok(true)) {
@@ -304,6 +340,23 @@ mod tests {
         }
         let blob = UnverifiedBlob::open(path).unwrap().unwrap();
         assert!(matches!(blob.verify(&digest(b"artifact!"), 9, &|| true), Err(VerifyError::Cancelled)));
+    }
+
+    #[test]
+    fn a_file_that_is_still_arriving_passes_once_all_of_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("partial");
+        let bytes = vec![7; STEP as usize + 10];
+        fs::write(&path, &bytes[..100]).unwrap();
+        let open = || UnverifiedBlob::open(path.clone()).unwrap().unwrap().gate(&digest(&bytes), bytes.len() as u64);
+        let (mut gate, mut early, mut hasty) = (open(), open(), open());
+        gate.read_to(100, &|| false).unwrap();
+        early.read_to(100, &|| false).unwrap();
+        assert!(matches!(hasty.read_to(101, &|| false), Err(VerifyError::Mismatch { .. })), "it read what is not there");
+        fs::write(&path, &bytes).unwrap();
+        assert!(matches!(early.pass(), Err(VerifyError::Mismatch { .. })), "it passed half read");
+        gate.read_to(bytes.len() as u64, &|| false).unwrap();
+        gate.pass().unwrap();
     }
 
     #[test]

@@ -61,11 +61,13 @@ pub struct TransferStats {
     pub payload: u64,
     /// Verified pieces.
     pub pieces_done: u32,
+    /// Bytes from the file's beginning up to the first piece that is not verified.
+    pub in_order: u64,
     /// Received bytes a second over the last seconds.
     pub rate: u64,
     /// Connected peers.
     pub peers: u32,
-    /// True once every piece is verified and on disk.
+    /// True once every piece is verified and in the file.
     pub complete: bool,
 }
 
@@ -147,7 +149,8 @@ impl EngineHandle {
         self.stats.clone()
     }
 
-    /// Waits until every piece is verified, written and synced to disk. The engine goes on uploading. Cancel safe.
+    /// Waits until every piece is verified and written. What the kernel has not put on the disk yet is checked again by whoever
+    /// finds the file after a crash: nobody waits for a flush. The engine goes on uploading. Cancel safe.
     ///
     /// # Errors
     /// What ended the engine before that.

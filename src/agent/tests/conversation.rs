@@ -363,15 +363,6 @@ async fn progress_is_told_though_no_piece_is_verified_yet() {
 }
 
 #[tokio::test]
-async fn a_host_that_only_has_to_flush_its_download_is_verifying() {
-    let host = Host { manner: Manner::NeverFlushed, ..Host::new() };
-    let mut agent = host.deploying(&Artifact::version("1"), "r1").await;
-    agent.start().await;
-    while !matches!(agent.hear_any().await.unwrap(), FromAgent::State { state: HostState::Verifying }) {}
-    assert_eq!(agent.stop().await, Ended::Orderly);
-}
-
-#[tokio::test]
 async fn a_host_keeps_uploading_after_confirmation_and_survives_its_engine() {
     let mut host = Host::new();
     host.manner = Manner::DiesLater;

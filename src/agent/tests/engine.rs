@@ -25,8 +25,6 @@ pub(super) enum Manner {
     Stalls,
     /// Receives bytes that never become a verified piece.
     Unverified,
-    /// Verifies everything and never finishes writing it.
-    NeverFlushed,
     /// Ends with "no space left on device" once it has a peer.
     FullDisk,
     /// Delivers everything; ends with an error when it gets another peer.
@@ -81,10 +79,6 @@ async fn run(
             Manner::DiesLater if batches > 1 => return Err(EngineError::Engine("the network is gone".into())),
             Manner::Unverified => {
                 stats.send_modify(|stats| stats.payload += 1000);
-                continue;
-            }
-            Manner::NeverFlushed => {
-                stats.send_modify(|stats| stats.pieces_done = engine.bytes.len().div_ceil(1 << 16) as u32);
                 continue;
             }
             _ if stats.borrow().complete => continue,

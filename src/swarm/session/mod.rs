@@ -20,12 +20,11 @@ use std::{
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
-    task::JoinHandle,
     time::MissedTickBehavior,
 };
 
 use super::{
-    EngineConfig, EngineError, EngineHandle, Role, TransferStats,
+    EngineConfig, EngineError, EngineHandle, Metainfo, Role, TransferStats,
     connection::{Context, Counters, Event, Exit, HaveLog},
     engine::Control,
     policy::{PeerKey, PieceSet, Policy, PolicyConfig},
@@ -57,8 +56,6 @@ struct Session {
     tracking: Tracking,
     started: Instant,
     random: fastrand::Rng,
-    /// The sync after the last piece.
-    syncing: Option<JoinHandle<Result<(), EngineError>>>,
     complete: bool,
 }
 
@@ -79,7 +76,7 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
     let seed = matches!(config.role, Role::Seed { .. });
     let complete = have.is_full();
     let initial_bytes: u64 = have.iter().filter_map(|piece| meta.piece_size(piece)).map(u64::from).sum();
-    let initial = initial_stats(&have, if seed { 0 } else { initial_bytes });
+    let initial = initial_stats(&have, &meta, if seed { 0 } else { initial_bytes });
     let (stats_sender, stats) = watch::channel(initial);
     let (control_sender, control) = mpsc::channel(8);
     let (events, received) = mpsc::channel(EVENTS);
@@ -108,7 +105,6 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
         tracking,
         started: Instant::now(),
         random,
-        syncing: None,
         complete,
         context,
     };
@@ -126,10 +122,18 @@ pub(super) fn policy_config(pieces: u32, piece_length: u32, push: bool, seed: u6
     config
 }
 
-fn initial_stats(have: &PieceSet, from_disk: u64) -> TransferStats {
+fn initial_stats(have: &PieceSet, meta: &Metainfo, from_disk: u64) -> TransferStats {
     let mut stats = TransferStats { pieces_done: have.count(), complete: have.is_full(), ..TransferStats::default() };
+    stats.in_order = in_order(have, meta, 0);
     stats.bytes.from_disk = from_disk;
     stats
+}
+
+/// Returns how many bytes from the file's beginning are there without a gap, knowing that so many are.
+fn in_order(have: &PieceSet, meta: &Metainfo, known: u64) -> u64 {
+    let first = known.div_ceil(u64::from(meta.piece_length())) as u32;
+    let missing = (first..meta.piece_count()).find(|piece| !have.contains(*piece));
+    missing.map_or(meta.length(), |piece| meta.piece_offset(piece))
 }
 
 /// An id in the usual style (BEP 20): client, version, random.
@@ -155,10 +159,6 @@ impl Session {
         // The storage threads may be waiting to report: nobody listens any more.
         drop(events);
         self.peers.shut_down().await;
-        if let Some(syncing) = self.syncing.take() {
-            // It can't be cut short; it uses a storage thread, which is joined below.
-            let _ = syncing.await;
-        }
         let Self { context, stats, tracking, .. } = self;
         drop(context);
         tracking.stop().await;
@@ -201,12 +201,6 @@ impl Session {
                     let unknown = addrs.into_iter().filter(|addr| !self.peers.is_connected_to(*addr));
                     self.pool.add(unknown, false);
                     self.dial();
-                }
-                synced = wait(&mut self.syncing) => {
-                    self.syncing = None;
-                    synced?;
-                    self.complete = true;
-                    self.stats.complete(self.started.elapsed(), &self.context.counters, self.peers.joined());
                 }
                 _ = tick.tick() => {
                     pause_accept = false;
@@ -292,9 +286,10 @@ impl Session {
                 self.stats.verified(size, self.peers.is_controller(key));
                 self.context.haves.push(piece);
                 self.policy.verified(now, piece);
-                if self.policy.have().is_full() && !self.complete && self.syncing.is_none() {
-                    let storage = self.context.storage.clone();
-                    self.syncing = Some(tokio::spawn(async move { storage.sync().await }));
+                self.stats.in_order(|known| in_order(self.policy.have(), &self.context.meta, known));
+                if self.policy.have().is_full() && !self.complete {
+                    self.complete = true;
+                    self.stats.complete(now, &self.context.counters, self.peers.joined());
                 }
             }
             Checked::Bad => {
@@ -330,14 +325,6 @@ impl Session {
             Exit::Io(_) | Exit::Timeout(_) | Exit::Dropped => self.pool.ended(now, addr, key, &mut self.random),
         }
         Ok(())
-    }
-}
-
-/// Waits for the sync, if there is one.
-async fn wait(syncing: &mut Option<JoinHandle<Result<(), EngineError>>>) -> Result<(), EngineError> {
-    match syncing {
-        Some(task) => task.await.unwrap_or_else(|error| Err(EngineError::Engine(error.to_string()))),
-        None => std::future::pending().await,
     }
 }
 

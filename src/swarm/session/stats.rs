@@ -35,7 +35,12 @@ impl Stats {
         self.now.pieces_done += 1;
     }
 
-    /// Notes that everything is on disk, and says so at once.
+    /// Brings up to date how much is there without a gap; `more` is given what was known.
+    pub(super) fn in_order(&mut self, more: impl FnOnce(u64) -> u64) {
+        self.now.in_order = more(self.now.in_order);
+    }
+
+    /// Notes that everything is there, and says so at once.
     pub(super) fn complete(&mut self, now: Duration, counters: &Counters, peers: usize) {
         self.now.complete = true;
         self.publish(now, counters, peers);

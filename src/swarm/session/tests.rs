@@ -98,8 +98,8 @@ async fn eight_hosts_get_the_same_bytes_and_the_seed_gives_little_more_than_one_
         complete(host).await;
     }
     for (number, host) in hosts.into_iter().enumerate() {
-        let bytes = host.stats().borrow().bytes;
-        assert_eq!(bytes.received(), artifact.meta.length());
+        let stats = host.stats().borrow().clone();
+        assert_eq!((stats.bytes.received(), stats.in_order), (artifact.meta.length(), artifact.meta.length()));
         host.stop().await;
         artifact.assert_same(&artifact.path(&format!("host{number}")));
     }
@@ -120,6 +120,20 @@ async fn a_changed_source_is_an_error() {
     let error = timeout(PATIENCE, seed.failed()).await.unwrap();
     assert!(matches!(error, EngineError::SourceChanged { piece: 3, .. }), "{error:?}");
     host.stop().await;
+}
+
+#[test]
+fn what_is_there_in_order_ends_at_the_first_gap() {
+    let meta = Metainfo::new("a", 100_000, 16 << 10, vec![[0; 20]; 7]).unwrap();
+    let mut have = PieceSet::new(7);
+    assert_eq!(super::in_order(&have, &meta, 0), 0);
+    [1, 3, 4, 5, 6].map(|piece| have.insert(piece));
+    assert_eq!(super::in_order(&have, &meta, 0), 0);
+    have.insert(0);
+    assert_eq!(super::in_order(&have, &meta, 0), 2 * 16384);
+    have.insert(2);
+    assert_eq!(super::in_order(&have, &meta, 2 * 16384), 100_000);
+    assert_eq!(super::in_order(&have, &meta, 100_000), 100_000);
 }
 
 /// A peer by hand, for saying what no engine would say.

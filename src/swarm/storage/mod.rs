@@ -5,7 +5,8 @@
 //! is hashed and written as it comes, in order, by one source at a time, and counts only when the hash of the whole is right.
 //!
 //! Promises: a piece is in `have` only if its bytes are in the file and have the right hash; a seed's piece is checked
-//! before its first byte leaves, and the file's identity before every read; the file has its full size from the start.
+//! before its first byte leaves, and the file's identity before every read; the file has its full size from the start. Never flushes
+//! the file: what a power cut takes of it is found when its pieces are hashed at the next start.
 
 mod cache;
 mod open;
@@ -226,14 +227,6 @@ impl Storage {
         }
         let (reply, answer) = oneshot::channel();
         self.submit(piece, Job::Read { piece, chunk, reply }).await?;
-        answer.await.map_err(|_| stopped())?
-    }
-
-    /// Writes everything through to the disk.
-    pub(super) async fn sync(&self) -> Result<(), EngineError> {
-        let (reply, answer) = oneshot::channel();
-        // Every `Finish` has reported before: its piece counts only then.
-        self.submit(0, Job::Sync { reply }).await?;
         answer.await.map_err(|_| stopped())?
     }
 

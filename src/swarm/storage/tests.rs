@@ -57,7 +57,6 @@ async fn only_right_pieces_count_and_they_survive() {
     assert_eq!(storage.read(2, 0).await.unwrap(), bytes[2 * PIECE as usize..]);
     // A verified piece stays as it is, whoever sends another.
     assert!(matches!(store(&storage, 0, &wrong).await, Checked::Bad));
-    storage.sync().await.unwrap();
     drop(storage);
     threads.join().await;
 

@@ -35,9 +35,6 @@ pub(super) enum Job {
         chunk: u32,
         reply: oneshot::Sender<Result<Bytes, EngineError>>,
     },
-    Sync {
-        reply: oneshot::Sender<Result<(), EngineError>>,
-    },
 }
 
 /// Works until every sender is gone. Nobody waiting for an answer any more is not an error.
@@ -54,10 +51,6 @@ pub(super) fn run(shared: &Shared, mut jobs: mpsc::Receiver<Job>) {
             }
             Job::Read { piece, chunk, reply } => {
                 let _ = reply.send(shared.read(piece, chunk));
-            }
-            Job::Sync { reply } => {
-                let synced = shared.file.sync_all().map_err(|source| shared.error("can't sync", source));
-                let _ = reply.send(synced);
             }
         }
     }
