@@ -126,7 +126,9 @@ impl Gate {
             let part = (buffer.len() as u64).min(end - self.read) as usize;
             // Not from the file's position: another descriptor of it may be in use.
             match self.file.read_at(&mut buffer[..part], self.read) {
-                Ok(0) => return Err(self.mismatch(format!("it ends after {} bytes", self.read), format!("{} bytes", self.size))),
+                Ok(0) => {
+                    return Err(self.mismatch(format!("it ends after {} bytes", self.read), format!("{} bytes", self.size)));
+                }
                 Ok(read) => {
                     self.hasher.update(&buffer[..read]);
                     self.read += read as u64;

@@ -210,6 +210,12 @@ fn check_lengths(length: u64, piece_length: u32) -> Result<u32, MetainfoError> {
 /// A fleet of N hosts needs about `log2(N)` piece times until everybody has something to give, so `log2(N) / pieces` of the
 /// time is lost: this aims at 1 % and stays below the tiers that keep the metainfo small to handle: 256 KiB under 100 MB, 1 MiB
 /// under 1 GB, 4 MiB under 10 GB. From 8 MB on no piece is shorter than 32 KiB: every piece costs messages to all neighbours.
+///
+/// More is lost in truth, because a piece shares the seed's way out and each host's way in with those of all other neighbours. Measured
+/// in the lab with the rules before those of [`super::policy`] now, as multiples of one plain download. The engine alone, 16 hosts,
+/// 50 Mbit/s, 64 MiB: 128 KiB 1.14 with 9.1 s of processor time, 64 KiB 1.09 with 14.7 s, 32 KiB 1.06 with 16.5 s. A deploy to 32 hosts,
+/// 25 Mbit/s, 32 MiB: 64 KiB 1.24, 32 KiB 1.18. So shorter pieces are faster but dear, most likely by their announcements, a packet to
+/// each neighbour: once those travel several at a time, this may aim at 0.5 %.
 pub fn choose_piece_length(size: u64, hosts: usize) -> u32 {
     let floor: u64 = if size < 8_000_000 { 16 << 10 } else { 32 << 10 };
     let tier: u64 = match size {

@@ -1,6 +1,13 @@
 //! How peers are reached: one small interface, so that encryption can slot in. Here is plain TCP.
 //!
 //! Owns socket options. Buffers in the kernel are kept short (`TCP_NOTSENT_LOWAT`), so that which piece goes next is decided late.
+//!
+//! # What was tried
+//! In the lab, 16 hosts, 50 Mbit/s, 64 MiB in pieces of 128 KiB, one to three runs each in turn with the rest; the times of the slowest
+//! host lie within 0.2 s (1.5 %) of each other without any change, so none of these helped or hurt: `cubic`, `reno` or `bbr` (12.8 to
+//! 13.0 s, 12.9 s, 12.8 to 13.15 s; `bbr` sends 20 % of its segments again, the others 1.6 %, but most of them never reach the link: the
+//! sender's own queue dropped them), low water at 8 or 128 KiB (13.1 s, 13.2 s), 1 or 8 blocks in a write (12.9 s, 12.8 s). The host's
+//! choice of congestion control is therefore left alone.
 
 use std::{io, net::SocketAddr, pin::Pin, time::Duration};
 

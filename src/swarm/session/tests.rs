@@ -127,7 +127,9 @@ fn what_is_there_in_order_ends_at_the_first_gap() {
     let meta = Metainfo::new("a", 100_000, 16 << 10, vec![[0; 20]; 7]).unwrap();
     let mut have = PieceSet::new(7);
     assert_eq!(super::in_order(&have, &meta, 0), 0);
-    [1, 3, 4, 5, 6].map(|piece| have.insert(piece));
+    for piece in [1, 3, 4, 5, 6] {
+        have.insert(piece);
+    }
     assert_eq!(super::in_order(&have, &meta, 0), 0);
     have.insert(0);
     assert_eq!(super::in_order(&have, &meta, 0), 2 * 16384);
