@@ -3,7 +3,8 @@
 //! The order is crash-safe: journal *prepared*, new symlink under a temporary name, rename over `current`, flush the directory,
 //! journal *activated*; on confirmation journal *confirmed*, then the release's record. At any instant `current` is the old
 //! symlink or the new one, and both name complete releases. The types carry the order: [`Staged`] becomes [`Activated`], which is
-//! confirmed or reverted, once. A switch that was never confirmed is reverted by the next agent that holds the lock.
+//! confirmed or reverted, once; what is [`Confirmed`] can still be reverted as long as the agent that confirmed it lives. A switch
+//! that was never confirmed is reverted by the next agent that holds the lock.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use super::{
     Clock,
     disk::{self, DiskError, Entry},
     journal::{Journal, JournalEntry, Stage},
-    releases::{self, Current, CurrentError},
+    releases::{self, Current, CurrentError, Record},
     root::Root,
 };
 use crate::model::{ReleaseId, RunId};
@@ -58,6 +59,14 @@ pub(crate) struct Activated {
     clock: Clock,
     journal: Journal,
     entry: JournalEntry,
+}
+
+/// A live release that is confirmed.
+#[derive(Debug)]
+pub(crate) struct Confirmed {
+    activated: Activated,
+    /// The release's record before the confirmation.
+    record: Option<Record>,
 }
 
 /// The steps of a switch, in order. Each leaves the disk in a state from which [`recover`] goes on.
@@ -129,7 +138,8 @@ impl Activated {
     }
 
     /// Makes the switch final. If it cannot be journalled, it goes back and tells why.
-    pub(crate) fn confirm(mut self) -> Result<(), SwitchError> {
+    pub(crate) fn confirm(mut self) -> Result<Confirmed, SwitchError> {
+        let record = releases::record(&self.root, &self.entry.release).unwrap_or_default();
         if let Err(error) = self.note(Stage::Confirmed) {
             self.revert()?;
             return Err(error.into());
@@ -138,7 +148,7 @@ impl Activated {
         if let Err(error) = record_confirmation(&self.root, &self.entry) {
             tracing::warn!("{error}: {}", error.source);
         }
-        Ok(())
+        Ok(Confirmed { activated: self, record })
     }
 
     /// Switches back to the release that was live before, or removes `current` after a first deploy. Returns what is live.
@@ -151,6 +161,21 @@ impl Activated {
             tracing::warn!("{error}: {}", error.source);
         }
         Ok(live)
+    }
+}
+
+impl Confirmed {
+    /// Takes the confirmation back and reverts. An error before the first step leaves the release live and confirmed.
+    pub(crate) fn revert(mut self) -> Result<Option<ReleaseId>, SwitchError> {
+        // From here on an agent that dies is followed by one that finishes this.
+        self.activated.note(Stage::Activated)?;
+        if let Some(record) = &self.record
+            && let Err(error) = releases::write_record(&self.activated.root, record)
+        {
+            // It stays listed as a release that was live once, which it was.
+            tracing::warn!("{error}: {}", error.source);
+        }
+        self.activated.revert()
     }
 }
 
@@ -248,10 +273,7 @@ mod tests {
     use std::{fs, time::SystemTime};
 
     use super::*;
-    use crate::{
-        agent::releases::Record,
-        model::{ArchiveKind, Digest, Manifest},
-    };
+    use crate::model::{ArchiveKind, Digest, Manifest};
 
     const CLOCK: Clock = Clock(SystemTime::now);
 
@@ -311,6 +333,35 @@ mod tests {
                 assert_eq!(root.current().is_symlink(), !first_deploy);
             }
         }
+    }
+
+    #[test]
+    fn a_confirmation_can_be_taken_back_and_the_release_counts_as_never_confirmed() {
+        for first_deploy in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let root = root(&dir);
+            let before = (!first_deploy).then(|| id("r1"));
+            if !first_deploy {
+                complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
+            }
+            let confirmed = complete(&root, "r2", 2).activate().unwrap().confirm().unwrap();
+            assert_eq!(confirmed.revert().unwrap(), before);
+            assert_eq!(live(&root), before);
+            assert_eq!(releases::record(&root, &id("r2")).unwrap().unwrap().activated_at, None);
+            assert_eq!(recover(&root, CLOCK).unwrap(), None, "nothing is left to be undone");
+        }
+    }
+
+    #[test]
+    fn an_agent_that_dies_while_it_takes_back_a_confirmation_is_finished_by_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(&dir);
+        complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
+        let mut dying = complete(&root, "r2", 2).activate().unwrap().confirm().unwrap();
+        dying.activated.note(Stage::Activated).unwrap();
+        drop(dying);
+        assert!(matches!(recover(&root, CLOCK).unwrap(), Some(Recovered::Reverted { .. })));
+        assert_eq!(live(&root), Some(id("r1")));
     }
 
     #[test]

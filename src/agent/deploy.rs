@@ -20,6 +20,7 @@ use super::{
     activation::Staged,
     disk,
     failure::{JobError, chain},
+    hooks::Operations,
     preflight::{self, Start, Work},
     releases::{self, Record},
     root::Root,
@@ -30,7 +31,7 @@ use super::{
 };
 use crate::{
     artifact::{self, UnpackLimits},
-    model::{HostState, ReleaseId},
+    model::{HostState, ReleaseId, plan::HookPoint},
     swarm::{Engine, EngineConfig, EngineError, EngineHandle, Metainfo, Role},
     wire::{DeployJob, FromAgent, ToAgent},
 };
@@ -57,24 +58,27 @@ pub(crate) async fn deploy<E: Engine>(session: &mut Session, engine: &E, job: De
         Start::Work(work) => *work,
     };
     tell_notices(session, std::mem::take(&mut work.held.notices)).await;
-    let staged = stage(session, engine, &job, metainfo, &mut work).await;
+    let (run, app) = (&job.run, job.manifest.app.as_str());
+    let previous = work.held.current.clone();
+    let operations = Operations::new(job.procedure.clone(), run, Some(app), &work.held.root, &job.release, previous.as_ref());
+    let staged = stage(session, engine, &job, metainfo, &mut work, &operations).await;
     if let Err(halt) = staged {
         abandon(session, &job, work, &halt).await;
         return Err(halt);
     }
     let live = Staged::new(work.held.root.clone(), session.env.clock, job.run.clone(), job.release.clone());
-    match switch::switch(session, live, job.confirm_seconds).await {
-        Ok(()) => {}
+    let live = match switch::switch(session, live, previous, operations, job.confirm_seconds).await {
+        Ok(live) => live,
         Err(Unswitched::Before(halt)) => {
             abandon(session, &job, work, &halt).await;
             return Err(halt);
         }
         // It was live: it stays for people to look at until the next deploy.
         Err(Unswitched::After(halt)) => return Err(halt),
-    }
+    };
     let work = housekeep(session, &job, work).await?;
     // The lock is held while the host uploads.
-    let halt = session.settle().await;
+    let halt = switch::stay(session, live).await;
     drop(work);
     Err(halt)
 }
@@ -104,6 +108,7 @@ async fn stage<E: Engine>(
     job: &Arc<DeployJob>,
     metainfo: Arc<Metainfo>,
     work: &mut Work,
+    operations: &Operations,
 ) -> Result<(), Halt> {
     let size = job.manifest.size;
     let mut port = None;
@@ -125,8 +130,10 @@ async fn stage<E: Engine>(
     };
     session.add_peers(job.seed.into_iter().chain(peers).collect()).await;
     if !work.there {
+        session.attend(async { Ok(operations.run(HookPoint::BeforeStage).await?) }).await?;
         let blob = obtain(session, job, work).await?;
         unpack(session, job, work, blob).await?;
+        session.attend(async { Ok(operations.run(HookPoint::AfterStage).await?) }).await?;
     }
     session.during = HostState::Staged;
     let bytes = session.byte_counts(size);
@@ -260,7 +267,7 @@ async fn abandon(session: &mut Session, job: &Arc<DeployJob>, work: Work, halt: 
     let discard = match halt {
         Halt::Failed(JobError::Verify(VerifyError::Mismatch { .. })) => true,
         Halt::Failed(error) => error.is_disk_full(),
-        Halt::Stopped(_) | Halt::Told => false,
+        Halt::Stopped(_) | Halt::SentBack(_) | Halt::Told => false,
     };
     let job = job.clone();
     let removed = super::session::uninterrupted(move || {

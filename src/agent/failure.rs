@@ -5,6 +5,8 @@ use std::{error::Error, io, path::Path};
 use super::{
     activation::SwitchError,
     disk::DiskError,
+    health::HealthError,
+    hooks::HookError,
     link::Gone,
     lock::LockError,
     releases::CurrentError,
@@ -76,6 +78,12 @@ pub(crate) enum JobError {
         /// Where it was sought.
         releases: String,
     },
+    /// One of the operator's hooks.
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    /// A release that does not work.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// A bug: work ended without a result.
     #[error("the agent failed: {0}")]
     Internal(String),
@@ -137,6 +145,7 @@ impl JobError {
             Self::OutOfOrder { .. } | Self::BadJob(_) | Self::Torrent(_) => {
                 "controller and agent disagree; use the same version of both"
             }
+            Self::Hook(_) => "the old release stays live; run the command by hand on the host",
             Self::Gone(Gone::Silent(_)) => "check the network between controller and host, then deploy again",
             Self::NoPrevious(_) => "`fleetdrop status` lists what is there; name one with --to",
             Self::NoSuchRelease { .. } => "`fleetdrop status` lists what is there",
@@ -161,6 +170,15 @@ impl JobError {
         Some(hint.to_owned())
     }
 
+    /// Returns what the operator's own command wrote, if it is to blame.
+    pub(crate) fn output(&self) -> &[String] {
+        match self {
+            Self::Hook(error) => &error.failed.output,
+            Self::Health(error) => &error.output,
+            _ => &[],
+        }
+    }
+
     /// Makes what the operator is told. `place` is where space is measured if a disk is full.
     pub(crate) fn report(&self, during: HostState, place: Option<&Path>) -> HostFailure {
         let mut message = chain(self);
@@ -169,7 +187,8 @@ impl JobError {
         {
             message = format!("{message} ({left})");
         }
-        let failure = HostFailure::new(FailureKind::Failed, during, message);
+        let mut failure = HostFailure::new(FailureKind::Failed, during, message);
+        failure.log_tail = self.output().to_vec();
         match self.hint() {
             Some(hint) => failure.with_hint(hint),
             None => failure,

@@ -9,6 +9,7 @@
 //! | `deploy`, `rollback`, `recovery`, `status` | the four jobs, step by step |
 //! | `preflight` | what is checked before a deploy moves a byte |
 //! | `switch`, `activation`, `journal` | the switch of `current`: crash-safe, confirmed or reverted |
+//! | `hooks`, `health`, `command` | what the operator wants run around it, bounded and ended as a group |
 //! | `releases`, `store`, `lock`, `root` | what lies on the disk and how it is found |
 //! | `space`, `disk`, `failure` | room, file operations and errors that tell an operator what to do |
 //!
@@ -19,11 +20,14 @@
 //! user of the host planted.
 
 mod activation;
+mod command;
 mod deploy;
 mod disk;
 mod entry;
 mod environment;
 mod failure;
+mod health;
+mod hooks;
 mod journal;
 mod link;
 mod lock;

@@ -33,7 +33,7 @@ pub(crate) async fn recover(session: &mut Session, dead: Predecessor, deploy_to:
         && of == run
     {
         let reason = "its agent died before it was confirmed".to_owned();
-        session.tell(FromAgent::Reverted { current, reason }).await;
+        session.tell(FromAgent::Reverted { current, reason, output: Vec::new() }).await;
     } else {
         for notice in outcome.notices {
             session.warn(notice.message, notice.hint).await;

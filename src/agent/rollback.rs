@@ -4,6 +4,7 @@ use super::{
     AgentEnv,
     activation::Staged,
     failure::JobError,
+    hooks::Operations,
     lock::Predecessor,
     preflight::{self, Held},
     releases,
@@ -37,12 +38,15 @@ pub(crate) async fn rollback(session: &mut Session, job: RollbackJob) -> Result<
     }
     session.during = HostState::Staged;
     session.tell(FromAgent::Staged { release: target.clone(), bytes: ByteCounts::default() }).await;
+    let record = held.releases.iter().find(|release| release.id == target).and_then(|release| release.record.as_ref());
+    let app = record.map(|record| record.manifest.app.as_str());
+    let operations = Operations::new(job.procedure, &job.run, app, &held.root, &target, held.current.as_ref());
     let staged = Staged::new(held.root.clone(), session.env.clock, job.run, target);
-    match switch::switch(session, staged, job.confirm_seconds).await {
-        Ok(()) => {}
+    let live = match switch::switch(session, staged, held.current.clone(), operations, job.confirm_seconds).await {
+        Ok(live) => live,
         Err(Unswitched::Before(halt) | Unswitched::After(halt)) => return Err(halt),
-    }
-    let halt = session.settle().await;
+    };
+    let halt = switch::stay(session, live).await;
     drop(held);
     Err(halt)
 }

@@ -56,6 +56,8 @@ pub(crate) enum Halt {
     Failed(JobError),
     /// The controller said stop.
     Stopped(StopReason),
+    /// The controller wants the host back on the release it had; why.
+    SentBack(String),
     /// The controller has been told everything: nothing is left to say.
     Told,
 }
@@ -104,6 +106,8 @@ pub(crate) struct Session {
     last: Option<TransferStats>,
     told: TransferStats,
     settled: bool,
+    /// The controller wants a host that is confirmed back on the release it had; why.
+    sent_back: Option<String>,
     ticks: Interval,
     relay: Option<Relay>,
 }
@@ -129,6 +133,7 @@ where
         last: None,
         told: TransferStats::default(),
         settled: false,
+        sent_back: None,
         ticks,
         relay: None,
     };
@@ -171,7 +176,7 @@ impl Session {
         }
         self.stop_engine().await;
         let ended = match halt {
-            Halt::Told => Ended::Orderly,
+            Halt::Told | Halt::SentBack(_) => Ended::Orderly,
             Halt::Stopped(reason) => {
                 tracing::info!("stopped by the controller: {reason:?}");
                 Ended::Orderly
@@ -234,11 +239,15 @@ impl Session {
         self.settled = true;
     }
 
-    /// Does nothing but upload until the controller says stop or the channel ends.
+    /// Does nothing but upload until the controller says stop, wants the host to go back, or the channel ends.
     pub(crate) async fn settle(&mut self) -> Halt {
         self.settled = true;
         loop {
-            if let Err(halt) = self.hear().await {
+            if let Some(reason) = self.sent_back.take() {
+                return Halt::SentBack(reason);
+            }
+            let event = self.event().await;
+            if let Err(halt) = self.handle(event).await {
                 return halt;
             }
         }
@@ -379,6 +388,13 @@ impl Session {
             Event::Heard(Heard::Message(ToAgent::Peers { peers })) => self.add_peers(peers).await,
             Event::Heard(Heard::Message(ToAgent::Relay { address, token })) => self.relay(address, token).await,
             Event::Heard(Heard::Message(ToAgent::Stop { reason })) => return Err(Halt::Stopped(reason)),
+            Event::Heard(Heard::Message(ToAgent::Revert { reason })) => {
+                if !self.settled {
+                    return Err(Halt::SentBack(reason));
+                }
+                // Housekeeping may finish first.
+                self.sent_back = Some(reason);
+            }
             Event::Heard(Heard::Message(message)) if self.settled => {
                 let message = format!("the controller sent `{}` after the job's end; it was ignored", name(&message));
                 self.warn(message, None).await;
@@ -436,6 +452,7 @@ pub(crate) fn name(message: &ToAgent) -> &'static str {
         ToAgent::Ping => "ping",
         ToAgent::Activate => "activate",
         ToAgent::Confirm => "confirm",
+        ToAgent::Revert { .. } => "revert",
         ToAgent::Stop { .. } => "stop",
     }
 }
@@ -448,6 +465,7 @@ pub(crate) fn why(halt: &Halt) -> String {
         Halt::Stopped(StopReason::Interrupted) => "the operator interrupted the run".into(),
         Halt::Stopped(StopReason::BudgetExceeded) => "too many hosts dropped out".into(),
         Halt::Stopped(StopReason::Aborted) => "the run was aborted".into(),
+        Halt::SentBack(reason) => reason.clone(),
         Halt::Told => "the job ended".into(),
     }
 }

@@ -14,7 +14,7 @@ pub const HOSTS_FAILED: u8 = 2;
 pub const HOSTS_UNREACHABLE: u8 = 4;
 /// Bad usage or input: nothing was touched.
 pub const BAD_INPUT: u8 = 5;
-/// Stopped by the failure budget, or rolled back by policy.
+/// Stopped by the failure budget or because the operator did not let the next wave switch, or rolled back by policy.
 pub const STOPPED_BY_BUDGET: u8 = 8;
 /// Interrupted by the operator.
 pub const INTERRUPTED: u8 = 130;
@@ -26,7 +26,7 @@ Exit codes:
   1    internal error
   2    hosts failed; 4 hosts were unreachable; 6 both
   5    bad usage or input, nothing was touched
-  8    stopped by the failure budget
+  8    stopped by the failure budget, or rolled back because of it
   130  interrupted";
 
 /// Returns the exit code of a run that ended with `verdict` and so many hosts in each state.
@@ -34,7 +34,7 @@ pub fn of_run(verdict: Verdict, counts: &BTreeMap<HostState, usize>) -> u8 {
     let any = |state| counts.get(&state).is_some_and(|hosts| *hosts > 0);
     match verdict {
         Verdict::Aborted => INTERNAL,
-        Verdict::StoppedByBudget => STOPPED_BY_BUDGET,
+        Verdict::StoppedByBudget | Verdict::RolledBack | Verdict::NotApproved => STOPPED_BY_BUDGET,
         Verdict::Interrupted => INTERRUPTED,
         Verdict::Completed => {
             let failed = if any(HostState::Failed) || any(HostState::Reverted) { HOSTS_FAILED } else { SUCCESS };
@@ -47,14 +47,14 @@ pub fn of_run(verdict: Verdict, counts: &BTreeMap<HostState, usize>) -> u8 {
 #[cfg(test)]
 mod tests {
     use HostState::{Active, Failed, Reverted, Skipped, Unreachable};
-    use Verdict::{Aborted, Completed, Interrupted, StoppedByBudget};
+    use Verdict::{Aborted, Completed, Interrupted, NotApproved, RolledBack, StoppedByBudget};
 
     use super::*;
 
     #[test]
     fn every_end_has_its_code() {
         type Counts = &'static [(HostState, usize)];
-        let table: [(Verdict, Counts, u8); 13] = [
+        let table: [(Verdict, Counts, u8); 15] = [
             (Completed, &[], 0),
             (Completed, &[(Active, 16)], 0),
             (Completed, &[(Active, 16), (Failed, 0), (Unreachable, 0)], 0),
@@ -65,6 +65,8 @@ mod tests {
             (Completed, &[(Unreachable, 1), (Reverted, 2)], 6),
             (StoppedByBudget, &[(Skipped, 15), (Failed, 1)], 8),
             (StoppedByBudget, &[(Skipped, 15), (Unreachable, 1)], 8),
+            (RolledBack, &[(Reverted, 16)], 8),
+            (NotApproved, &[(Active, 1), (Skipped, 15)], 8),
             (Interrupted, &[(Skipped, 15), (Unreachable, 1)], 130),
             (Aborted, &[(Skipped, 16)], 1),
             (Aborted, &[(Active, 16)], 1),

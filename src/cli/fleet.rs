@@ -14,14 +14,17 @@ use std::{
 use clap::Args;
 
 use super::{
-    CommandError, ErrorKind, Output, ResultExt,
+    CommandError, ErrorKind, Output, ResultExt, approve,
     connection::{ConnectionArgs, HostKeyChecking},
     exit, value,
 };
 use crate::{
     controller::{AgentFinder, FleetSettings, RunError},
     inventory::{Become, HostEntry, Inventory, InventoryError, Warning},
-    model::FailureBudget,
+    model::{
+        FailureBudget,
+        plan::{FailureBudgets, Health, Hooks, RolloutPlan},
+    },
     report::{Screen, escape},
     ssh::{Connector, HostKeyPolicy, SshSettings, SshWarning},
 };
@@ -54,12 +57,16 @@ pub struct SwitchArgs {
     /// How long a host that has switched waits for the confirmation from here before it goes back
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = value::host_patience)]
     pub confirm_timeout: Duration,
+
+    /// Let every wave switch without asking
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 impl Default for SwitchArgs {
     fn default() -> Self {
         let patience = Duration::from_secs(30);
-        Self { max_failures: FailureBudget::NONE, lease: patience, confirm_timeout: patience }
+        Self { max_failures: FailureBudget::NONE, lease: patience, confirm_timeout: patience, yes: false }
     }
 }
 
@@ -70,6 +77,8 @@ pub fn settings(
     switch: SwitchArgs,
     output: &Output,
 ) -> Result<FleetSettings, CommandError> {
+    let rollout = RolloutPlan { max_failures: FailureBudgets::same(switch.max_failures), ..RolloutPlan::default() };
+    let approval = approve::approval(rollout.pause, switch.yes)?;
     let hosts = hosts(args, output)?;
     let connector = Connector::new(ssh_settings(args)?).or_input("cannot prepare SSH connections")?;
     for SshWarning { message, hint } in connector.warnings() {
@@ -84,7 +93,10 @@ pub fn settings(
         deploy_to: place.deploy_to,
         lease: switch.lease,
         confirm: switch.confirm_timeout,
-        max_failures: switch.max_failures,
+        rollout,
+        hooks: Hooks::default(),
+        health: Health::default(),
+        approval,
         exit_code: exit::of_run,
     })
 }

@@ -4,6 +4,7 @@
 //! a command: its `Args` and its `run`, which gets [`Output`] and returns an exit code or a [`CommandError`]. Nothing in
 //! the house depends on this module.
 
+pub mod approve;
 pub mod connection;
 pub mod demo;
 pub mod deploy;

@@ -89,8 +89,8 @@ mod tests {
         assert!(began.elapsed() < EventSink::PATIENCE * 2, "{:?}", began.elapsed());
         assert_eq!(sink.lost(), 50);
         received.recv().await.unwrap();
-        sink.send(RunEvent::BarrierMet { hosts: 3 }).await;
+        sink.send(RunEvent::BarrierMet { hosts: 3, waves: 1 }).await;
         let last = std::iter::from_fn(|| received.try_recv().ok()).last().unwrap();
-        assert_eq!(last.event, RunEvent::BarrierMet { hosts: 3 });
+        assert_eq!(last.event, RunEvent::BarrierMet { hosts: 3, waves: 1 });
     }
 }

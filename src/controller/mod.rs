@@ -16,6 +16,7 @@ mod status;
 mod tally;
 mod transport;
 
+pub use dispatch::{Approval, Question};
 pub use events::EventSink;
 pub use push::{AgentFinder, AgentFinderError};
 pub use run::{Artifact, DeployRequest, FleetSettings, RollbackRequest, RunError, deploy, rollback};

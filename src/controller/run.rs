@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    dispatch::{COMMAND_QUEUE, Dispatcher, Outcome, REPORT_QUEUE},
+    dispatch::{Approval, COMMAND_QUEUE, Dispatcher, Outcome, REPORT_QUEUE},
     events::EventSink,
     host::{DeployPlan, HostTask, JobPlan, Placement, RollbackPlan},
     push::{AgentFinder, AgentFinderError, Courier},
@@ -24,8 +24,10 @@ use crate::{
     artifact::{ArtifactError, HashCache, hash_artifact},
     inventory::HostEntry,
     model::{
-        AppName, ArchiveKind, FailureBudget, HostId, HostState, IdError, Manifest, Phase, PhaseTime, Place, ReleaseId,
-        RunEvent, RunSummary, Verdict, rollout::Rollout,
+        AppName, ArchiveKind, HostId, HostState, IdError, Manifest, Phase, PhaseTime, Place, ReleaseId, RunEvent, RunSummary,
+        Verdict,
+        plan::{Health, Hooks, RolloutPlan},
+        rollout::{Lineup, Rollout},
     },
     ssh::{Connector, HostKeyPolicy, Target},
     swarm::{
@@ -33,6 +35,7 @@ use crate::{
         policy::{DEGREE, Neighbours},
     },
     tracker::TrackerError,
+    wire::Procedure,
 };
 
 /// Says why a run could not begin. No host was touched.
@@ -94,8 +97,14 @@ pub struct FleetSettings {
     pub lease: Duration,
     /// How long a host that has switched waits for the confirmation.
     pub confirm: Duration,
-    /// How many hosts may drop out.
-    pub max_failures: FailureBudget,
+    /// Who switches when, and how many hosts may drop out.
+    pub rollout: RolloutPlan,
+    /// What hosts run around staging and switching.
+    pub hooks: Hooks,
+    /// When a release that was switched to counts as healthy.
+    pub health: Health,
+    /// Who lets the next wave switch, if the plan waits for the operator.
+    pub approval: Approval,
     /// Maps a verdict and the number of hosts in each final state to the process's exit code.
     pub exit_code: fn(Verdict, &BTreeMap<HostState, usize>) -> u8,
 }
@@ -185,6 +194,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
     let plan = JobPlan::Deploy(Box::new(DeployPlan {
         run: events.run().clone(),
         placement: placement(&fleet, Some(artifact.manifest.app.clone())),
+        procedure: procedure(&fleet),
         manifest: artifact.manifest,
         release,
         cache_limit,
@@ -214,7 +224,12 @@ pub async fn rollback(
         max_failures: allowed(&fleet),
         hosts: fleet.hosts.iter().map(|host| host.name.clone()).collect(),
     };
-    let plan = JobPlan::Rollback(RollbackPlan { run: events.run().clone(), placement: placement(&fleet, app), to });
+    let plan = JobPlan::Rollback(RollbackPlan {
+        run: events.run().clone(),
+        placement: placement(&fleet, app),
+        procedure: procedure(&fleet),
+        to,
+    });
     let start = Start { event: started, pushes_itself, hash_time: None };
     Ok(drive(fleet, plan, start, None, events, interrupt).await)
 }
@@ -243,8 +258,12 @@ pub(super) fn placement(fleet: &FleetSettings, app: Option<AppName>) -> Placemen
     }
 }
 
+fn procedure(fleet: &FleetSettings) -> Procedure {
+    Procedure { host: None, hooks: fleet.hooks.clone(), health: fleet.health.clone() }
+}
+
 fn allowed(fleet: &FleetSettings) -> u32 {
-    u32::try_from(fleet.max_failures.allowed(fleet.hosts.len())).unwrap_or(u32::MAX)
+    u32::try_from(fleet.rollout.max_failures.after.allowed(fleet.hosts.len())).unwrap_or(u32::MAX)
 }
 
 async fn begin(start: Start, events: &EventSink) {
@@ -283,12 +302,13 @@ async fn drive(
     let began = tokio::time::Instant::now();
     let hash_time = start.hash_time;
     begin(start, &events).await;
-    let rollout = Rollout::new(fleet.hosts.len(), fleet.max_failures);
-    let tally = Tally::new(fleet.hosts.iter().map(|host| host.name.clone()), hash_time, began);
-    let (report, reports) = mpsc::channel(REPORT_QUEUE);
     let neighbours = neighbours(&fleet);
     let places: Vec<Option<Place>> = (0..fleet.hosts.len()).map(|host| neighbours.place(host)).collect();
-    let mut dispatcher = Dispatcher::new(rollout, tally, events.clone(), distribution, reports, neighbours);
+    let zones = fleet.hosts.iter().map(|host| host.zone.clone()).collect();
+    let rollout = Rollout::new(fleet.rollout, Lineup { zones, seed: fastrand::u64(..) });
+    let tally = Tally::new(fleet.hosts.iter().map(|host| host.name.clone()), hash_time, began);
+    let (report, reports) = mpsc::channel(REPORT_QUEUE);
+    let mut dispatcher = Dispatcher::new(rollout, tally, events.clone(), distribution, reports, neighbours, fleet.approval);
     let plan = Arc::new(plan);
     let courier = Arc::new(Courier::new(fleet.finder, fleet.hosts.len()));
     for (index, (entry, place)) in fleet.hosts.into_iter().zip(places).enumerate() {
@@ -309,9 +329,10 @@ async fn drive(
     drop(report);
     let Outcome { verdict, abort_reason, rollout, tally, controller_sent } = dispatcher.run(interrupt).await;
     // Every host of the fleet has a state in its rollout.
-    let state = |host| rollout.state(host).unwrap_or(HostState::Failed);
+    let state = |host| (rollout.state(host).unwrap_or(HostState::Failed), rollout.wave(host).map(|wave| wave + 1));
     let now = tokio::time::Instant::now();
-    let summary = tally.summary(verdict, abort_reason, controller_sent, state, fleet.exit_code, now);
+    let mut summary = tally.summary(verdict, abort_reason, controller_sent, state, fleet.exit_code, now);
+    summary.waves = rollout.waves().len();
     events.send(RunEvent::RunFinished(Box::new(summary.clone()))).await;
     summary
 }

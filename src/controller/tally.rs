@@ -130,13 +130,14 @@ impl Tally {
         PHASES.into_iter().filter_map(|phase| Some(PhaseTime { phase, seconds: seconds(phase)? })).collect()
     }
 
-    /// Makes the summary. `state` tells each host's final state, `exit_code` maps the verdict and the counts.
+    /// Makes the summary, but for the number of waves. `end` tells each host's final state and its wave, `exit_code` maps the
+    /// verdict and the counts.
     pub(super) fn summary(
         self,
         verdict: Verdict,
         abort_reason: Option<String>,
         controller_sent: u64,
-        state: impl Fn(HostId) -> HostState,
+        end: impl Fn(HostId) -> (HostState, Option<usize>),
         exit_code: impl Fn(Verdict, &BTreeMap<HostState, usize>) -> u8,
         now: Instant,
     ) -> RunSummary {
@@ -147,7 +148,7 @@ impl Tally {
         let mut slowest: Option<(HostName, f64)> = None;
         let mut hosts = Vec::with_capacity(self.hosts.len());
         for (index, notes) in self.hosts.into_iter().enumerate() {
-            let state = state(HostId(index as u32));
+            let (state, wave) = end(HostId(index as u32));
             *counts.entry(state).or_default() += 1;
             bytes.add(&notes.bytes);
             let transfer_seconds =
@@ -165,12 +166,26 @@ impl Tally {
                 previous: notes.previous,
                 bytes: notes.bytes,
                 transfer_seconds,
+                wave,
                 failure: notes.failure,
             });
         }
         let exit_code = exit_code(verdict, &counts);
         let agents = self.agents;
-        RunSummary { verdict, exit_code, hosts, counts, bytes, controller_sent, agents, phases, slowest, seconds, abort_reason }
+        RunSummary {
+            verdict,
+            exit_code,
+            hosts,
+            waves: 0,
+            counts,
+            bytes,
+            controller_sent,
+            agents,
+            phases,
+            slowest,
+            seconds,
+            abort_reason,
+        }
     }
 }
 
@@ -249,7 +264,7 @@ mod tests {
                 (Phase::Activate, 2.0),
             ]
         );
-        let summary = tally.summary(Verdict::Completed, None, 7, |_| HostState::Active, |_, _| 0, at(20));
+        let summary = tally.summary(Verdict::Completed, None, 7, |_| (HostState::Active, None), |_, _| 0, at(20));
         assert_eq!(summary.counts, BTreeMap::from([(HostState::Active, 2)]));
         assert_eq!(summary.slowest, Some((HostName::new("b").unwrap(), 11.0)));
         assert_eq!(summary.seconds, 22.0);

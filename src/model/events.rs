@@ -105,8 +105,12 @@ pub struct PhaseTime {
 pub enum Verdict {
     /// It went through; single hosts may have dropped out within the budget.
     Completed,
-    /// Too many hosts dropped out: nobody was activated.
+    /// Too many hosts dropped out: no further host was activated.
     StoppedByBudget,
+    /// Too many hosts dropped out, or the operator did not let the next wave switch: what the run had activated went back.
+    RolledBack,
+    /// The operator did not let the next wave switch: what was active stays so.
+    NotApproved,
     /// The operator stopped it.
     Interrupted,
     /// The run itself could not go on, for example because the artifact changed while it was sent.
@@ -135,7 +139,10 @@ pub struct HostResult {
     /// Seconds from its job being sent to its artifact being verified, if it got that far by a transfer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer_seconds: Option<f64>,
-    /// Why it dropped out.
+    /// The wave it switched in or would have, counted from 1; none if it never came to that or had nothing to switch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave: Option<usize>,
+    /// Why it dropped out, or could not go back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<HostFailure>,
 }
@@ -159,6 +166,9 @@ pub struct RunSummary {
     pub exit_code: u8,
     /// Every host, in inventory order.
     pub hosts: Vec<HostResult>,
+    /// How many waves there were to be; 0 if it never came to that.
+    #[serde(default)]
+    pub waves: usize,
     /// How many hosts ended in which state.
     pub counts: BTreeMap<HostState, usize>,
     /// Sum over the hosts.
@@ -254,6 +264,35 @@ pub enum RunEvent {
     BarrierMet {
         /// How many hosts activate.
         hosts: usize,
+        /// In how many waves.
+        #[serde(default)]
+        waves: usize,
+    },
+    /// The hosts of a wave begin to switch.
+    WaveStarted {
+        /// Which wave, counted from 1.
+        wave: usize,
+        /// How many there are.
+        waves: usize,
+        /// Its hosts, in their order.
+        hosts: Vec<HostName>,
+    },
+    /// A wave is over and the next one waits.
+    Paused {
+        /// The wave that waits, counted from 1.
+        wave: usize,
+        /// How many there are.
+        waves: usize,
+        /// For how many seconds; none: until the operator lets it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<f64>,
+    },
+    /// What this run made live goes back, the last wave first.
+    RollingBack {
+        /// How many hosts were active when this began.
+        hosts: usize,
+        /// Why.
+        reason: String,
     },
     /// The operator asked to stop.
     Interrupted,

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Where a host is in its run, in order. A final state never changes.
+/// Where a host is in its run, in order. A final state never changes, with one exception: an active host that is sent back by
+/// the run that switched it becomes reverted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HostState {
@@ -63,10 +64,16 @@ impl HostState {
         self >= Self::Active
     }
 
-    /// True if `next` may follow: forward only (downloading and backfilling alternate), never out of a final state.
+    /// True for the states of a host that dropped out by itself.
+    pub fn is_out(self) -> bool {
+        matches!(self, Self::Reverted | Self::Failed | Self::Unreachable)
+    }
+
+    /// True if `next` may follow: forward only (downloading and backfilling alternate), and out of a final state only from active
+    /// to reverted.
     pub fn can_become(self, next: Self) -> bool {
         if self.is_final() || self == next {
-            return false;
+            return (self, next) == (Self::Active, Self::Reverted);
         }
         next > self || (self == Self::Backfilling && next == Self::Downloading)
     }
@@ -152,11 +159,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_state_leaves_a_final_one_and_every_other_can_fail() {
+    fn no_state_leaves_a_final_one_but_an_active_host_sent_back_and_every_other_can_fail() {
         for from in HostState::ALL {
             for to in HostState::ALL {
                 if from.is_final() {
-                    assert!(!from.can_become(to), "{from} -> {to}");
+                    let sent_back = (from, to) == (HostState::Active, HostState::Reverted);
+                    assert_eq!(from.can_become(to), sent_back, "{from} -> {to}");
                 }
             }
             assert_eq!(from.can_become(HostState::Failed), !from.is_final(), "{from}");

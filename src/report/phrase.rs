@@ -6,12 +6,14 @@ use super::{
     Palette, escape, measure,
     view::{FleetView, RunHeader, Transfer},
 };
-use crate::model::{HostFailure, HostName, HostState};
+use crate::model::{HostFailure, HostName, HostState, RunEvent};
 
 /// The longest shown message or hint, in characters.
 pub(super) const MAX_MESSAGE: usize = 500;
 /// The longest shown file or host name, in characters.
 pub(super) const MAX_NAME: usize = 80;
+/// How many hosts of a wave are named.
+const MAX_NAMED: usize = 3;
 /// How many hosts' failures are told while the run goes on; the summary has the rest.
 pub(super) const MAX_TOLD_FAILURES: usize = 50;
 
@@ -32,6 +34,33 @@ pub(super) fn started(header: &RunHeader) -> String {
     let artifact = header.artifact.as_deref().unwrap_or("the artifact");
     let release = release.map(|release| format!(" as {release}")).unwrap_or_default();
     format!("deploying {} ({}) to {hosts}{release}", escape::line(artifact, MAX_NAME), measure::bytes(header.size))
+}
+
+/// Says that every host which takes part is staged.
+pub(super) fn barrier(hosts: usize, waves: usize) -> String {
+    let waves = if waves > 1 { format!(" in {waves} waves") } else { " now".to_owned() };
+    format!("everything is staged: switching {}{waves}", measure::count(hosts, "host"))
+}
+
+/// Says which step the fleet takes; `None` for other events, and for a wave that is the only one.
+pub(super) fn step(event: &RunEvent) -> Option<String> {
+    match event {
+        RunEvent::WaveStarted { waves: 0..=1, .. } => None,
+        RunEvent::WaveStarted { wave, waves, hosts } => {
+            let named: Vec<_> = hosts.iter().map(host).take(MAX_NAMED + 1).collect();
+            let named = if named.len() > MAX_NAMED { String::new() } else { format!(": {}", named.join(", ")) };
+            Some(format!("wave {wave} of {waves}: switching {}{named}", measure::count(hosts.len(), "host")))
+        }
+        RunEvent::Paused { wave, waves, seconds: Some(seconds) } => {
+            Some(format!("wave {wave} of {waves} begins in {}", measure::seconds(*seconds)))
+        }
+        RunEvent::Paused { wave, waves, seconds: None } => Some(format!("wave {wave} of {waves} waits for your word")),
+        RunEvent::RollingBack { hosts, reason } => {
+            let hosts = if *hosts == 0 { String::new() } else { format!("; {} active", measure::count(*hosts, "host")) };
+            Some(format!("{}{hosts}", escape::line(reason, MAX_MESSAGE)))
+        }
+        _ => None,
+    }
 }
 
 /// Lists how many hosts are in which state: `12 downloading, 3 staged`.
@@ -127,6 +156,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_step_of_the_fleet_in_one_line() {
+        let hosts = |number: usize| (1..=number).map(|n| HostName::new(&format!("web{n}")).unwrap()).collect::<Vec<_>>();
+        let wave = |wave, waves, number| step(&RunEvent::WaveStarted { wave, waves, hosts: hosts(number) });
+        assert_eq!(wave(1, 1, 4), None, "the barrier's line says it all");
+        assert_eq!(wave(1, 3, 2).unwrap(), "wave 1 of 3: switching 2 hosts: web1, web2");
+        assert_eq!(wave(2, 3, 10).unwrap(), "wave 2 of 3: switching 10 hosts");
+        let paused = |seconds| step(&RunEvent::Paused { wave: 2, waves: 3, seconds }).unwrap();
+        assert_eq!(paused(Some(10.0)), "wave 2 of 3 begins in 10.0 s");
+        assert_eq!(paused(None), "wave 2 of 3 waits for your word");
+        let back = |hosts| step(&RunEvent::RollingBack { hosts, reason: "the run is rolled back: \u{1b}[2J".into() }).unwrap();
+        assert_eq!(back(0), r"the run is rolled back: \u{1b}[2J");
+        assert_eq!(back(3), r"the run is rolled back: \u{1b}[2J; 3 hosts active");
+        assert_eq!(barrier(1, 1), "everything is staged: switching 1 host now");
+        assert_eq!(barrier(9, 3), "everything is staged: switching 9 hosts in 3 waves");
+    }
 
     #[test]
     fn text_is_broken_at_blanks_and_long_words_anywhere() {

@@ -45,7 +45,7 @@ impl<W: Write + Send> Plain<W> {
 
     fn host(&mut self, now: Duration, name: &HostName, state: HostState, failure: Option<&HostFailure>) {
         match state {
-            HostState::Failed | HostState::Unreachable | HostState::Reverted => {
+            out if out.is_out() => {
                 self.told_failures += 1;
                 if self.told_failures <= phrase::MAX_TOLD_FAILURES {
                     self.say(now, phrase::dropped_out(name, state, failure, self.palette));
@@ -87,9 +87,12 @@ impl<W: Write + Send> Reporter for Plain<W> {
                 self.say_loud(now, &text);
             }
             (RunEvent::HostState { host, state, failure }, Change::Host(_)) => self.host(now, host, *state, failure.as_ref()),
-            (RunEvent::BarrierMet { hosts }, Change::Barrier) => {
-                let text = format!("everything is staged: switching {} now", measure::count(*hosts, "host"));
-                self.say_loud(now, &text);
+            (RunEvent::BarrierMet { hosts, waves }, Change::Barrier) => self.say_loud(now, &phrase::barrier(*hosts, *waves)),
+            (RunEvent::RollingBack { .. }, Change::Step) => self.say(now, phrase::step(&envelope.event)),
+            (event, Change::Step) => {
+                if let Some(text) = phrase::step(event) {
+                    self.say_loud(now, &text);
+                }
             }
             (RunEvent::Interrupted, Change::Interrupted) => {
                 self.say(now, ["interrupted: stopping cleanly, once more to stop at once"])

@@ -95,6 +95,7 @@ pub(crate) fn live(host: HostName, size: u64) -> HostResult {
         previous: Some(PREVIOUS.parse().unwrap()),
         bytes: ByteCounts { from_peers: size - size / 8, from_controller: size / 8, uploaded: size, ..ByteCounts::default() },
         transfer_seconds: Some(12.34),
+        wave: None,
         failure: None,
     }
 }
@@ -109,6 +110,7 @@ pub(crate) fn out(host: HostName, failure: Option<HostFailure>) -> HostResult {
         previous: None,
         bytes: ByteCounts::default(),
         transfer_seconds: None,
+        wave: None,
         failure,
     }
 }
@@ -132,6 +134,7 @@ pub(crate) fn summary(verdict: Verdict, exit_code: u8, hosts: Vec<HostResult>) -
         verdict,
         exit_code,
         hosts,
+        waves: 1,
         counts,
         bytes,
         controller_sent,
@@ -183,7 +186,7 @@ pub(crate) fn deploy() -> Vec<(Duration, Envelope)> {
     events.extend(all(10_200, Verifying));
     events.extend(all(10_400, Extracting));
     events.extend(all(10_800, Staged));
-    events.push((10_900, envelope(RunEvent::BarrierMet { hosts: 4 })));
+    events.push((10_900, envelope(RunEvent::BarrierMet { hosts: 4, waves: 1 })));
     events.extend(all(10_900, Activating));
     events.extend(all(11_000, Checking));
     events.push((11_050, envelope(RunEvent::Unknown)));

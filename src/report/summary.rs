@@ -55,35 +55,37 @@ struct Group<'a> {
     state: HostState,
     failure: Option<&'a HostFailure>,
     hosts: Vec<&'a HostName>,
-    /// The first of these hosts that wrote something, and its last lines.
-    log: Option<(&'a HostName, &'a [String])>,
+    /// What these hosts wrote last, each text once with the hosts that wrote it.
+    logs: Vec<(&'a [String], Vec<&'a HostName>)>,
 }
 
 /// Puts hosts together whose failure reads the same, in inventory order of their first.
 fn group(hosts: &[HostResult]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     let mut index = HashMap::new();
-    for result in hosts.iter().filter(|result| is_out(result.state)) {
+    for result in hosts.iter().filter(|result| result.state.is_out()) {
         let failure = result.failure.as_ref();
         let key = (result.state, failure.map(|failure| (failure.during, &failure.message, &failure.hint)));
         let position = *index.entry(key).or_insert_with(|| {
-            groups.push(Group { state: result.state, failure, hosts: Vec::new(), log: None });
+            groups.push(Group { state: result.state, failure, hosts: Vec::new(), logs: Vec::new() });
             groups.len() - 1
         });
         let group = &mut groups[position];
         group.hosts.push(&result.host);
-        if let Some(failure) = failure
-            && group.log.is_none()
-            && !failure.log_tail.is_empty()
-        {
-            group.log = Some((&result.host, &failure.log_tail));
-        }
+        group.wrote(&result.host, failure.map_or(&[], |failure| &failure.log_tail));
     }
     groups
 }
 
-fn is_out(state: HostState) -> bool {
-    matches!(state, HostState::Failed | HostState::Unreachable | HostState::Reverted)
+impl<'a> Group<'a> {
+    fn wrote(&mut self, host: &'a HostName, lines: &'a [String]) {
+        let is_full = self.logs.len() == MAX_LOGS;
+        match self.logs.iter_mut().find(|(log, _)| *log == lines) {
+            Some((_, hosts)) => hosts.push(host),
+            None if lines.is_empty() || is_full => {}
+            None => self.logs.push((lines, vec![host])),
+        }
+    }
 }
 
 fn failures(groups: &[Group<'_>], width: usize, palette: Palette) -> String {
@@ -144,14 +146,20 @@ fn what_happened(failure: Option<&HostFailure>) -> String {
 
 fn last_lines(groups: &[Group<'_>], width: usize, palette: Palette) -> String {
     let mut text = String::new();
-    for (host, lines) in groups.iter().filter_map(|group| group.log).take(MAX_LOGS) {
-        text += &format!("\n{}\n", palette.strong(format!("last lines of {}:", phrase::host(host))));
+    for (lines, hosts) in spread(groups) {
+        let who = names(hosts).replace('\n', ", ");
+        text += &format!("\n{}\n", palette.strong(phrase::wrap(&format!("last lines of {who}:"), width, 2)));
         for line in &lines[lines.len().saturating_sub(MAX_LOG_LINES)..] {
             let line = escape::line(line, MAX_LOG_LINE);
             text += &format!("  {}\n", palette.dim(phrase::wrap(&line, width.saturating_sub(2), 4)));
         }
     }
     text
+}
+
+/// Chooses what is shown of the hosts' last lines: the first text of every failure, then the second ones, and so on.
+fn spread<'a, 'b>(groups: &'b [Group<'a>]) -> impl Iterator<Item = &'b (&'a [String], Vec<&'a HostName>)> {
+    (0..MAX_LOGS).flat_map(|turn| groups.iter().filter_map(move |group| group.logs.get(turn))).take(MAX_LOGS)
 }
 
 fn totals(header: Option<&RunHeader>, summary: &RunSummary) -> Vec<(&'static str, String)> {
@@ -183,6 +191,10 @@ fn totals(header: Option<&RunHeader>, summary: &RunSummary) -> Vec<(&'static str
     let ways: Vec<_> = ways.map(|(hosts, way)| format!("{hosts} {way}")).collect();
     if !ways.is_empty() {
         lines.push(("agent", ways.join(", ")));
+    }
+    if summary.waves > 1 {
+        let came_to = summary.hosts.iter().filter(|host| host.state != HostState::Skipped).filter_map(|host| host.wave).max();
+        lines.push(("waves", format!("{} of {}", came_to.unwrap_or_default(), summary.waves)));
     }
     if let Some((host, seconds)) = &summary.slowest {
         lines.push(("slowest", format!("{}, {}", phrase::host(host), measure::seconds(*seconds))));
@@ -233,6 +245,9 @@ pub fn outcome(header: Option<&RunHeader>, summary: &RunSummary) -> String {
             let budget = header.map_or(String::new(), |header| format!(" and the failure budget is {}", header.max_failures));
             format!("{}: {}{budget}", so_far(switched, &live), dropped(summary))
         }
+        Verdict::RolledBack if switched == 0 => format!("rolled back: {}", dropped(summary)),
+        Verdict::RolledBack => format!("rolled back, but {live}: {}", dropped(summary)),
+        Verdict::NotApproved => format!("stopped before the next wave: {}", so_far(switched, &live)),
         Verdict::Interrupted => format!("interrupted: {}", so_far(switched, &live)),
         Verdict::Aborted => {
             let reason = summary.abort_reason.as_deref().unwrap_or("the run could not go on");

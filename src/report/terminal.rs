@@ -102,7 +102,7 @@ impl Reporter for Terminal {
                 let started = self.view.header().map(phrase::started);
                 self.say(started);
             }
-            (RunEvent::HostState { host, state, failure }, Change::Host(_)) if is_out(*state) => {
+            (RunEvent::HostState { host, state, failure }, Change::Host(_)) if state.is_out() => {
                 self.told_failures += 1;
                 if self.told_failures <= phrase::MAX_TOLD_FAILURES {
                     self.say(phrase::dropped_out(host, *state, failure.as_ref(), self.palette));
@@ -118,6 +118,11 @@ impl Reporter for Terminal {
                 let text = "interrupted: stopping cleanly, Ctrl-C again to stop at once";
                 self.say([self.palette.note(text)]);
             }
+            (RunEvent::RollingBack { .. }, Change::Step) => {
+                let text = phrase::step(&envelope.event).map(|text| self.palette.bad(text));
+                self.say(text);
+            }
+            (event, Change::Step) => self.say(phrase::step(event)),
             (RunEvent::RunFinished(end), Change::Finished) => self.end(end),
             _ => {}
         }
@@ -140,10 +145,6 @@ impl Reporter for Terminal {
         self.bar.finish_and_clear();
         Ok(())
     }
-}
-
-fn is_out(state: HostState) -> bool {
-    matches!(state, HostState::Failed | HostState::Unreachable | HostState::Reverted)
 }
 
 /// Returns what is drawn at `now`: at most 2 + 3 lines, none wider than `width`.
@@ -197,16 +198,17 @@ fn bar(done: u64, total: u64, columns: usize) -> (String, String) {
 /// The counts by state, and the time that has passed if there is room for it.
 fn counts(view: &FleetView, width: usize, now: Duration, palette: Palette) -> String {
     let clock = measure::clock(now);
-    let text = phrase::counts(view.counts());
+    let wave = view.wave().map(|(wave, waves)| format!("wave {wave} of {waves}: ")).unwrap_or_default();
+    let text = format!("{wave}{}", phrase::counts(view.counts()));
     let columns = measure_text_width(&text);
     if columns > width {
         return truncate_str(&text, width, "…").into_owned();
     }
-    let mark = |(state, hosts)| {
+    let mark = |(state, hosts): (HostState, usize)| {
         let part = format!("{hosts} {state}");
-        if is_out(state) { palette.bad(part) } else { part }
+        if state.is_out() { palette.bad(part) } else { part }
     };
-    let text = view.counts().map(mark).collect::<Vec<_>>().join(", ");
+    let text = wave + &view.counts().map(mark).collect::<Vec<_>>().join(", ");
     if columns + 2 + clock.len() <= width { format!("{clock}  {text}") } else { text }
 }
 

@@ -55,6 +55,8 @@ pub enum Change {
     Host(HostState),
     /// Every host that takes part is staged.
     Barrier,
+    /// The fleet took a step: a wave, a pause, the way back.
+    Step,
     /// The operator asked to stop.
     Interrupted,
     /// The run is over.
@@ -81,6 +83,11 @@ pub struct FleetView {
     /// Bytes that came over the network, also to hosts that dropped out: it only grows.
     moved: u64,
     barrier: bool,
+    /// The wave that switches or switched last, and how many there are.
+    wave: (usize, usize),
+    /// The last wave that waited.
+    waited: usize,
+    goes_back: bool,
     interrupted: bool,
     finished: bool,
 }
@@ -97,6 +104,12 @@ impl FleetView {
                 Change::Quiet
             }
             RunEvent::BarrierMet { .. } => once(&mut self.barrier, Change::Barrier),
+            RunEvent::WaveStarted { wave, waves, .. } => {
+                self.wave.1 = *waves;
+                later(&mut self.wave.0, *wave)
+            }
+            RunEvent::Paused { wave, .. } => later(&mut self.waited, *wave),
+            RunEvent::RollingBack { .. } => once(&mut self.goes_back, Change::Step),
             RunEvent::Interrupted => once(&mut self.interrupted, Change::Interrupted),
             RunEvent::RunFinished(_) => once(&mut self.finished, Change::Finished),
             RunEvent::AgentCame { .. } | RunEvent::PhaseEnded(_) | RunEvent::Warning { .. } | RunEvent::Unknown => {
@@ -185,12 +198,17 @@ impl FleetView {
 
     /// Returns how many hosts dropped out by themselves.
     pub fn dropped(&self) -> usize {
-        [HostState::Failed, HostState::Unreachable, HostState::Reverted].into_iter().map(|state| self.count(state)).sum()
+        HostState::ALL.into_iter().filter(|state| state.is_out()).map(|state| self.count(state)).sum()
     }
 
     /// True while hosts receive.
     pub fn is_downloading(&self) -> bool {
         self.count(HostState::Downloading) + self.count(HostState::Backfilling) > 0
+    }
+
+    /// Returns the wave that switches or switched last, and how many there are, if there are several.
+    pub fn wave(&self) -> Option<(usize, usize)> {
+        (self.wave.0 > 0 && self.wave.1 > 1).then_some(self.wave)
     }
 
     /// True once the run's last event was there.
@@ -242,6 +260,15 @@ impl HostRow {
 
 fn once(flag: &mut bool, change: Change) -> Change {
     if std::mem::replace(flag, true) { Change::Quiet } else { change }
+}
+
+fn later(last: &mut usize, next: usize) -> Change {
+    if next > *last {
+        *last = next;
+        Change::Step
+    } else {
+        Change::Quiet
+    }
 }
 
 fn moved(bytes: &ByteCounts) -> u64 {

@@ -5,10 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::RelayToken;
-use crate::model::{ByteCounts, HostFailure, HostState, HostStatus, Manifest, Place, ReleaseId, RunId};
+use crate::model::{
+    ByteCounts, HostFailure, HostName, HostState, HostStatus, Manifest, Place, ReleaseId, RunId,
+    plan::{Health, Hooks},
+};
 
 /// The protocol's version. Both sides must have the same; the controller pushes the agent that matches it.
-pub const WIRE_VERSION: u32 = 2;
+pub const WIRE_VERSION: u32 = 3;
 
 /// The agent's first message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -89,12 +92,27 @@ pub struct DeployJob {
     pub place: Option<Place>,
     /// Seconds without a word from the controller after which the agent stops by itself.
     pub lease_seconds: u32,
-    /// Seconds between activation and confirmation after which the host reverts.
+    /// Seconds between [`FromAgent::Checked`] and the confirmation after which the host reverts.
     pub confirm_seconds: u32,
+    /// What the host runs on its way.
+    #[serde(default)]
+    pub procedure: Procedure,
     /// The process of this run's agent on this host whose connection was lost. If it still holds the lock, it is asked to end
     /// and waited for; one that is not named here is another host entry for the same machine, and its lock stands.
     #[serde(default)]
     pub replaces: Option<u32>,
+}
+
+/// What a host runs around staging and switching.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Procedure {
+    /// The host's name in the inventory, for its hooks.
+    pub host: Option<HostName>,
+    /// Commands.
+    pub hooks: Hooks,
+    /// What a release that was made live has to pass.
+    pub health: Health,
 }
 
 /// A switch back to a release that is already on the host.
@@ -108,8 +126,11 @@ pub struct RollbackJob {
     pub to: Option<ReleaseId>,
     /// Seconds without a word from the controller after which the agent stops by itself.
     pub lease_seconds: u32,
-    /// Seconds between activation and confirmation after which the host reverts.
+    /// Seconds between [`FromAgent::Checked`] and the confirmation after which the host reverts.
     pub confirm_seconds: u32,
+    /// What the host runs on its way; the hooks around staging are left out.
+    #[serde(default)]
+    pub procedure: Procedure,
     /// The process of this run's agent on this host whose connection was lost. If it still holds the lock, it is asked to end
     /// and waited for; one that is not named here is another host entry for the same machine, and its lock stands.
     #[serde(default)]
@@ -156,10 +177,17 @@ pub enum ToAgent {
     },
     /// Renews the lease. Sent at least every third of the lease. Answer: [`FromAgent::Alive`].
     Ping,
-    /// Switch now. Answer: [`FromAgent::Activated`] or [`FromAgent::Failed`].
+    /// Switch now. Answer: [`FromAgent::Activated`] and then [`FromAgent::Checked`], or [`FromAgent::Reverted`] at any time;
+    /// [`FromAgent::Failed`] if the switch itself fails.
     Activate,
     /// The switch is seen and stays. Answer: [`FromAgent::Confirmed`]. The agent goes on uploading until stopped.
     Confirm,
+    /// Go back to what was live before this job, also after the confirmation. Answer: [`FromAgent::Reverted`], or
+    /// [`FromAgent::Failed`] if that fails. Without effect on a host that was not told to switch.
+    Revert {
+        /// Why, for the operator.
+        reason: String,
+    },
     /// Stop; an activated host that is not confirmed reverts first. The agent exits after it.
     Stop {
         /// Why.
@@ -207,7 +235,7 @@ pub enum FromAgent {
         /// What the transfer came to.
         bytes: ByteCounts,
     },
-    /// `current` points at the new release.
+    /// `current` points at the new release; hooks and health checks follow.
     Activated {
         /// The release that is live now.
         release: ReleaseId,
@@ -215,15 +243,21 @@ pub enum FromAgent {
         #[serde(default)]
         previous: Option<ReleaseId>,
     },
+    /// Hooks and health checks passed: waits for the confirmation.
+    Checked,
     /// The confirmation is journalled.
     Confirmed,
-    /// Went back to the previous release by itself, or undid what a dead agent left ([`Job::Recover`]).
+    /// Went back to the previous release, by itself or because it was told to, or undid what a dead agent left
+    /// ([`Job::Recover`]).
     Reverted {
         /// The release that is live again; none after a first deploy.
         #[serde(default)]
         current: Option<ReleaseId>,
         /// Why.
         reason: String,
+        /// What the hook or check that failed wrote, as lines, oldest first; bounded.
+        #[serde(default)]
+        output: Vec<String>,
     },
     /// The job failed; the old release is live and the agent exits.
     Failed(HostFailure),

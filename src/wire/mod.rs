@@ -12,6 +12,7 @@ mod relay;
 
 pub use frame::{FrameError, MAX_FRAME, read_frame, write_frame};
 pub use message::{
-    AgentHello, DeployJob, FromAgent, Job, PeerAddr, RollbackJob, StopReason, ToAgent, TransferProgress, WIRE_VERSION,
+    AgentHello, DeployJob, FromAgent, Job, PeerAddr, Procedure, RollbackJob, StopReason, ToAgent, TransferProgress,
+    WIRE_VERSION,
 };
 pub use relay::RelayToken;

@@ -56,7 +56,8 @@ async fn converse(agent: &mut Agent, reached: &mut Reached) {
         let answer = match message {
             FromAgent::Prepared { .. } => ToAgent::Start { peers: Vec::new() },
             FromAgent::Staged { .. } => ToAgent::Activate,
-            FromAgent::Activated { .. } => {
+            FromAgent::Activated { .. } => continue,
+            FromAgent::Checked => {
                 reached.confirm_sent = true;
                 ToAgent::Confirm
             }

@@ -4,7 +4,7 @@ use std::{path::Path, process::Stdio};
 
 use fleetdrop::{
     model::{HostFailure, HostState},
-    wire::{DeployJob, FromAgent, Job, StopReason, ToAgent},
+    wire::{DeployJob, FromAgent, Job, StopReason, ToAgent, WIRE_VERSION},
 };
 use rustix::process::Signal;
 use tokio::process::Command;
@@ -30,7 +30,8 @@ async fn run(args: &[&str]) -> (Option<i32>, String, String) {
 #[tokio::test]
 async fn version_and_bad_arguments() {
     let (code, out, _) = run(&["--version"]).await;
-    assert_eq!((code, out), (Some(0), format!("fleetdrop-agent {} wire 1\n", env!("CARGO_PKG_VERSION"))));
+    let version = format!("fleetdrop-agent {} wire {WIRE_VERSION}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!((code, out), (Some(0), version));
     let (code, out, error) = run(&["deploy"]).await;
     assert_eq!((code, out.as_str()), (Some(5), ""));
     assert!(error.starts_with("error: unknown command `deploy`\nusage: ") && error.contains("hint: "), "{error}");
@@ -48,6 +49,7 @@ async fn a_transfer_from_a_real_seed_goes_live_and_is_counted() {
     assert_eq!((bytes.from_controller, bytes.from_peers), (artifact.manifest.size, 0));
     agent.tell(ToAgent::Activate).await;
     assert!(matches!(agent.answer().await, Some(FromAgent::Activated { previous: None, .. })));
+    assert!(matches!(agent.answer().await, Some(FromAgent::Checked)));
     agent.tell(ToAgent::Confirm).await;
     assert!(matches!(agent.answer().await, Some(FromAgent::Confirmed)));
     agent.tell(ToAgent::Stop { reason: StopReason::Finished }).await;
@@ -65,6 +67,7 @@ async fn a_confirmed_host_goes_on_uploading_what_it_moved_into_the_cache() {
     assert!(matches!(first.answer().await, Some(FromAgent::Staged { .. })));
     first.tell(ToAgent::Activate).await;
     assert!(matches!(first.answer().await, Some(FromAgent::Activated { .. })));
+    assert!(matches!(first.answer().await, Some(FromAgent::Checked)));
     first.tell(ToAgent::Confirm).await;
     assert!(matches!(first.answer().await, Some(FromAgent::Confirmed)));
     // The seed is gone; only the first host has it.
@@ -97,7 +100,7 @@ async fn a_signal_reverts_what_is_not_confirmed() {
         let mut agent = Agent::deploying(artifact.job(dir.path(), "r1")).await;
         agent.until_activated().await;
         agent.signal(signal);
-        let Some(FromAgent::Reverted { current: None, reason }) = agent.answer().await else { panic!() };
+        let Some(FromAgent::Reverted { current: None, reason, .. }) = agent.answer().await else { panic!() };
         assert_eq!(reason, "the agent was told to end by a signal");
         assert_eq!(agent.exit().await.code(), Some(1));
         assert_eq!(live(dir.path()), None);

@@ -12,7 +12,7 @@ use fleetdrop::{
     artifact::hash_artifact,
     model::{ArchiveKind, Manifest, RunId},
     swarm::{Engine, EngineConfig, EngineHandle, FleetEngine, Metainfo, Role},
-    wire::{DeployJob, FromAgent, Job, PeerAddr, ToAgent, read_frame, write_frame},
+    wire::{DeployJob, FromAgent, Job, PeerAddr, Procedure, ToAgent, read_frame, write_frame},
 };
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
@@ -79,6 +79,7 @@ impl Seeded {
             controller_peers: vec![seed],
             lease_seconds: 30,
             confirm_seconds: 60,
+            procedure: Procedure::default(),
             replaces: None,
         }
     }
@@ -138,7 +139,7 @@ impl Agent {
         }
     }
 
-    /// Goes on until the new release is live and not confirmed.
+    /// Goes on until the new release is live, checked and not confirmed.
     pub(crate) async fn until_activated(&mut self) {
         let prepared = self.answer().await;
         assert!(matches!(prepared, Some(FromAgent::Prepared { .. })), "{prepared:?}");
@@ -148,6 +149,8 @@ impl Agent {
         self.tell(ToAgent::Activate).await;
         let activated = self.answer().await;
         assert!(matches!(activated, Some(FromAgent::Activated { .. })), "{activated:?}");
+        let checked = self.answer().await;
+        assert!(matches!(checked, Some(FromAgent::Checked)), "{checked:?}");
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {

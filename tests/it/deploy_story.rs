@@ -107,7 +107,8 @@ fn events_tell_the_run_in_order() {
     let run = operator.deploy(&fleet.fleet(), &artifact).run().expect_code(0);
     assert_eq!(run.stdout.lines().count(), run.events.len(), "every line of stdout is an event\n{run:?}");
     assert!(matches!(run.events[0].event, RunEvent::RunStarted { .. }), "{run:?}");
-    let barrier = run.events.iter().position(|e| matches!(e.event, RunEvent::BarrierMet { hosts: 2 })).expect("a barrier");
+    let barrier =
+        run.events.iter().position(|e| matches!(e.event, RunEvent::BarrierMet { hosts: 2, waves: 1 })).expect("a barrier");
     for (index, envelope) in run.events.iter().enumerate() {
         assert_eq!((envelope.v, &envelope.run), (1, &run.events[0].run));
         assert!(!matches!(envelope.event, RunEvent::Unknown), "{run:?}");

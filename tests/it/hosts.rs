@@ -9,6 +9,7 @@ use std::{
     process::Command,
     sync::{
         Arc, Condvar, LazyLock, Mutex,
+        atomic::{AtomicBool, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
 };
@@ -152,12 +153,12 @@ fn install_agent(home: &Path) {
     }
 }
 
-/// A port in front of a host's own: it takes one connection and leads it on once it is opened. What comes from the host can be
-/// held back.
+/// A port in front of a host's own: it leads connections on once it is opened. What comes from the host can be held back.
 pub(crate) struct Door {
     host: SocketAddrV4,
     address: SocketAddrV4,
     opened: SyncSender<()>,
+    closed: Arc<AtomicBool>,
     outward: Arc<Valve>,
 }
 
@@ -170,17 +171,25 @@ impl Door {
         let host = host.address();
         let outward = Arc::new(Valve::default());
         let valve = outward.clone();
+        let closed = Arc::new(AtomicBool::new(false));
+        let is_closed = closed.clone();
         std::thread::spawn(move || {
-            let (outside, _) = listener.accept().unwrap();
             // Nobody opens a door that was dropped.
-            if open.recv().is_ok() {
-                let inside = TcpStream::connect(host).unwrap();
+            if open.recv().is_err() {
+                return;
+            }
+            for outside in listener.incoming().map_while(Result::ok) {
+                if is_closed.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Ok(inside) = TcpStream::connect(host) else { continue };
                 let inward = (outside.try_clone().unwrap(), inside.try_clone().unwrap());
                 std::thread::spawn(move || carry(inward.0, inward.1, &Valve::default()));
-                carry(inside, outside, &valve);
+                let valve = valve.clone();
+                std::thread::spawn(move || carry(inside, outside, &valve));
             }
         });
-        Self { host, address, opened, outward }
+        Self { host, address, opened, closed, outward }
     }
 
     /// Opens the door.
@@ -202,8 +211,10 @@ impl Door {
 
 impl Drop for Door {
     fn drop(&mut self) {
-        // The thread that carries must see the connection's end.
+        // The threads that carry must see their connections' end, and the one that waits for more must see this one.
         self.let_through();
+        self.closed.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(self.address);
     }
 }
 

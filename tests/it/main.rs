@@ -27,6 +27,9 @@ mod inventory_command;
 #[path = "../support/node.rs"]
 mod node;
 mod operator;
+mod rollout_ends;
+mod rollout_rig;
+mod rollout_waves;
 mod ssh_fleet;
 mod ssh_login;
 mod ssh_process;

@@ -285,6 +285,14 @@ impl SshdHost {
         kill_all(self.sessions_of(listener));
     }
 
+    /// Ends the host's sshd and every connection to it; what runs there sees the end of its input and goes on.
+    pub(crate) fn lock_out(&self) {
+        let listener = self.listener.as_ref().expect("the host is up");
+        let sessions = self.sessions_of(listener);
+        kill_all([Pid::from_child(listener)]);
+        kill_all(sessions);
+    }
+
     /// Restarts the host's sshd with another host key on the same port.
     pub(crate) fn replace_host_key(&mut self) {
         self.stop();

@@ -274,7 +274,7 @@ async fn a_recovery_undoes_what_a_dead_agent_left_and_tells_what_is_live() {
     assert_eq!(host.live().as_deref(), Some("shop 2"));
     agent.task.abort();
     assert!(agent.task.await.unwrap_err().is_cancelled());
-    let FromAgent::Reverted { current, reason } = recover().await else { panic!() };
+    let FromAgent::Reverted { current, reason, .. } = recover().await else { panic!() };
     assert_eq!((current, reason.as_str()), (Some("r1".parse().unwrap()), "its agent died before it was confirmed"));
     assert_eq!(host.live().as_deref(), Some("shop 1"));
     let FromAgent::Status(status) = recover().await else { panic!() };
@@ -317,6 +317,7 @@ fn any_message(host: &Host) -> impl Strategy<Value = ToAgent> + use<> {
         4 => Just(ToAgent::Confirm),
         1 => Just(ToAgent::Peers { peers: vec![peer(), peer()] }),
         1 => Just(ToAgent::Ping),
+        2 => Just(ToAgent::Revert { reason: "the run failed".into() }),
         1 => Just(ToAgent::Job(job)),
         1 => Just(ToAgent::Stop { reason: StopReason::BudgetExceeded }),
     ]
@@ -372,11 +373,15 @@ async fn play(script: Script) {
         check(&host);
     }
     agent.task.await.unwrap();
-    // The last word is the truth; a ping is answered also after it.
-    said.retain(|message| !matches!(message, FromAgent::Alive));
-    let confirmed = said.iter().any(|message| matches!(message, FromAgent::Confirmed));
+    // The last word is the truth; a ping is answered also after it, and what nobody expects is told.
+    said.retain(|message| !matches!(message, FromAgent::Alive | FromAgent::Warning { .. }));
+    let stays = said.iter().rev().find_map(|message| match message {
+        FromAgent::Confirmed => Some(true),
+        FromAgent::Reverted { .. } => Some(false),
+        _ => None,
+    });
     let live = host.live();
-    assert_eq!(live, if confirmed { Some(after.to_owned()) } else { before }, "{said:?}");
+    assert_eq!(live, if stays == Some(true) { Some(after.to_owned()) } else { before }, "{said:?}");
     assert_eq!(live.is_some(), host.path("app/current").is_symlink());
     assert!(host.releases().iter().all(|name| !name.starts_with(".tmp")), "{:?}", host.releases());
     let last = said.iter().rposition(|message| matches!(message, FromAgent::Failed(_) | FromAgent::Reverted { .. }));

@@ -3,4 +3,5 @@
 mod conversation;
 mod endings;
 mod engine;
+mod hooks;
 mod support;

@@ -17,7 +17,7 @@ use crate::{
     agent::{AgentEnv, Clock, Ended, serve},
     model::{ArchiveKind, Digest, HostFailure, HostStatus, Manifest, ReleaseId, RunId},
     swarm::Metainfo,
-    wire::{self, DeployJob, FromAgent, Job, PeerAddr, RollbackJob, StopReason, ToAgent},
+    wire::{self, DeployJob, FromAgent, Job, PeerAddr, Procedure, RollbackJob, StopReason, ToAgent},
 };
 
 /// One artifact.
@@ -89,6 +89,7 @@ pub(super) struct Host {
     pub(super) confirm_seconds: u32,
     pub(super) keep_releases: u32,
     pub(super) cache_limit: u64,
+    pub(super) procedure: Procedure,
     pub(super) runs: std::cell::Cell<u64>,
 }
 
@@ -101,6 +102,7 @@ impl Host {
             confirm_seconds: 60,
             keep_releases: 3,
             cache_limit: 1 << 30,
+            procedure: Procedure::default(),
             runs: std::cell::Cell::new(0),
         }
     }
@@ -151,6 +153,7 @@ impl Host {
             controller_peers: Vec::new(),
             lease_seconds: self.lease_seconds,
             confirm_seconds: self.confirm_seconds,
+            procedure: self.procedure.clone(),
             replaces: None,
         }
     }
@@ -162,6 +165,7 @@ impl Host {
             to: to.map(|to| to.parse().unwrap()),
             lease_seconds: self.lease_seconds,
             confirm_seconds: self.confirm_seconds,
+            procedure: self.procedure.clone(),
             replaces: None,
         })
     }
@@ -273,10 +277,15 @@ impl Agent {
         assert!(matches!(message, FromAgent::Staged { .. }), "{message:?}");
     }
 
+    /// Lets the host switch; its release passes all checks.
     pub(super) async fn activate(&mut self) -> Option<ReleaseId> {
         self.tell(ToAgent::Activate).await;
         match self.hear().await {
-            FromAgent::Activated { previous, .. } => previous,
+            FromAgent::Activated { previous, .. } => {
+                let message = self.hear().await;
+                assert!(matches!(message, FromAgent::Checked), "{message:?}");
+                previous
+            }
             message => panic!("{message:?}"),
         }
     }
@@ -296,7 +305,7 @@ impl Agent {
 
     pub(super) async fn reverted(&mut self) -> (Option<ReleaseId>, String) {
         match self.hear().await {
-            FromAgent::Reverted { current, reason } => (current, reason),
+            FromAgent::Reverted { current, reason, .. } => (current, reason),
             message => panic!("{message:?}"),
         }
     }

@@ -4,6 +4,7 @@
 //! or the job's own end) for each host; a connection that breaks before the host is staged is tried again, and what was
 //! transferred is kept; a stop reaches the host in whatever it is doing. Never decides whether a host may start or activate.
 
+mod login;
 mod plan;
 mod recovery;
 mod session;
@@ -20,6 +21,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+use login::Login;
 pub(super) use plan::{DeployPlan, JobPlan, Placement, RollbackPlan};
 pub(super) use session::AgentSession;
 use vigil::{Concern, Vigil};
@@ -30,7 +32,7 @@ use super::{
 };
 use crate::{
     inventory::HostEntry,
-    model::{FailureKind, HostFailure, HostId, HostState, Place},
+    model::{FailureKind, HostFailure, HostId, HostState, Place, ReleaseId},
     ssh::{Connector, Target},
     wire::{FrameError, FromAgent, PeerAddr, StopReason, ToAgent},
 };
@@ -48,6 +50,10 @@ pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long messages that had arrived before the connection ended may take to be read.
 const LAST_MESSAGES: Duration = Duration::from_secs(2);
+/// Lines of a hook's output that are kept, and their length in characters.
+const OUTPUT_LINES: usize = 50;
+const OUTPUT_LINE: usize = 400;
+
 /// What the dispatcher asks of a host's task.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -55,8 +61,10 @@ pub(super) enum Command {
     Start(Vec<PeerAddr>),
     /// Switch.
     Activate,
-    /// The switch was seen.
+    /// Log in anew, to see that the host can still be reached, and tell the host that it may stay as it is.
     Confirm,
+    /// Go back to what was live before; why.
+    GoBack(String),
     /// End.
     Stop(StopReason),
 }
@@ -107,6 +115,8 @@ enum End {
     Failed(HostFailure),
     /// The connection broke.
     Lost(HostFailure),
+    /// The connection broke while the host was between two releases: what became of it is to be found out.
+    Adrift(HostFailure),
 }
 
 /// What outlives a connection.
@@ -118,6 +128,8 @@ struct Progress {
     losses: u32,
     /// The process id of the last agent, on the host.
     agent: Option<u32>,
+    /// The release it staged.
+    release: Option<ReleaseId>,
     /// When it broke, until a new one has got as far.
     lost_at: Option<Instant>,
     attempts: u32,
@@ -133,6 +145,11 @@ impl Progress {
         self.lost_at = Some(Instant::now());
         self.attempts = 0;
         self.losses <= LOSSES
+    }
+
+    /// True while the host is between two releases.
+    fn is_switching(&self) -> bool {
+        matches!(self.state, HostState::Activating | HostState::Checking)
     }
 
     fn lost_within(&self, limit: Duration) -> bool {
@@ -151,11 +168,19 @@ struct Addresses {
 impl HostTask {
     /// Runs the host's part of the run to its end.
     pub(super) async fn run(mut self) {
-        let mut progress =
-            Progress { state: HostState::Queued, started: None, losses: 0, agent: None, lost_at: None, attempts: 0 };
+        let mut progress = Progress {
+            state: HostState::Queued,
+            started: None,
+            losses: 0,
+            agent: None,
+            release: None,
+            lost_at: None,
+            attempts: 0,
+        };
         loop {
             let (failure, is_news) = match self.attempt(&mut progress).await {
                 End::Done => return,
+                End::Adrift(failure) => return self.find_out(&progress, failure).await,
                 End::Lost(failure) if progress.state < HostState::Staged && progress.may_reconnect() => {
                     (failure, progress.attempts == 0)
                 }
@@ -239,8 +264,7 @@ impl HostTask {
             () = stop_requested(&mut self.commands, progress) => return End::Done,
         };
         let addresses = Addresses { host: agent.advertise, seed: placed.seed };
-        let pid = session.pid();
-        progress.agent = Some(pid);
+        progress.agent = Some(session.pid());
         session.send(ToAgent::Job(placed.job)).await;
         if let Some(place) = agent.place.clone() {
             errand.runs(place);
@@ -249,8 +273,8 @@ impl HostTask {
         let died = session.has_died();
         session.close().await;
         match end {
-            End::Failed(failure) if died && (HostState::Activating..=HostState::Checking).contains(&progress.state) => {
-                self.recover(transport, &agent, pid, failure).await
+            End::Failed(failure) if died && progress.is_switching() => {
+                self.recover(transport, &agent, progress, &failure).await.unwrap_or(End::Failed(failure))
             }
             end => end,
         }
@@ -269,6 +293,7 @@ impl HostTask {
         let mut ping = tokio::time::interval((self.plan.lease() / 3).min(vigil::PING));
         let mut vigil = Vigil::new(Instant::now());
         let mut stop_deadline: Option<Instant> = None;
+        let mut login = Login::default();
         loop {
             let give_up = stop_deadline.unwrap_or_else(Instant::now);
             tokio::select! {
@@ -292,9 +317,13 @@ impl HostTask {
                         session.send(ToAgent::Stop { reason }).await;
                         stop_deadline = Some(Instant::now() + STOP_TIMEOUT);
                     }
+                    Some(Command::Confirm) => login = self.log_in_anew(),
                     Some(command) => {
-                        if let Command::Start(_) = command {
-                            vigil.started(Instant::now());
+                        match command {
+                            Command::Start(_) => vigil.started(Instant::now()),
+                            // Nobody needs to know any more whether the host would let the controller in.
+                            Command::GoBack(_) => login = Login::default(),
+                            _ => (),
                         }
                         self.obey(command, session, progress).await;
                     }
@@ -312,6 +341,10 @@ impl HostTask {
                         self.ask_to_relay(session, addresses).await;
                     }
                 },
+                result = login.done() => session.send(result.map_or_else(
+                    |failure| ToAgent::Revert { reason: format!("the controller cannot log in anew: {}", failure.message) },
+                    |()| ToAgent::Confirm,
+                )).await,
                 _ = ping.tick() => {
                     session.send(ToAgent::Ping).await;
                     if let Some(end) = self.look_after(&mut vigil, progress, addresses).await
@@ -379,6 +412,7 @@ impl HostTask {
         session.ended(progress.state).await
     }
 
+    /// Passes on a command that needs nothing but the agent.
     async fn obey(&self, command: Command, session: &mut AgentSession, progress: &mut Progress) {
         match command {
             Command::Start(peers) => {
@@ -390,15 +424,16 @@ impl HostTask {
                 progress.state = HostState::Activating;
                 session.send(ToAgent::Activate).await;
             }
-            Command::Confirm => session.send(ToAgent::Confirm).await,
+            Command::GoBack(reason) => session.send(ToAgent::Revert { reason }).await,
             Command::Stop(reason) => session.send(ToAgent::Stop { reason }).await,
+            Command::Confirm => (),
         }
     }
 
     /// Passes on what the agent said; the end, if that was its last word.
     async fn agent_said(
         &mut self,
-        message: FromAgent,
+        mut message: FromAgent,
         session: &mut AgentSession,
         progress: &mut Progress,
         addresses: &Addresses,
@@ -417,16 +452,22 @@ impl HostTask {
             // Nothing to pass on.
             FromAgent::Alive => return None,
             FromAgent::Failed(mut failure) => {
-                failure.log_tail = session.log_tail();
+                failure.log_tail = if failure.log_tail.is_empty() { session.log_tail() } else { bounded(failure.log_tail) };
                 // A host whose agent reports being unreachable is still one that was reached.
                 failure.kind = FailureKind::Failed;
                 return Some(End::Failed(failure));
             }
             FromAgent::State { state } if state < HostState::Staged => progress.state = state,
-            FromAgent::Staged { .. } => progress.state = HostState::Staged,
+            FromAgent::Staged { ref release, .. } => {
+                progress.state = HostState::Staged;
+                progress.release = Some(release.clone());
+            }
             FromAgent::Activated { .. } => progress.state = HostState::Checking,
             FromAgent::AlreadyActive { .. } | FromAgent::Confirmed => progress.state = HostState::Active,
-            FromAgent::Reverted { .. } => progress.state = HostState::Reverted,
+            FromAgent::Reverted { ref mut output, .. } => {
+                progress.state = HostState::Reverted;
+                *output = bounded(std::mem::take(output));
+            }
             _ => (),
         }
         self.report(Report::Agent(Box::new(message))).await;
@@ -456,7 +497,7 @@ async fn stop_requested(commands: &mut mpsc::Receiver<Command>, progress: &mut P
             Some(Command::Stop(_)) | None => return,
             Some(Command::Start(peers)) => progress.started = Some(peers),
             // Only a staged host is told to activate, and a staged host has an agent.
-            Some(Command::Activate | Command::Confirm) => (),
+            Some(Command::Activate | Command::Confirm | Command::GoBack(_)) => (),
         }
     }
 }
@@ -466,6 +507,12 @@ fn lost_or_failed(failure: HostFailure) -> End {
         FailureKind::Unreachable => End::Lost(failure),
         FailureKind::Failed => End::Failed(failure),
     }
+}
+
+/// Keeps of a command's output what is worth keeping for every host of a fleet.
+fn bounded(mut lines: Vec<String>) -> Vec<String> {
+    lines.drain(..lines.len().saturating_sub(OUTPUT_LINES));
+    lines.into_iter().map(|line| line.chars().take(OUTPUT_LINE).collect()).collect()
 }
 
 fn failed(during: HostState, message: String) -> HostFailure {

@@ -6,7 +6,7 @@ use super::super::{push::ReadyAgent, seed::SeedAddresses, transport::Transport};
 use crate::{
     inventory::HostEntry,
     model::{AppName, FailureKind, HostFailure, HostState, Manifest, Place, ReleaseId, RunId},
-    wire::{DeployJob, Job, PeerAddr, RollbackJob},
+    wire::{DeployJob, Job, PeerAddr, Procedure, RollbackJob},
 };
 
 /// The job of a run, before it is placed on a host.
@@ -39,6 +39,8 @@ pub(in crate::controller) struct DeployPlan {
     pub(in crate::controller) keep_releases: u32,
     pub(in crate::controller) info_base64: String,
     pub(in crate::controller) seed: SeedAddresses,
+    /// Without the host's name.
+    pub(in crate::controller) procedure: Procedure,
 }
 
 #[derive(Debug)]
@@ -46,6 +48,8 @@ pub(in crate::controller) struct RollbackPlan {
     pub(in crate::controller) run: RunId,
     pub(in crate::controller) placement: Placement,
     pub(in crate::controller) to: Option<ReleaseId>,
+    /// Without the host's name.
+    pub(in crate::controller) procedure: Procedure,
 }
 
 /// A job for one host, and the seed's address in it.
@@ -66,6 +70,10 @@ impl JobPlan {
 
     pub(in crate::controller) fn lease(&self) -> Duration {
         self.placement().lease
+    }
+
+    pub(in crate::controller) fn confirm(&self) -> Duration {
+        self.placement().confirm
     }
 
     pub(in crate::controller) fn cache(&self) -> Option<&str> {
@@ -97,6 +105,7 @@ impl JobPlan {
             HostFailure::new(FailureKind::Failed, HostState::Preparing, message)
                 .with_hint("set --app or --deploy-to, or fleetdrop_deploy_to in the inventory")
         })?;
+        let named = |procedure: &Procedure| Procedure { host: Some(host.name.clone()), ..procedure.clone() };
         let mut given = None;
         let job = match self {
             Self::Status(_) => Job::Status { deploy_to },
@@ -106,6 +115,7 @@ impl JobPlan {
                 to: plan.to.clone(),
                 lease_seconds: whole_seconds(plan.placement.lease),
                 confirm_seconds: whole_seconds(plan.placement.confirm),
+                procedure: named(&plan.procedure),
                 replaces,
             }),
             Self::Deploy(plan) => {
@@ -128,6 +138,7 @@ impl JobPlan {
                     place: zone,
                     lease_seconds: whole_seconds(plan.placement.lease),
                     confirm_seconds: whole_seconds(plan.placement.confirm),
+                    procedure: named(&plan.procedure),
                     replaces,
                 }))
             }

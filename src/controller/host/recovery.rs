@@ -1,12 +1,17 @@
-//! What is done about an agent that died between its switch and the confirmation: a new one undoes the switch, at once.
+//! What is done about an agent that was lost between its switch and the confirmation: a new one undoes the switch, if the lost
+//! one has not, and tells what is live.
 //!
-//! Without it the host would stay on an unconfirmed release until the next run.
+//! Without it a host whose agent died would stay on an unconfirmed release until the next run, and nobody would know of one that
+//! went back while the controller could not see it.
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::{super::transport::Transport, AgentSession, End, HostTask, ReadyAgent, Report};
+use super::{
+    super::{push::ensure_agent, transport::Transport},
+    AWAY, AgentSession, End, HostTask, LONGEST_PAUSE, Progress, ReadyAgent, Report,
+};
 use crate::{
     model::HostFailure,
     wire::{FromAgent, ToAgent},
@@ -16,9 +21,50 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(60);
 
 impl HostTask {
-    /// Undoes what the dead agent with that process id left. `failure` is why it ended; it stands if there was nothing to undo.
-    pub(super) async fn recover(&self, transport: &Transport, agent: &ReadyAgent, dead: u32, failure: HostFailure) -> End {
-        let Some(job) = self.plan.recovery(&self.entry, agent, dead) else { return End::Failed(failure) };
+    /// Comes back to a host whose connection broke while it was between two releases, as long as it may take to go back by
+    /// itself, and reports what became of it.
+    pub(super) async fn find_out(&self, progress: &Progress, failure: HostFailure) {
+        let message = format!("{}; it goes back by itself unless the controller comes back", failure.message);
+        self.report(Report::Reconnecting(failure.message.clone())).await;
+        let until = Instant::now() + self.plan.confirm() + AWAY;
+        let seek = async {
+            loop {
+                if let Some(end) = self.seek(progress, &failure).await {
+                    return end;
+                }
+                sleep(LONGEST_PAUSE.mul_f64(0.2 + 0.4 * fastrand::f64())).await;
+            }
+        };
+        if let End::Failed(failure) =
+            timeout_at(until, seek).await.unwrap_or(End::Failed(HostFailure { message, ..failure.clone() }))
+        {
+            self.report(Report::Dropped(failure)).await;
+        }
+    }
+
+    /// Tries once to learn what became of a host.
+    async fn seek(&self, progress: &Progress, failure: &HostFailure) -> Option<End> {
+        let transport = Transport::open(&self.connector, &self.entry, &self.target).await.ok()?;
+        let errand = self.courier.errand(self.id);
+        let ready = ensure_agent(&transport, &errand, &self.entry, self.plan.cache()).await;
+        let end = match ready {
+            Ok(agent) => self.recover(&transport, &agent, progress, failure).await,
+            Err(_) => None,
+        };
+        transport.close().await;
+        end
+    }
+
+    /// Undoes what the lost agent of `progress` left and reports what is live; none if that can't be told. `failure` is why the
+    /// agent was lost.
+    pub(super) async fn recover(
+        &self,
+        transport: &Transport,
+        agent: &ReadyAgent,
+        progress: &Progress,
+        failure: &HostFailure,
+    ) -> Option<End> {
+        let job = self.plan.recovery(&self.entry, agent, progress.agent?)?;
         let work = async {
             let mut session = AgentSession::start(transport, agent).await.ok()?;
             session.send(ToAgent::Job(job)).await;
@@ -26,19 +72,20 @@ impl HostTask {
             session.close().await;
             answer
         };
-        match timeout(LIMIT, work).await.ok().flatten() {
-            Some(FromAgent::Reverted { current, reason }) => {
-                let reason = format!("{}; {reason}", failure.message);
-                self.report(Report::Agent(Box::new(FromAgent::Reverted { current, reason }))).await;
-                End::Done
+        let message = match timeout(LIMIT, work).await.ok().flatten()? {
+            FromAgent::Reverted { current, reason, output } => {
+                FromAgent::Reverted { current, reason: format!("{}; {reason}", failure.message), output }
             }
-            Some(FromAgent::Status(status)) => {
-                let live = status.current.map_or("nothing".to_owned(), |release| release.to_string());
-                let message = format!("{}; {live} is live there", failure.message);
-                End::Failed(HostFailure { message, hint: None, ..failure })
+            // Its lock is free and nothing was left to undo: the confirmation had reached it.
+            FromAgent::Status(status) if status.current.is_some() && status.current == progress.release => FromAgent::Confirmed,
+            FromAgent::Status(status) => {
+                let reason = format!("{}; it went back by itself", failure.message);
+                FromAgent::Reverted { current: status.current, reason, output: Vec::new() }
             }
-            _ => End::Failed(failure),
-        }
+            _ => return None,
+        };
+        self.report(Report::Agent(Box::new(message))).await;
+        Some(End::Done)
     }
 }
 
@@ -70,6 +117,7 @@ mod tests {
         inventory::Inventory,
         model::{HostId, RunId},
         ssh::{Connector, SshSettings},
+        wire::Procedure,
     };
 
     /// An agent that dies right after its switch, and whose successor undoes it.
@@ -81,7 +129,7 @@ def tell(message):
     body = json.dumps(message).encode()
     sys.stdout.buffer.write(struct.pack(">I", len(body)) + body)
     sys.stdout.buffer.flush()
-tell({"type": "hello", "wire_version": 2, "version": "test", "pid": os.getpid()})
+tell({"type": "hello", "wire_version": 3, "version": "test", "pid": os.getpid()})
 while True:
     head = sys.stdin.buffer.read(4)
     if len(head) < 4:
@@ -122,7 +170,7 @@ while True:
             entry,
             connector: Connector::new(SshSettings::new(dir, "nobody")).unwrap(),
             courier: Arc::new(Courier::new(Arc::new(AgentFinder::new(None, dir.join("fleetdrop"))), 1)),
-            plan: Arc::new(JobPlan::Rollback(RollbackPlan { run, placement, to: None })),
+            plan: Arc::new(JobPlan::Rollback(RollbackPlan { run, placement, to: None, procedure: Procedure::default() })),
             place: None,
             reports,
             commands,
@@ -148,7 +196,7 @@ while True:
         }
         running.await.unwrap();
         let Some(Report::Agent(last)) = seen.last() else { panic!("{seen:?}") };
-        let FromAgent::Reverted { current: Some(current), reason } = &**last else { panic!("{last:?}") };
+        let FromAgent::Reverted { current: Some(current), reason, .. } = &**last else { panic!("{last:?}") };
         assert_eq!(current.as_str(), "r1");
         assert!(reason.starts_with("the agent ended unexpectedly") && reason.ends_with("; undone after True"), "{reason}");
     }

@@ -133,6 +133,9 @@ impl AgentSession {
     /// Says why an agent ended that was not told to, and whether another connection is worth a try.
     pub(super) async fn ended(&mut self, during: HostState) -> End {
         let failure = self.why_ended(during).await;
+        if !self.died && matches!(during, HostState::Activating | HostState::Checking) {
+            return End::Adrift(failure);
+        }
         match failure.kind {
             FailureKind::Unreachable => End::Lost(failure),
             FailureKind::Failed => End::Failed(failure),

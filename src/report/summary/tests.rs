@@ -241,3 +241,48 @@ fn a_run_without_a_first_event_still_has_an_end() {
     stopped: the run could not go on; nobody was switched (exit code 1)
     ");
 }
+
+#[test]
+fn what_hosts_wrote_last_is_shown_once_with_all_who_wrote_it() {
+    let wrote = |lines: &[&str]| {
+        let mut failure = HostFailure::new(FailureKind::Failed, HostState::Checking, "the after_activate hook `x` failed");
+        failure.log_tail = lines.iter().map(|line| (*line).to_owned()).collect();
+        failure
+    };
+    let texts: [&[&str]; 4] = [&["port in use"], &["no config"], &["port in use"], &[]];
+    let hosts = (1..).zip(texts).map(|(number, lines)| out(host_name(number), Some(wrote(lines))));
+    let summary = rehearsal::summary(Verdict::Completed, 2, hosts.collect());
+    let text = render(&rehearsal::started(4, SIZE), &summary, 80);
+    assert_eq!(text.matches("port in use").count(), 1, "{text}");
+    assert!(text.contains("last lines of web01, web03:\n  port in use\n"), "{text}");
+    assert!(text.contains("last lines of web02:\n  no config\n"), "{text}");
+    // Another failure's text is not crowded out by the first one's.
+    let many = (1..=9).map(|number| out(host_name(number), Some(wrote(&[&format!("line {number}")]))));
+    let mut other = wrote(&["of the other"]);
+    other.message = "something else".into();
+    let summary = rehearsal::summary(Verdict::Completed, 2, many.chain([out(host_name(10), Some(other))]).collect());
+    let text = render(&rehearsal::started(10, SIZE), &summary, 80);
+    assert!(text.contains("of the other") && text.matches("last lines of").count() == MAX_LOGS, "{text}");
+}
+
+#[test]
+fn waves_and_the_way_back_are_summed_up() {
+    let deploy = rehearsal::started(3, SIZE);
+    let back = |number: usize, wave: usize| HostResult {
+        state: HostState::Reverted,
+        wave: Some(wave),
+        ..out(host_name(number), Some(HostFailure::new(FailureKind::Failed, HostState::Active, "the run is rolled back")))
+    };
+    let skipped = HostResult { wave: Some(3), ..out(host_name(3), None) };
+    let mut summary = rehearsal::summary(Verdict::RolledBack, 8, vec![back(1, 1), back(2, 2), skipped.clone()]);
+    summary.waves = 3;
+    let text = render(&deploy, &summary, 80);
+    assert!(text.contains("waves       2 of 3\n"), "{text}");
+    assert!(text.ends_with("\nrolled back: 2 hosts went back to the old release (exit code 8)\n"), "{text}");
+    let stayed = HostResult { wave: Some(1), ..live(host_name(1), SIZE) };
+    let summary = rehearsal::summary(Verdict::RolledBack, 8, vec![stayed.clone(), back(2, 2), skipped.clone()]);
+    let text = outcome_of(&deploy, &summary);
+    assert_eq!(text, "rolled back, but 1 host is live on 20261120T031500Z-1a2b3c4d: 1 host went back to the old release");
+    let summary = rehearsal::summary(Verdict::NotApproved, 8, vec![stayed, skipped]);
+    assert_eq!(outcome_of(&deploy, &summary), "stopped before the next wave: 1 host is live on 20261120T031500Z-1a2b3c4d");
+}

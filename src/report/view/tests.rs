@@ -105,13 +105,30 @@ fn any_event() -> impl Strategy<Value = RunEvent> {
         from_controller: from_peers,
         ..ByteCounts::default()
     });
-    (0u8..12, host, state, bytes, any::<u64>()).prop_map(|(kind, host, state, bytes, rate)| match kind {
+    (0u8..15, host, state, bytes, any::<u64>()).prop_map(|(kind, host, state, bytes, rate)| match kind {
         0..=5 => RunEvent::HostState { host, state, failure: None::<HostFailure> },
         6..=8 => RunEvent::HostProgress { host, bytes, rate, peers: 1 },
         9 => rehearsal::started(4, rate).event,
-        10 => RunEvent::BarrierMet { hosts: 3 },
+        10 => RunEvent::BarrierMet { hosts: 3, waves: 1 },
+        11 => RunEvent::WaveStarted { wave: rate as usize % 4, waves: 3, hosts: vec![host] },
+        12 => RunEvent::Paused { wave: rate as usize % 4, waves: 3, seconds: None },
+        13 => RunEvent::RollingBack { hosts: 1, reason: "too many".into() },
         _ => RunEvent::Interrupted,
     })
+}
+
+#[test]
+fn steps_are_told_once_and_only_forward() {
+    let mut view = started(3, 100);
+    let mut step = |event| view.apply(&rehearsal::envelope(event), seconds(1));
+    let wave = |wave| RunEvent::WaveStarted { wave, waves: 3, hosts: Vec::new() };
+    let back = || RunEvent::RollingBack { hosts: 1, reason: "too many".into() };
+    assert_eq!(
+        (step(wave(1)), step(wave(1)), step(wave(2)), step(wave(1))),
+        (Change::Step, Change::Quiet, Change::Step, Change::Quiet)
+    );
+    assert_eq!((step(back()), step(back())), (Change::Step, Change::Quiet));
+    assert_eq!(view.wave(), Some((2, 3)));
 }
 
 proptest! {
@@ -124,7 +141,8 @@ proptest! {
             let finals: Vec<_> = view.hosts.iter().map(|row| row.state).collect();
             view.apply(&rehearsal::envelope(event), seconds(at));
             for (before, row) in finals.iter().zip(&view.hosts) {
-                prop_assert!(!before.is_final() || *before == row.state);
+                let sent_back = (*before, row.state) == (HostState::Active, HostState::Reverted);
+                prop_assert!(!before.is_final() || *before == row.state || sent_back);
             }
             prop_assert!(view.hosts.len() <= 4);
             prop_assert_eq!(view.counts().map(|(_, hosts)| hosts).sum::<usize>(), view.hosts.len());

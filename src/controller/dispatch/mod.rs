@@ -3,6 +3,8 @@
 //! Owns the fleet's view of a run. Promises: each decision is [`Rollout`]'s; each change of a host's state becomes exactly one
 //! event; it ends when every host is in a final state and every host's task has ended.
 
+mod waves;
+
 use std::{
     collections::{HashMap, VecDeque},
     time::Duration,
@@ -14,6 +16,8 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+
+pub use waves::{Approval, Question};
 
 use super::{
     events::EventSink,
@@ -53,6 +57,8 @@ pub(super) struct Member {
     address: Option<PeerAddr>,
     /// The state last told to the reporter.
     shown: HostState,
+    /// It had the release already.
+    unchanged: bool,
 }
 
 /// How the dispatcher's work ended.
@@ -75,6 +81,10 @@ pub(super) struct Dispatcher {
     events: EventSink,
     distribution: Option<Distribution>,
     neighbours: Neighbours,
+    approval: Approval,
+    asking: waves::Asking,
+    /// What the rollout's times count from.
+    began: Instant,
     abort_reason: Option<String>,
     interrupted: bool,
     /// How many hosts could not fetch the agent from another.
@@ -90,6 +100,7 @@ impl Dispatcher {
         distribution: Option<Distribution>,
         reports: mpsc::Receiver<(HostId, Report)>,
         neighbours: Neighbours,
+        approval: Approval,
     ) -> Self {
         Self {
             members: Vec::new(),
@@ -102,6 +113,9 @@ impl Dispatcher {
             events,
             distribution,
             neighbours,
+            approval,
+            asking: waves::Asking::default(),
+            began: Instant::now(),
             abort_reason: None,
             interrupted: false,
             failed_fetches: 0,
@@ -114,13 +128,14 @@ impl Dispatcher {
         let host = task.id;
         let handle = self.tasks.spawn(task.run());
         self.task_hosts.insert(handle.id(), host);
-        self.members.push(Member { name, commands, address: None, shown: HostState::Queued });
+        self.members.push(Member { name, commands, address: None, shown: HostState::Queued, unchanged: false });
     }
 
     /// Runs until every host is in a final state, then ends all tasks.
     pub(super) async fn run(mut self, interrupt: CancellationToken) -> Outcome {
         while self.rollout.verdict().is_none() {
-            let Self { reports, tasks, distribution, interrupted, .. } = &mut self;
+            let passed = waves::reached(self.began, self.rollout.deadline());
+            let Self { reports, tasks, distribution, interrupted, asking, .. } = &mut self;
             let seed_failed = async {
                 match distribution {
                     Some(distribution) => distribution.failed().await,
@@ -133,6 +148,8 @@ impl Dispatcher {
                 Some((host, report)) = reports.recv() => self.reported(host, report).await,
                 Some(ended) = tasks.join_next_with_id() => self.task_ended(ended).await,
                 error = seed_failed => self.abort(&error).await,
+                answer = asking.answer() => self.apply(None, answer).await,
+                () = passed => self.apply(None, Event::TimePassed).await,
                 else => break,
             }
         }
@@ -188,7 +205,7 @@ impl Dispatcher {
             self.reported(host, report).await;
         }
         let state = self.rollout.state(host).unwrap_or(HostState::Queued);
-        if !state.is_final() {
+        if !state.is_final() || self.rollout.is_going_back(host) {
             self.dropped(host, HostFailure::new(FailureKind::Failed, state, message)).await;
         }
     }
@@ -256,6 +273,7 @@ impl Dispatcher {
                 let notes = self.tally.host(host);
                 (notes.unchanged, notes.release, notes.previous) = (true, Some(current), previous);
                 self.neighbours.leave(host.index());
+                self.members[host.index()].unchanged = true;
                 self.apply(Some(host), Event::AlreadyActive(host)).await;
             }
             FromAgent::Activated { release, previous } => {
@@ -263,12 +281,14 @@ impl Dispatcher {
                 (notes.release, notes.previous) = (Some(release), previous);
                 self.apply(Some(host), Event::Activated(host)).await;
             }
+            FromAgent::Checked => self.apply(Some(host), Event::Checked(host)).await,
             FromAgent::Confirmed => self.apply(Some(host), Event::Confirmed(host)).await,
-            FromAgent::Reverted { current, reason } => {
+            FromAgent::Reverted { current, reason, output } => {
                 let during = self.rollout.state(host).unwrap_or(HostState::Checking);
                 let notes = self.tally.host(host);
                 notes.release = current;
-                notes.failure = Some(HostFailure::new(FailureKind::Failed, during, reason));
+                let failure = HostFailure::new(FailureKind::Failed, during, reason);
+                notes.failure = Some(HostFailure { log_tail: output, ..failure });
                 self.apply(Some(host), Event::Reverted(host)).await;
             }
             FromAgent::Warning { message, hint } => self.warn(host, message, hint).await,
@@ -295,6 +315,8 @@ impl Dispatcher {
             notes.release = None;
             notes.failure = Some(failure);
             self.neighbours.leave(host.index());
+        } else if self.rollout.is_going_back(host) {
+            self.stays(host, failure).await;
         }
         let event = match kind {
             FailureKind::Unreachable => Event::Unreachable(host),
@@ -303,18 +325,30 @@ impl Dispatcher {
         self.apply(Some(host), event).await;
     }
 
+    /// Notes that an active host could not go back.
+    async fn stays(&mut self, host: HostId, failure: HostFailure) {
+        let message = format!("could not be sent back and stays active: {}", failure.message);
+        self.tally.host(host).failure = Some(HostFailure { message: message.clone(), ..failure });
+        let hint = "look at the host, then send it back with `fleetdrop rollback --limit`".to_owned();
+        self.warn(host, message, Some(hint)).await;
+    }
+
     /// Gives an event to the rollout and performs what it wants; a host that can't be told something drops out, which is an event.
     async fn apply(&mut self, host: Option<HostId>, event: Event) {
         let mut events = VecDeque::from([(host, event)]);
         while let Some((host, event)) = events.pop_front() {
-            let barrier_was_met = self.rollout.barrier_met();
-            let actions = self.rollout.handle(event);
+            let (barrier_was_met, step) = (self.rollout.barrier_met(), self.rollout.step());
+            let actions = self.rollout.handle(event, self.began.elapsed());
             // Act first, tell afterwards: a slow reporter must not come between two hosts that switch.
             for action in &actions {
-                if let Err(stuck) = self.perform(*action) {
-                    let message = "it does not take the controller's messages";
+                if let Err(message) = self.perform(*action) {
+                    let stuck = action.host();
                     let state = self.rollout.state(stuck).unwrap_or(HostState::Queued);
-                    self.tally.host(stuck).failure = Some(HostFailure::new(FailureKind::Failed, state, message));
+                    let failure = HostFailure::new(FailureKind::Failed, state, message);
+                    match state {
+                        HostState::Active => self.stays(stuck, failure).await,
+                        _ => self.tally.host(stuck).failure = Some(failure),
+                    }
                     events.push_back((Some(stuck), Event::Failed(stuck)));
                 }
             }
@@ -323,24 +357,22 @@ impl Dispatcher {
                 if let Event::Staged(host) = event {
                     self.show_as(host, HostState::Staged).await;
                 }
-                self.barrier_met(&actions).await;
+                let waves = self.rollout.waves();
+                let (hosts, waves) = (waves.iter().map(Vec::len).sum(), waves.len());
+                self.events.send(RunEvent::BarrierMet { hosts, waves }).await;
             }
+            self.stepped(step).await;
             if let Some(host) = host {
                 self.show(host).await;
             }
             for action in actions {
-                let (Action::Start(host) | Action::Activate(host) | Action::Confirm(host) | Action::Abandon(host)) = action;
-                self.show(host).await;
+                self.show(action.host()).await;
             }
         }
     }
 
-    async fn barrier_met(&mut self, actions: &[Action]) {
-        let hosts = actions.iter().filter(|action| matches!(action, Action::Activate(_))).count();
-        self.events.send(RunEvent::BarrierMet { hosts }).await;
-    }
-
-    fn perform(&mut self, action: Action) -> Result<(), HostId> {
+    /// Tells a host's task what to do; why not, if that can't be.
+    fn perform(&mut self, action: Action) -> Result<(), &'static str> {
         match action {
             Action::Start(host) => {
                 let peers = self.first_peers(host);
@@ -349,6 +381,8 @@ impl Dispatcher {
             Action::Activate(host) => self.tell(host, Command::Activate),
             Action::Confirm(host) => self.tell(host, Command::Confirm),
             Action::Abandon(host) => self.tell(host, Command::Stop(self.stop_reason())),
+            Action::GoBack(host) if self.members[host.index()].commands.is_closed() => Err("its agent has ended"),
+            Action::GoBack(host) => self.tell(host, Command::GoBack(self.why_back())),
         }
     }
 
@@ -362,9 +396,9 @@ impl Dispatcher {
         }
     }
 
-    fn tell(&self, host: HostId, command: Command) -> Result<(), HostId> {
+    fn tell(&self, host: HostId, command: Command) -> Result<(), &'static str> {
         match self.members[host.index()].commands.try_send(command) {
-            Err(mpsc::error::TrySendError::Full(_)) => Err(host),
+            Err(mpsc::error::TrySendError::Full(_)) => Err("it does not take the controller's messages"),
             // A task that has ended has reported why, or its end will be noticed.
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(()),
         }

@@ -1,0 +1,247 @@
+//! What the operator's hooks and checks are told, when they run, and what their failure leads to.
+
+use std::time::Duration;
+
+use super::support::{Agent, Artifact, Host};
+use crate::{
+    agent::Ended,
+    model::{
+        HostState,
+        plan::{Command, CommandCheck, Health, Hook, Hooks, Rhythm},
+    },
+    wire::{FromAgent, Procedure, StopReason, ToAgent},
+};
+
+fn hook(text: &str) -> Vec<Hook> {
+    vec![Hook { command: Command::Shell(text.into()), timeout: Duration::from_secs(20) }]
+}
+
+/// Hooks that note their names and what they are told in `log` beside the application's root.
+fn noting() -> Hooks {
+    let note = |name: &str| {
+        hook(&format!(
+            "echo {name} ${{PWD##*/}} $FLEETDROP_APP $FLEETDROP_HOST $FLEETDROP_RELEASE_ID ${{FLEETDROP_RELEASE_DIR##*/}} \
+             ${{FLEETDROP_PREVIOUS_DIR##*/}} >> $FLEETDROP_DEPLOY_TO/../log"
+        ))
+    };
+    Hooks {
+        before_stage: note("before_stage"),
+        after_stage: note("after_stage"),
+        before_activate: note("before_activate"),
+        after_activate: note("after_activate"),
+        on_revert: note("on_revert"),
+    }
+}
+
+fn host(hooks: Hooks, health: Health) -> Host {
+    Host { procedure: Procedure { host: Some("web01".parse().unwrap()), hooks, health }, ..Host::new() }
+}
+
+fn health(command: &str) -> Health {
+    let rhythm = Rhythm {
+        interval: Duration::from_millis(100),
+        timeout: Duration::from_secs(20),
+        healthy_for: Duration::ZERO,
+        deadline: Duration::from_secs(1),
+    };
+    Health { http: None, command: Some(CommandCheck { command: Command::Shell(command.into()), rhythm }) }
+}
+
+/// Puts a first release on the host, without hooks.
+async fn with_first_release(hooks: Hooks, health: Health) -> Host {
+    let plain = Host::new();
+    plain.deploy(&Artifact::version("1"), "r1").await;
+    Host { procedure: Procedure { host: Some("web01".parse().unwrap()), hooks, health }, ..plain }
+}
+
+impl Host {
+    fn log(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path("log")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+async fn reverted(agent: &mut Agent) -> (Option<String>, String, Vec<String>) {
+    match agent.hear().await {
+        FromAgent::Reverted { current, reason, output } => (current.map(|id| id.to_string()), reason, output),
+        message => panic!("{message:?}"),
+    }
+}
+
+#[tokio::test]
+async fn hooks_run_in_order_and_know_where_they_are() {
+    let host = host(noting(), Health::default());
+    host.deploy(&Artifact::version("1"), "r1").await;
+    host.deploy(&Artifact::version("2"), "r2").await;
+    let rest = |before: &str| if before.is_empty() { String::new() } else { format!(" {before}") };
+    let expected = |release: &str, before: &str| {
+        ["before_stage", "after_stage", "before_activate", "after_activate"].map(|name| {
+            let directory = if name == "before_stage" { "app" } else { release };
+            format!("{name} {directory} shop web01 {release} {release}{}", rest(before))
+        })
+    };
+    assert_eq!(host.log(), [expected("r1", ""), expected("r2", "r1")].concat());
+}
+
+#[tokio::test]
+async fn a_rollback_has_the_hooks_of_the_switch_and_no_others() {
+    let host = with_first_release(Hooks::default(), Health::default()).await;
+    host.deploy(&Artifact::version("2"), "r2").await;
+    let host = Host { procedure: Procedure { hooks: noting(), ..Procedure::default() }, ..host };
+    let mut agent = host.agent(&Artifact::version("1"), host.rollback_job(None)).await;
+    agent.until_staged().await;
+    agent.activate().await;
+    agent.confirm().await;
+    agent.stop().await;
+    assert_eq!(host.log(), ["before_activate r1 shop r1 r1 r2", "after_activate r1 shop r1 r1 r2"]);
+}
+
+#[tokio::test]
+async fn a_hook_that_fails_before_the_switch_fails_the_host_and_says_what_it_wrote() {
+    for hooks in [
+        Hooks { before_stage: hook("echo no room; exit 4"), ..noting() },
+        Hooks { after_stage: hook("echo no room; exit 4"), ..noting() },
+    ] {
+        let host = with_first_release(hooks, Health::default()).await;
+        let mut agent = host.deploying(&Artifact::version("2"), "r2").await;
+        agent.start().await;
+        let failure = agent.failure().await;
+        assert!(failure.message.ends_with("hook `echo no room; exit 4` failed with exit code 4"), "{failure:?}");
+        assert_eq!(failure.log_tail, ["no room"]);
+        agent.ended().await;
+        assert_eq!((host.live().as_deref(), host.releases()), (Some("shop 1"), vec!["r1".to_owned()]));
+        assert!(!host.log().iter().any(|line| line.starts_with("on_revert")), "nothing was to be undone");
+    }
+}
+
+#[tokio::test]
+async fn a_hook_that_fails_just_before_the_switch_is_undone_by_the_revert_hooks() {
+    let hooks = Hooks { before_activate: hook("echo stopping; exit 1"), ..noting() };
+    let host = with_first_release(hooks, Health::default()).await;
+    let mut agent = host.deploying(&Artifact::version("2"), "r2").await;
+    agent.until_staged().await;
+    agent.tell(ToAgent::Activate).await;
+    let (current, reason, output) = reverted(&mut agent).await;
+    assert_eq!(current.as_deref(), Some("r1"));
+    assert_eq!(reason, "the before_activate hook `echo stopping; exit 1` failed with exit code 1");
+    assert_eq!(output, ["stopping"]);
+    agent.ended().await;
+    assert_eq!(host.log().last().unwrap(), "on_revert r2 shop web01 r2 r2 r1");
+    assert_eq!((host.live().as_deref(), host.releases()), (Some("shop 1"), vec!["r1".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_release_that_does_not_work_goes_back_and_so_does_a_first_one() {
+    for first in [true, false] {
+        for (hooks, check, why) in [
+            (Hooks { after_activate: hook("echo broken; exit 1"), ..noting() }, Health::default(), "the after_activate hook"),
+            (noting(), health("echo broken; exit 1"), "the health check failed"),
+        ] {
+            let host = if first { self::host(hooks, check) } else { with_first_release(hooks, check).await };
+            let mut agent = host.deploying(&Artifact::version("2"), "r2").await;
+            agent.until_staged().await;
+            agent.tell(ToAgent::Activate).await;
+            assert!(matches!(agent.hear().await, FromAgent::Activated { .. }));
+            let (current, reason, output) = reverted(&mut agent).await;
+            assert_eq!(current.is_none(), first);
+            assert!(reason.starts_with(why), "{reason}");
+            assert_eq!(output, ["broken"]);
+            agent.ended().await;
+            let before = if first { "" } else { " r1" };
+            assert_eq!(*host.log().last().unwrap(), format!("on_revert r2 shop web01 r2 r2{before}"));
+            assert_eq!(host.live().as_deref(), (!first).then_some("shop 1"));
+            assert_eq!(host.path("app/current").is_symlink(), !first);
+            assert!(host.releases().contains(&"r2".to_owned()), "it stays to be looked at");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_revert_hook_that_fails_is_told_and_the_others_run() {
+    let on_revert = [hook("echo cannot; exit 7"), noting().on_revert].concat();
+    let hooks = Hooks { after_activate: hook("exit 1"), on_revert, ..Hooks::default() };
+    let host = with_first_release(hooks, Health::default()).await;
+    let mut agent = host.deploying(&Artifact::version("2"), "r2").await;
+    agent.until_staged().await;
+    agent.tell(ToAgent::Activate).await;
+    assert!(matches!(agent.hear().await, FromAgent::Activated { .. }));
+    let (_, reason, output) = reverted(&mut agent).await;
+    assert!(reason.ends_with("; then the on_revert hook `echo cannot; exit 7` failed with exit code 7"), "{reason}");
+    assert_eq!((output, host.log().len()), (vec!["cannot".to_owned()], 1));
+}
+
+#[tokio::test]
+async fn a_confirmed_host_goes_back_when_it_is_told_to_and_stays_in_touch() {
+    for first in [true, false] {
+        let hooks = Hooks { on_revert: noting().on_revert, ..Hooks::default() };
+        let host =
+            if first { self::host(hooks, Health::default()) } else { with_first_release(hooks, Health::default()).await };
+        let mut agent = host.deploying(&Artifact::version("2"), "r2").await;
+        agent.until_staged().await;
+        agent.activate().await;
+        agent.confirm().await;
+        agent.tell(ToAgent::Revert { reason: "the run is rolled back".into() }).await;
+        let (current, reason, _) = reverted(&mut agent).await;
+        assert_eq!((current.is_none(), reason.as_str()), (first, "the run is rolled back"));
+        assert_eq!((host.live().as_deref(), host.log().len()), ((!first).then_some("shop 1"), 1));
+        agent.tell(ToAgent::Ping).await;
+        assert!(matches!(agent.hear_any().await, Some(FromAgent::Alive)));
+        assert_eq!(agent.stop().await, Ended::Orderly);
+        // The release was never confirmed for good: the next deploy removes it and goes live.
+        host.deploy(&Artifact::version("3"), "r3").await;
+        assert!(!host.releases().contains(&"r2".to_owned()), "{:?}", host.releases());
+    }
+}
+
+/// Waits until a process that was killed is gone.
+async fn assert_ends(pid: u32) {
+    for _ in 0..1000 {
+        let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        if state.is_empty() || state.contains(") Z ") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("process {pid} still runs");
+}
+
+#[tokio::test]
+async fn whatever_ends_the_run_during_a_hook_ends_the_hook_and_undoes_the_switch() {
+    let slow = "echo $$ > $FLEETDROP_DEPLOY_TO/../pid; sleep 60";
+    for (hooks, switched) in [
+        (Hooks { before_activate: hook(slow), on_revert: noting().on_revert, ..Hooks::default() }, false),
+        (Hooks { after_activate: hook(slow), on_revert: noting().on_revert, ..Hooks::default() }, true),
+    ] {
+        for message in [ToAgent::Stop { reason: StopReason::Interrupted }, ToAgent::Revert { reason: "too slow".into() }] {
+            let host = with_first_release(hooks.clone(), Health::default()).await;
+            let mut agent = host.deploying(&Artifact::version("2"), "r2").await;
+            agent.until_staged().await;
+            agent.tell(ToAgent::Activate).await;
+            if switched {
+                assert!(matches!(agent.hear().await, FromAgent::Activated { .. }));
+            }
+            let pid = loop {
+                if let Ok(text) = std::fs::read_to_string(host.path("pid"))
+                    && let Ok(pid) = text.trim().parse::<u32>()
+                {
+                    break pid;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            };
+            agent.tell(message).await;
+            let (current, ..) = reverted(&mut agent).await;
+            assert_eq!(current.as_deref(), Some("r1"));
+            assert_eq!(agent.ended().await, Ended::Orderly);
+            assert_eq!((host.live().as_deref(), host.log().len()), (Some("shop 1"), 1));
+            assert_ends(pid).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn hooks_are_told_in_which_state_they_failed() {
+    let host = self::host(Hooks { after_stage: hook("exit 1"), ..Hooks::default() }, Health::default());
+    let mut agent = host.deploying(&Artifact::version("2"), "r2").await;
+    agent.start().await;
+    assert_eq!(agent.failure().await.during, HostState::Extracting);
+}

@@ -1,0 +1,347 @@
+//! What the rollout decides, by example; `properties` has what holds for any run.
+
+mod properties;
+mod world;
+
+use super::*;
+use crate::model::plan::{FailureBudget, FailureBudgets, Order, WaveSize, Waves};
+
+const ZERO: Duration = Duration::ZERO;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn ids(hosts: u32) -> impl Iterator<Item = HostId> {
+    (0..hosts).map(HostId)
+}
+
+fn plan(sizes: &[&str], on_failure: OnFailure) -> RolloutPlan {
+    let sizes: Vec<WaveSize> = sizes.iter().map(|size| size.parse().unwrap()).collect();
+    RolloutPlan { waves: Waves::new(sizes).unwrap(), on_failure, ..RolloutPlan::default() }
+}
+
+fn with_budget(plan: RolloutPlan, canary: u32, after: u32) -> RolloutPlan {
+    let max_failures = FailureBudgets { canary: FailureBudget::Hosts(canary), after: FailureBudget::Hosts(after) };
+    RolloutPlan { max_failures, ..plan }
+}
+
+fn all_at_once(hosts: usize, budget: u32) -> Rollout {
+    Rollout::new(with_budget(RolloutPlan::default(), budget, budget), Lineup::plain(hosts))
+}
+
+/// Stages every host; returns what the barrier leads to.
+fn stage(rollout: &mut Rollout, hosts: u32) -> Vec<Action> {
+    let mut last = Vec::new();
+    for host in ids(hosts) {
+        rollout.handle(Event::Prepared(host), ZERO);
+        last = rollout.handle(Event::Staged(host), ZERO);
+    }
+    last
+}
+
+/// Lets a host that was told to activate become active.
+fn succeed(rollout: &mut Rollout, host: u32, now: Duration) -> Vec<Action> {
+    let host = HostId(host);
+    assert_eq!(rollout.handle(Event::Activated(host), now), []);
+    assert_eq!(rollout.handle(Event::Checked(host), now), [Action::Confirm(host)]);
+    rollout.handle(Event::Confirmed(host), now)
+}
+
+fn fail(rollout: &mut Rollout, host: u32, now: Duration) -> Vec<Action> {
+    rollout.handle(Event::Activated(HostId(host)), now);
+    rollout.handle(Event::Reverted(HostId(host)), now)
+}
+
+fn activations(hosts: impl IntoIterator<Item = u32>) -> Vec<Action> {
+    hosts.into_iter().map(|host| Action::Activate(HostId(host))).collect()
+}
+
+fn abandons(hosts: impl IntoIterator<Item = u32>) -> Vec<Action> {
+    hosts.into_iter().map(|host| Action::Abandon(HostId(host))).collect()
+}
+
+#[test]
+fn everybody_is_staged_before_anybody_activates() {
+    let mut rollout = all_at_once(3, 0);
+    for host in ids(3) {
+        assert_eq!(rollout.handle(Event::Prepared(host), ZERO), [Action::Start(host)]);
+    }
+    assert_eq!(rollout.handle(Event::Staged(HostId(0)), ZERO), []);
+    assert_eq!(rollout.handle(Event::Staged(HostId(2)), ZERO), []);
+    assert_eq!(rollout.handle(Event::Staged(HostId(1)), ZERO), activations(0..3));
+    for host in 0..3 {
+        assert_eq!(rollout.verdict(), None);
+        succeed(&mut rollout, host, ZERO);
+    }
+    assert_eq!(rollout.verdict(), Some(Verdict::Completed));
+}
+
+#[test]
+fn one_failure_with_no_budget_stops_the_run_but_every_host_is_still_probed() {
+    let mut rollout = all_at_once(3, 0);
+    rollout.handle(Event::Prepared(HostId(0)), ZERO);
+    let stopped = rollout.handle(Event::Unreachable(HostId(1)), ZERO);
+    assert_eq!(stopped, abandons([0]));
+    assert_eq!(rollout.verdict(), None, "host 2 has not been probed yet");
+    assert_eq!(rollout.handle(Event::Prepared(HostId(2)), ZERO), abandons([2]));
+    assert_eq!(rollout.verdict(), Some(Verdict::StoppedByBudget));
+}
+
+#[test]
+fn within_the_budget_the_others_go_live() {
+    let mut rollout = all_at_once(2, 1);
+    rollout.handle(Event::Prepared(HostId(0)), ZERO);
+    rollout.handle(Event::Staged(HostId(0)), ZERO);
+    assert_eq!(rollout.handle(Event::Failed(HostId(1)), ZERO), activations([0]));
+}
+
+#[test]
+fn events_that_do_not_fit_change_nothing() {
+    let mut rollout = all_at_once(1, 0);
+    for event in [
+        Event::Staged(HostId(0)),
+        Event::Activated(HostId(0)),
+        Event::Reverted(HostId(0)),
+        Event::Checked(HostId(0)),
+        Event::Staged(HostId(7)),
+        Event::Reverted(HostId(7)),
+        Event::Approved,
+        Event::Declined,
+    ] {
+        assert_eq!(rollout.handle(event, ZERO), [], "{event:?}");
+        assert_eq!(rollout.state(HostId(0)), Some(HostState::Queued), "{event:?}");
+    }
+    stage(&mut rollout, 1);
+    succeed(&mut rollout, 0, ZERO);
+    rollout.handle(Event::Reverted(HostId(0)), ZERO);
+    assert_eq!(rollout.state(HostId(0)), Some(HostState::Active), "nobody told it to go back");
+}
+
+#[test]
+fn interrupt_before_the_barrier_leaves_every_host_alone() {
+    let mut rollout = all_at_once(2, 0);
+    rollout.handle(Event::Prepared(HostId(0)), ZERO);
+    rollout.handle(Event::Staged(HostId(0)), ZERO);
+    rollout.handle(Event::Prepared(HostId(1)), ZERO);
+    assert_eq!(rollout.handle(Event::Interrupted, ZERO).len(), 2);
+    assert_eq!(rollout.verdict(), Some(Verdict::Interrupted));
+}
+
+#[test]
+fn an_interrupt_ends_the_probing_that_a_spent_budget_left_going() {
+    let mut rollout = all_at_once(2, 0);
+    rollout.handle(Event::Failed(HostId(0)), ZERO);
+    assert_eq!(rollout.verdict(), None);
+    assert_eq!(rollout.handle(Event::Interrupted, ZERO), abandons([1]));
+    assert_eq!(rollout.verdict(), Some(Verdict::Interrupted));
+}
+
+#[test]
+fn nothing_to_do_when_every_host_has_the_release() {
+    let mut rollout = all_at_once(2, 0);
+    ids(2).for_each(|host| assert_eq!(rollout.handle(Event::AlreadyActive(host), ZERO), []));
+    assert_eq!(rollout.verdict(), Some(Verdict::Completed));
+}
+
+#[test]
+fn waves_follow_one_another_and_the_last_size_is_repeated() {
+    let mut rollout = Rollout::new(plan(&["1", "2"], OnFailure::Stop), Lineup::plain(4));
+    assert_eq!(stage(&mut rollout, 4), activations([0]));
+    assert_eq!(rollout.step(), Step::Wave(0));
+    assert_eq!(succeed(&mut rollout, 0, ZERO), activations([1, 2]));
+    assert_eq!(succeed(&mut rollout, 2, ZERO), []);
+    assert_eq!(succeed(&mut rollout, 1, ZERO), activations([3]));
+    assert_eq!(rollout.wave(HostId(3)), Some(2));
+    succeed(&mut rollout, 3, ZERO);
+    assert_eq!((rollout.step(), rollout.verdict()), (Step::Over, Some(Verdict::Completed)));
+}
+
+#[test]
+fn a_canary_that_goes_back_stops_the_run_and_nobody_else_is_touched() {
+    for on_failure in [OnFailure::Stop, OnFailure::Rollback] {
+        let mut rollout = Rollout::new(with_budget(plan(&["1", "100%"], on_failure), 0, 9), Lineup::plain(3));
+        stage(&mut rollout, 3);
+        assert_eq!(fail(&mut rollout, 0, ZERO), abandons([1, 2]), "the fleet's budget is not the canary's");
+        assert_eq!(rollout.verdict(), Some(Verdict::StoppedByBudget));
+    }
+}
+
+#[test]
+fn the_canary_is_a_host_that_really_switches() {
+    let mut rollout = Rollout::new(plan(&["1", "100%"], OnFailure::Stop), Lineup::plain(3));
+    rollout.handle(Event::AlreadyActive(HostId(0)), ZERO);
+    for host in [HostId(1), HostId(2)] {
+        rollout.handle(Event::Prepared(host), ZERO);
+        rollout.handle(Event::Staged(host), ZERO);
+    }
+    assert_eq!(rollout.waves(), [[HostId(1)], [HostId(2)]]);
+    assert_eq!(rollout.wave(HostId(0)), None);
+}
+
+#[test]
+fn roll_back_by_policy_goes_back_in_reverse_order() {
+    let mut rollout = Rollout::new(plan(&["1", "2"], OnFailure::Rollback), Lineup::plain(5));
+    stage(&mut rollout, 5);
+    succeed(&mut rollout, 0, ZERO);
+    succeed(&mut rollout, 1, ZERO);
+    let back = |host| Action::GoBack(HostId(host));
+    // Host 2 goes back by itself; of its wave only host 1 is left, hosts 3 and 4 were never switched.
+    assert_eq!(fail(&mut rollout, 2, ZERO), [abandons([3, 4]), vec![back(1)]].concat());
+    assert_eq!(rollout.verdict(), None);
+    assert_eq!(rollout.handle(Event::Reverted(HostId(1)), ZERO), [back(0)]);
+    assert_eq!(rollout.step(), Step::GoingBack(0));
+    rollout.handle(Event::Reverted(HostId(0)), ZERO);
+    assert_eq!(rollout.verdict(), Some(Verdict::RolledBack));
+    assert_eq!(rollout.state(HostId(0)), Some(HostState::Reverted));
+}
+
+#[test]
+fn a_host_that_cannot_go_back_stays_active_and_holds_up_nobody() {
+    let mut rollout = Rollout::new(plan(&["1"], OnFailure::Rollback), Lineup::plain(3));
+    stage(&mut rollout, 3);
+    succeed(&mut rollout, 0, ZERO);
+    succeed(&mut rollout, 1, ZERO);
+    assert_eq!(fail(&mut rollout, 2, ZERO), [Action::GoBack(HostId(1))]);
+    assert_eq!(rollout.handle(Event::Failed(HostId(1)), ZERO), [Action::GoBack(HostId(0))]);
+    assert_eq!(rollout.state(HostId(1)), Some(HostState::Active));
+    rollout.handle(Event::Reverted(HostId(0)), ZERO);
+    assert_eq!(rollout.verdict(), Some(Verdict::RolledBack));
+}
+
+#[test]
+fn hosts_that_are_still_switching_go_back_with_the_rest() {
+    let mut rollout = Rollout::new(plan(&["100%"], OnFailure::Rollback), Lineup::plain(3));
+    stage(&mut rollout, 3);
+    rollout.handle(Event::Activated(HostId(0)), ZERO);
+    let actions = fail(&mut rollout, 2, ZERO);
+    assert_eq!(actions, [Action::GoBack(HostId(1)), Action::GoBack(HostId(0))]);
+    assert_eq!(rollout.handle(Event::Checked(HostId(0)), ZERO), [], "too late to be confirmed");
+    rollout.handle(Event::Reverted(HostId(0)), ZERO);
+    rollout.handle(Event::Failed(HostId(1)), ZERO);
+    assert_eq!(rollout.verdict(), Some(Verdict::RolledBack));
+}
+
+#[test]
+fn what_is_live_stays_with_stop_and_the_rest_follows_with_continue() {
+    let mut rollout = Rollout::new(plan(&["1"], OnFailure::Stop), Lineup::plain(3));
+    stage(&mut rollout, 3);
+    succeed(&mut rollout, 0, ZERO);
+    assert_eq!(fail(&mut rollout, 1, ZERO), abandons([2]));
+    assert_eq!(rollout.verdict(), Some(Verdict::StoppedByBudget));
+    assert_eq!(rollout.state(HostId(0)), Some(HostState::Active));
+    let mut rollout = Rollout::new(plan(&["1"], OnFailure::Continue), Lineup::plain(3));
+    stage(&mut rollout, 3);
+    assert_eq!(fail(&mut rollout, 0, ZERO), activations([1]));
+    assert_eq!(fail(&mut rollout, 1, ZERO), activations([2]));
+    succeed(&mut rollout, 2, ZERO);
+    assert_eq!(rollout.verdict(), Some(Verdict::Completed));
+}
+
+#[test]
+fn a_host_lost_while_it_waits_counts_and_its_wave_goes_on_without_it() {
+    let mut rollout = Rollout::new(with_budget(plan(&["1"], OnFailure::Stop), 0, 1), Lineup::plain(4));
+    stage(&mut rollout, 4);
+    assert_eq!(rollout.handle(Event::Failed(HostId(1)), ZERO), []);
+    assert_eq!(succeed(&mut rollout, 0, ZERO), activations([2]));
+    assert_eq!(rollout.handle(Event::Failed(HostId(3)), ZERO), []);
+    succeed(&mut rollout, 2, ZERO);
+    assert_eq!(rollout.verdict(), Some(Verdict::Completed), "nobody was left to be stopped");
+}
+
+#[test]
+fn a_timed_pause_ends_at_its_time_and_not_before() {
+    let plan = RolloutPlan { pause: Pause::For(seconds(10)), ..plan(&["1"], OnFailure::Stop) };
+    let mut rollout = Rollout::new(plan, Lineup::plain(2));
+    stage(&mut rollout, 2);
+    assert_eq!(succeed(&mut rollout, 0, seconds(100)), []);
+    assert_eq!(rollout.step(), Step::Pause { next: 1, until: Some(seconds(110)) });
+    assert_eq!(rollout.deadline(), Some(seconds(110)));
+    assert_eq!(rollout.handle(Event::Approved, seconds(109)), [], "nobody asked");
+    assert_eq!(rollout.handle(Event::TimePassed, seconds(110)), activations([1]));
+}
+
+#[test]
+fn a_pause_for_the_operator_ends_with_a_word_or_with_the_deadline() {
+    let confirm = |on_failure| RolloutPlan { pause: Pause::Confirm, ..plan(&["1"], on_failure) };
+    let paused = |on_failure| {
+        let mut rollout = Rollout::new(confirm(on_failure), Lineup::plain(2));
+        stage(&mut rollout, 2);
+        succeed(&mut rollout, 0, seconds(5));
+        assert_eq!(rollout.step(), Step::Pause { next: 1, until: None });
+        rollout
+    };
+    assert_eq!(paused(OnFailure::Stop).handle(Event::Approved, seconds(60)), activations([1]));
+    for (event, at) in [(Event::Declined, 6), (Event::TimePassed, 605)] {
+        let mut rollout = paused(OnFailure::Continue);
+        assert_eq!(rollout.deadline(), Some(seconds(605)));
+        assert_eq!(rollout.handle(event, seconds(at)), abandons([1]));
+        assert_eq!(rollout.verdict(), Some(Verdict::NotApproved));
+        let mut rollout = paused(OnFailure::Rollback);
+        assert_eq!(rollout.handle(event, seconds(at)), [Action::Abandon(HostId(1)), Action::GoBack(HostId(0))]);
+    }
+    let mut rollout = paused(OnFailure::Rollback);
+    assert_eq!(rollout.handle(Event::Interrupted, seconds(6)), abandons([1]), "Ctrl-C leaves what is live");
+    assert_eq!(rollout.verdict(), Some(Verdict::Interrupted));
+}
+
+#[test]
+fn a_wave_that_gets_no_further_goes_back_at_its_deadline() {
+    let mut rollout = Rollout::new(with_budget(plan(&["2"], OnFailure::Stop), 0, 0), Lineup::plain(3));
+    stage(&mut rollout, 3);
+    assert_eq!(rollout.handle(Event::Activated(HostId(1)), seconds(400)), [], "progress of one is enough");
+    assert_eq!(rollout.deadline(), Some(seconds(1000)));
+    assert_eq!(succeed_now(&mut rollout, 1, seconds(500)), []);
+    assert_eq!(rollout.handle(Event::TimePassed, seconds(1099)), []);
+    assert_eq!(rollout.handle(Event::TimePassed, seconds(1100)), [Action::GoBack(HostId(0))]);
+    assert_eq!(rollout.deadline(), None, "it is asked once");
+    assert_eq!(rollout.handle(Event::Reverted(HostId(0)), seconds(1101)), abandons([2]));
+    assert_eq!(rollout.verdict(), Some(Verdict::StoppedByBudget));
+}
+
+fn succeed_now(rollout: &mut Rollout, host: u32, now: Duration) -> Vec<Action> {
+    rollout.handle(Event::Checked(HostId(host)), now);
+    rollout.handle(Event::Confirmed(HostId(host)), now)
+}
+
+#[test]
+fn an_interrupt_lets_the_wave_finish_and_begins_no_other() {
+    let mut rollout = Rollout::new(plan(&["2"], OnFailure::Rollback), Lineup::plain(4));
+    stage(&mut rollout, 4);
+    succeed(&mut rollout, 0, ZERO);
+    assert_eq!(rollout.handle(Event::Interrupted, ZERO), []);
+    assert_eq!(succeed(&mut rollout, 1, ZERO), abandons([2, 3]));
+    assert_eq!(rollout.verdict(), Some(Verdict::Interrupted));
+}
+
+#[test]
+fn time_only_moves_forward() {
+    let plan = RolloutPlan { pause: Pause::For(seconds(10)), ..plan(&["1"], OnFailure::Stop) };
+    let mut rollout = Rollout::new(plan, Lineup::plain(2));
+    stage(&mut rollout, 2);
+    succeed(&mut rollout, 0, seconds(100));
+    assert_eq!(rollout.handle(Event::TimePassed, seconds(3)), []);
+    assert_eq!(rollout.deadline(), Some(seconds(110)));
+}
+
+#[test]
+fn one_zone_follows_the_other_and_each_has_its_own_canary() {
+    let zones = ["a", "b", "", "a", "b", "a"].map(|zone| (!zone.is_empty()).then(|| zone.to_owned())).to_vec();
+    let lineup = Lineup { zones, seed: 0 };
+    let plan = RolloutPlan { order: Order::Zone, ..plan(&["1", "100%"], OnFailure::Stop) };
+    let of = |hosts: &[u32]| hosts.iter().copied().map(HostId).collect::<Vec<_>>();
+    let every: Vec<HostId> = lineup.hosts().collect();
+    assert_eq!(waves(&plan, &lineup, &every), [of(&[0]), of(&[3, 5]), of(&[1]), of(&[4]), of(&[2])]);
+}
+
+#[test]
+fn a_shuffled_order_is_the_seeds_own() {
+    let plan = RolloutPlan { order: Order::Shuffled, ..plan(&["100%"], OnFailure::Stop) };
+    let order = |seed| {
+        let lineup = Lineup { seed, ..Lineup::plain(50) };
+        waves(&plan, &lineup, &ids(50).collect::<Vec<_>>())
+    };
+    assert_eq!(order(1), order(1));
+    assert_ne!(order(1), order(2));
+    assert_ne!(order(1), [ids(50).collect::<Vec<_>>()]);
+}
