@@ -22,7 +22,7 @@ pub enum PathError {
     /// With a step that leads up or nowhere.
     #[error("must not contain `..`, `.` or empty parts")]
     NotPlain,
-    /// Longer than [`MAX_PATH`].
+    /// Longer than 1,024 bytes.
     #[error("must have at most {MAX_PATH} bytes")]
     TooLong,
     /// With a character nobody can read.
