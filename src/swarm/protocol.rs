@@ -20,6 +20,8 @@ pub(super) const BLOCK: u32 = 16 << 10;
 pub(super) const HANDSHAKE_LEN: usize = 68;
 /// A piece message's bytes before the block.
 pub(super) const PIECE_HEADER_LEN: usize = 13;
+/// The length of a message that announces a piece, in bytes.
+pub(super) const HAVE_LEN: usize = 9;
 /// The message ids that are handled by hand.
 pub(super) const ID_BITFIELD: u8 = 5;
 pub(super) const ID_PIECE: u8 = 7;
@@ -178,6 +180,12 @@ pub(super) fn check_length(id: u8, length: u32, pieces: u32) -> Result<(), Viola
     Ok(())
 }
 
+/// Reads the announcement of a piece that `bytes` begin with; none if they begin with anything else, or with a part of it.
+pub(super) fn read_have(bytes: &[u8]) -> Option<u32> {
+    let [0, 0, 0, 5, 4, piece @ ..] = *bytes.first_chunk::<HAVE_LEN>()? else { return None };
+    Some(u32::from_be_bytes(piece))
+}
+
 /// A message without payload worth keeping.
 #[derive(Debug)]
 pub(super) enum Control {
@@ -244,6 +252,18 @@ mod tests {
         assert!(check_length(ID_BITFIELD, 3, 9).is_ok());
         assert!(check_length(ID_BITFIELD, 4, 9).is_err());
         assert!(check_length(99, 5000, 9).is_err());
+    }
+
+    #[test]
+    fn only_a_whole_announcement_is_read_as_one() {
+        let mut bytes = Vec::new();
+        write_message(&Message::Have(0x0102_0304), &mut bytes);
+        assert_eq!(bytes.len(), HAVE_LEN);
+        assert_eq!(read_have(&bytes[..HAVE_LEN - 1]), None);
+        bytes.push(0);
+        assert_eq!(read_have(&bytes), Some(0x0102_0304));
+        bytes[4] = 6;
+        assert_eq!(read_have(&bytes), None);
     }
 
     #[test]

@@ -79,8 +79,8 @@ pub(super) enum Event {
     Joined(Extensions),
     /// Its pieces.
     Bitfield(Box<PieceSet>),
-    /// One more of its pieces.
-    Have(u32),
+    /// More of its pieces.
+    Have(Vec<u32>),
     /// It chokes or unchokes us.
     Chokes(bool),
     /// It asks for blocks of a piece.

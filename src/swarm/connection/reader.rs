@@ -7,14 +7,14 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    io::{AsyncReadExt, BufReader, ReadHalf},
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, ReadHalf},
     time::timeout,
 };
 
 use super::{Context, Event, Exit, IDLE_TIMEOUT, Link, STALL_TIMEOUT, assembly::Assembly};
 use crate::swarm::{
     policy::{PeerKey, PieceSet},
-    protocol::{self, Control, Extensions, ID_BITFIELD, ID_EXTENDED, ID_PIECE, Violation},
+    protocol::{self, Control, Extensions, HAVE_LEN, ID_BITFIELD, ID_EXTENDED, ID_PIECE, Violation},
     storage::{CHUNK, Claim},
     transport::Stream,
 };
@@ -147,10 +147,7 @@ impl Reader {
     async fn control(&mut self) -> Result<(), Exit> {
         match protocol::read_control(&self.frame)? {
             Control::Choke(chokes) => self.tell(Event::Chokes(chokes)).await,
-            Control::Have(piece) if piece >= self.context.meta.piece_count() => {
-                Err(Violation("it has a piece that does not exist").into())
-            }
-            Control::Have(piece) => self.tell(Event::Have(piece)).await,
+            Control::Have(piece) => self.have(piece).await,
             Control::Request(request) => {
                 // A piece we don't have may have been asked for by mistake; silence is the answer.
                 if self.context.storage.has(request.index) && self.link.wanted(&request)? {
@@ -166,6 +163,19 @@ impl Reader {
             }
             Control::Nothing => Ok(()),
         }
+    }
+
+    /// Reports a piece the peer announces, together with those whose announcements are in the buffer behind it.
+    async fn have(&mut self, first: u32) -> Result<(), Exit> {
+        let mut pieces = vec![first];
+        while let Some(piece) = protocol::read_have(self.input.buffer()) {
+            self.input.consume(HAVE_LEN);
+            pieces.push(piece);
+        }
+        if pieces.iter().any(|piece| *piece >= self.context.meta.piece_count()) {
+            return Err(Violation("it has a piece that does not exist").into());
+        }
+        self.tell(Event::Have(pieces)).await
     }
 
     async fn piece(&mut self, length: u32) -> Result<Option<usize>, Exit> {

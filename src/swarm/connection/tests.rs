@@ -1,13 +1,14 @@
-//! A reader without a session: what it says and does while our own storage is busy.
+//! A reader and a writer without a session: what they say and when.
 
+use librqbit_peer_protocol::Message;
 use sha1::{Digest as _, Sha1};
 use tempfile::TempDir;
-use tokio::io::DuplexStream;
+use tokio::{io::DuplexStream, time::Instant};
 
-use super::*;
+use super::{writer::ANNOUNCE_EVERY, *};
 use crate::swarm::{
     Role,
-    protocol::BLOCK,
+    protocol::{BLOCK, HAVE_LEN},
     storage::{Report, Threads},
     transport::Plain,
 };
@@ -147,5 +148,52 @@ async fn a_push_of_a_long_piece_that_another_delivers_is_cancelled_and_no_violat
     assert!(matches!(exit, Exit::Io(_)), "{exit:?}");
     assert_eq!(rig.link.cancels().len(), (8 << 20) / BLOCK as usize);
     drop(other);
+    rig.end().await;
+}
+
+#[tokio::test]
+async fn announcements_that_came_together_are_reported_together() {
+    let (mut rig, reader) = rig(4, 64 << 10);
+    let mut bytes = Vec::new();
+    for piece in [3, 0, 2] {
+        protocol::write_message(&Message::Have(piece), &mut bytes);
+    }
+    rig.peer.write_all(&bytes).await.unwrap();
+    rig.peer.shutdown().await.unwrap();
+    assert!(matches!(reader.await, Exit::Io(_)));
+    let heard = rig.heard();
+    assert!(matches!(&heard[..], [Event::Joined(_), Event::Have(pieces)] if *pieces == [3, 0, 2]), "{heard:?}");
+    rig.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn announcements_go_together_or_with_whatever_else_is_written() {
+    let (rig, reader) = rig(4, 64 << 10);
+    drop(reader);
+    let (commands, orders) = mpsc::channel(COMMANDS);
+    let welcome = Welcome { have: PieceSet::new(4), cursor: 0, commands: orders };
+    let (near, mut peer) = tokio::io::duplex(1 << 10);
+    let (_input, output) = tokio::io::split(Box::new(near) as Stream);
+    let check = async {
+        let (haves, start, mut bytes) = (&rig.context.haves, Instant::now(), [0; 64]);
+        haves.push(0);
+        assert_eq!(peer.read(&mut bytes).await.unwrap(), HAVE_LEN);
+        assert!(start.elapsed() < ANNOUNCE_EVERY, "the first had to wait");
+        haves.push(1);
+        tokio::time::sleep(ANNOUNCE_EVERY / 2).await;
+        haves.push(2);
+        assert_eq!(peer.read(&mut bytes).await.unwrap(), 2 * HAVE_LEN, "two announcements in one write");
+        assert_eq!([protocol::read_have(&bytes), protocol::read_have(&bytes[HAVE_LEN..])], [Some(1), Some(2)]);
+        assert!((ANNOUNCE_EVERY..ANNOUNCE_EVERY * 2).contains(&start.elapsed()), "{:?}", start.elapsed());
+        let before = Instant::now();
+        haves.push(3);
+        commands.send(Command::Unchoke).await.unwrap();
+        assert_eq!(peer.read(&mut bytes).await.unwrap(), 5 + HAVE_LEN, "it goes along");
+        assert!(before.elapsed() < ANNOUNCE_EVERY);
+    };
+    tokio::select! {
+        exit = writer::run(&rig.context, &rig.link, KEY, false, welcome, output) => panic!("{exit:?}"),
+        () = check => {}
+    }
     rig.end().await;
 }

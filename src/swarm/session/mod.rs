@@ -41,6 +41,8 @@ use tracking::Tracking;
 
 /// Events that may wait for the session.
 const EVENTS: usize = 1024;
+/// The most events that are handled before anything else.
+const EVENTS_IN_A_ROW: usize = 64;
 /// How often the policy's clock ticks.
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Memory for pieces on their way in.
@@ -179,7 +181,14 @@ impl Session {
         let mut pause_accept = false;
         loop {
             tokio::select! {
-                Some((key, event)) = events.recv() => self.event(key, event)?,
+                Some((key, event)) = events.recv() => {
+                    self.event(key, event)?;
+                    // Those that came meanwhile, before the other inputs are asked again.
+                    for _ in 1..EVENTS_IN_A_ROW {
+                        let Ok((key, event)) = events.try_recv() else { break };
+                        self.event(key, event)?;
+                    }
+                }
                 Some((key, exit)) = self.peers.ended() => self.ended(key, exit)?,
                 accepted = listener.accept(), if !pause_accept => match accepted {
                     Ok((stream, addr)) => self.peers.accept(&self.context, &self.pool, stream, addr),
@@ -259,7 +268,7 @@ impl Session {
                 }
             }
             Event::Bitfield(have) => self.policy.peer_bitfield(now, key, *have),
-            Event::Have(piece) => self.policy.peer_has(now, key, piece),
+            Event::Have(pieces) => pieces.into_iter().for_each(|piece| self.policy.peer_has(now, key, piece)),
             Event::Chokes(chokes) => self.policy.peer_chokes(now, key, chokes),
             Event::Requested(piece) => self.policy.requested(now, key, piece),
             Event::Cancelled(piece) => self.policy.cancelled(key, piece),

@@ -11,7 +11,7 @@ use crate::swarm::policy::PeerKey;
 /// The most addresses remembered.
 const MAX_KNOWN: usize = 4096;
 /// Bounds of the pause after a failed or lost connection; doubled each time.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// An address that only the tracker told is forgotten after this many failures.
 const MAX_FAILURES: u32 = 6;
 /// Addresses from the tracker are tried only while there are fewer connections than this.

@@ -2,7 +2,7 @@
 //!
 //! Each machine is a network namespace with one link to a bridge, which has a namespace of its own, so that nothing appears in the
 //! machine's own network. Both directions of every link are shaped by `tc tbf`: what a machine sends at its own interface, what it receives
-//! at the bridge's port. With zones there are two bridges and a link between them. A machine's processes are in a control group of its own,
+//! at the bridge's port. Who has which address is fixed and known to all. With zones there are two bridges and a link between them. A machine's processes are in a control group of its own,
 //! and can be given a view of the file system in which `/root`, `/srv`, `/var/cache` and `/etc/ssh` are its own.
 
 mod group;
@@ -36,6 +36,9 @@ const OWN_DIRECTORIES: [(&str, &str); 4] =
 
 /// The bridge's name in its namespace.
 const BRIDGE: &str = "br0";
+
+/// Where the machines' hardware addresses are, in the fleet's directory: commands for `ip -batch`.
+const NEIGHBOURS: &str = "neighbours";
 
 /// One machine of the fleet.
 #[derive(Debug)]
@@ -73,6 +76,12 @@ impl Machine {
         command.arg(format!("{binds}cd / && exec \"$0\" \"$@\"")).arg(program);
         command.env("HOME", "/root").env_remove("SSH_AUTH_SOCK");
         command
+    }
+
+    /// Its hardware address, made of its address.
+    fn hardware_address(&self) -> String {
+        let [a, b, c, d] = self.address.octets();
+        format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
     }
 
     /// Limits both directions of its link.
@@ -194,6 +203,8 @@ impl Drop for Fleet {
 impl Remains {
     /// Makes the switches, the machines' namespaces and groups, and their links.
     fn build_networks(&mut self, controller: &Machine, hosts: &[Machine], zones: Option<&[End; 2]>) -> Result<()> {
+        let machines = || std::iter::once(controller).chain(hosts);
+        self.list_neighbours(machines())?;
         self.add_switch(&controller.port.namespace)?;
         if let Some([near, far]) = zones {
             self.add_switch(&far.namespace)?;
@@ -201,7 +212,23 @@ impl Remains {
             near.plug_in()?;
             far.plug_in()?;
         }
-        std::iter::once(controller).chain(hosts).try_for_each(|machine| self.add_machine(machine))
+        machines().try_for_each(|machine| self.add_machine(machine))
+    }
+
+    /// Writes down everybody's hardware address.
+    ///
+    /// The kernel's table of addresses it has asked for is one for all namespaces, of 1,024 entries by default
+    /// (`net.ipv4.neigh.default.gc_thresh3`): when it is full, connections fail. Entries that are put there for good don't count.
+    fn list_neighbours<'a>(&self, machines: impl Iterator<Item = &'a Machine>) -> Result<()> {
+        let commands: String = machines
+            .map(|machine| {
+                let Machine { address, interface, .. } = machine;
+                let hardware = machine.hardware_address();
+                format!("neighbour add {address} lladdr {hardware} dev {} nud permanent\n", interface.device)
+            })
+            .collect();
+        let path = self.directory.join(NEIGHBOURS);
+        fs::write(&path, commands).with_context(|| path.display().to_string())
     }
 
     fn add_switch(&mut self, switch: &str) -> Result<()> {
@@ -219,9 +246,11 @@ impl Remains {
         run(Command::new("ip").args(["netns", "exec", namespace, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"]))?;
         port.join(interface)?;
         port.plug_in()?;
+        ip(&["-n", namespace, "link", "set", &interface.device, "address", &machine.hardware_address()])?;
         ip(&["-n", namespace, "address", "add", &format!("{address}/16"), "dev", &interface.device])?;
         ip(&["-n", namespace, "link", "set", &interface.device, "up"])?;
-        ip(&["-n", namespace, "link", "set", "lo", "up"])
+        ip(&["-n", namespace, "link", "set", "lo", "up"])?;
+        run(Command::new("ip").args(["-n", namespace, "-batch"]).arg(self.directory.join(NEIGHBOURS)))
     }
 
     fn add_namespace(&mut self, name: &str) -> Result<()> {
