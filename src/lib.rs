@@ -12,15 +12,17 @@
 //! | [`tracker`] | announce and scrape for one run | controller |
 //! | [`yaml`] | YAML with the place of every value, under limits | controller |
 //! | [`inventory`] | Ansible's YAML inventories, host patterns | controller |
+//! | [`playbook`] | playbooks: what the operator asks for, in a strict file with a schema | controller |
 //! | [`ssh`] | connections to hosts: `ssh_config`, trust, authentication, jump hosts, exec, upload | controller |
 //! | [`controller`] | a run: the dispatcher, a task a host, agent push, seed, the demo's local fleet | controller |
 //! | [`report`] | run events to a terminal, plain text or JSON | controller |
 //! | [`cli`] | the commands: arguments, errors with hints, exit codes | controller |
 //!
 //! Who may use whom (left may use right): `bin -> cli -> {controller, report}`; `bin -> agent`;
-//! `controller -> {ssh, inventory, tracker, swarm, artifact, wire, model}`;
-//! `agent -> {swarm, artifact, wire, model}`; `swarm -> model`; `report -> model`; `inventory -> yaml`. Everybody may use `model`; `cli` also makes what it
-//! hands to the controller out of arguments, an `inventory` and the settings of `ssh`, and runs `swarm`'s simulation.
+//! `controller -> {ssh, inventory, tracker, swarm, artifact, wire, model}`; `agent -> {swarm, artifact, wire, model}`;
+//! `{inventory, playbook} -> yaml`; `swarm -> model`; `report -> model`. Everybody may use `model`; `cli` also makes what it
+//! hands to the controller out of arguments, a `playbook`, an `inventory` and the settings of `ssh`, tells of places in their `yaml`,
+//! and runs `swarm`'s simulation.
 //! Never: `controller <-> agent` (they meet only in `wire`), `report -> controller`, `swarm -> wire`, anything `-> cli`.
 //! Only `cli` and `report` print, and on a host the agent's entry: its version, its log. Only `cli`, that entry and the binaries
 //! choose an exit code.
@@ -35,6 +37,8 @@ pub mod controller;
 #[cfg(feature = "controller")]
 pub mod inventory;
 pub mod model;
+#[cfg(feature = "controller")]
+pub mod playbook;
 #[cfg(feature = "controller")]
 pub mod report;
 #[cfg(feature = "controller")]

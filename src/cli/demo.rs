@@ -202,7 +202,7 @@ impl Story<'_> {
             Command::Deploy(args) => deploy::run(*args, self.output).await,
             Command::Rollback(args) => rollback::run(args, self.output).await,
             Command::Status(args) => status::run(args, self.output).await,
-            Command::Inventory(_) | Command::Demo(_) | Command::Simulate(_) => {
+            Command::Inventory(_) | Command::Demo(_) | Command::Playbook(_) | Command::Simulate(_) => {
                 Err(CommandError::internal("the demo has no such step"))
             }
         }

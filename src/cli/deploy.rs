@@ -14,11 +14,13 @@ use super::{
     CommandError, Output,
     connection::ConnectionArgs,
     fleet::{self, PlaceArgs, SwitchArgs},
-    interrupt, reporting, value,
+    interrupt,
+    playbook::PlaybookArgs,
+    reporting, value,
 };
 use crate::{
     controller::{self, Artifact, DeployRequest},
-    model::{AppName, ArchiveKind},
+    model::{AppName, ArchiveKind, Plan, plan::KEEP_RELEASES},
 };
 
 /// How often a person who waits for the hashes of a large artifact is told so.
@@ -35,6 +37,10 @@ pub struct DeployArgs {
     #[command(flatten)]
     pub connection: ConnectionArgs,
 
+    /// The playbook.
+    #[command(flatten)]
+    pub playbook: PlaybookArgs,
+
     /// The application's name [default: the artifact's name without its archive suffix]
     #[arg(long, value_name = "NAME")]
     pub app: Option<AppName>,
@@ -47,9 +53,9 @@ pub struct DeployArgs {
     #[command(flatten)]
     pub switch: SwitchArgs,
 
-    /// How many releases stay on each host, the current and the previous included
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=1000))]
-    pub keep_releases: u32,
+    /// How many releases stay on each host, the current and the previous included [default: 5]
+    #[arg(long, value_name = "N", value_parser = keep_releases())]
+    pub keep_releases: Option<u32>,
 
     /// How large the cache of artifacts may grow on each host
     #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = value::size)]
@@ -69,9 +75,23 @@ pub struct DeployArgs {
 }
 
 impl DeployArgs {
-    /// Returns the application's name: the option's, or the artifact's name without its archive suffix.
-    pub fn app_name(&self) -> Result<AppName, CommandError> {
+    /// Returns what is asked for: by the options, then by the playbook.
+    pub fn plan(&self, output: &Output) -> Result<Plan, CommandError> {
+        let mut plan = self.playbook.plan_to_perform(output)?;
+        self.place.go_over(&mut plan);
+        self.switch.go_over(&mut plan);
+        if let Some(releases) = self.keep_releases {
+            plan.keep_releases = releases;
+        }
         if let Some(app) = &self.app {
+            plan.app = Some(app.clone());
+        }
+        Ok(plan)
+    }
+
+    /// Returns the application's name: the plan's, or the artifact's name without its archive suffix.
+    fn app_name(&self, plan: &Plan) -> Result<AppName, CommandError> {
+        if let Some(app) = &plan.app {
             return Ok(app.clone());
         }
         let hint = "name the application with `--app NAME`";
@@ -89,8 +109,9 @@ impl DeployArgs {
 
 /// Deploys and returns the exit code.
 pub async fn run(args: DeployArgs, output: &Output) -> Result<u8, CommandError> {
-    let app = args.app_name()?;
-    let fleet = fleet::settings(&args.connection, args.place, args.switch, output)?;
+    let plan = args.plan(output)?;
+    let app = args.app_name(&plan)?;
+    let fleet = fleet::settings(&args.connection, args.place.cache, args.switch.lease, args.switch.yes, &plan, output)?;
     let interrupt = interrupt::watch()?;
     let artifact = open(&args.artifact, app, fleet.hosts.len(), args.rehash, &interrupt, output).await?;
     let request = DeployRequest {
@@ -99,9 +120,14 @@ pub async fn run(args: DeployArgs, output: &Output) -> Result<u8, CommandError> 
         advertise: args.advertise,
         zone: args.controller_zone,
         cache_limit: args.cache_limit,
-        keep_releases: args.keep_releases,
+        keep_releases: plan.keep_releases,
     };
     reporting::report(output, async |events| controller::deploy(request, events, interrupt).await).await
+}
+
+fn keep_releases() -> clap::builder::RangedI64ValueParser<u32> {
+    let (least, most) = KEEP_RELEASES.into_inner();
+    clap::value_parser!(u32).range(i64::from(least)..=i64::from(most))
 }
 
 /// Hashes the artifact, which can take a while and can be interrupted.
@@ -136,16 +162,21 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::cli::OutputArgs;
 
     #[derive(Parser)]
     struct Line {
+        #[command(flatten)]
+        output: OutputArgs,
         #[command(flatten)]
         deploy: DeployArgs,
     }
 
     fn app(artifact: &str, more: &[&str]) -> Result<String, CommandError> {
         let line = ["x", "-i", "f", artifact].into_iter().chain(more.iter().copied());
-        Line::try_parse_from(line).unwrap().deploy.app_name().map(|app| app.to_string())
+        let Line { output, deploy } = Line::try_parse_from(line).unwrap();
+        let plan = deploy.plan(&Output::detect(&output))?;
+        deploy.app_name(&plan).map(|app| app.to_string())
     }
 
     #[test]

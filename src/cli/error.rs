@@ -47,6 +47,15 @@ impl CommandError {
         Self::new(ErrorKind::Internal, anyhow::anyhow!("{message}"))
     }
 
+    /// Makes an [`ErrorKind::Input`] error about a place in a file, shown with the line there and what to do about it.
+    pub fn in_file(error: impl StdError + Send + Sync + 'static, snippet: Option<String>, hint: Option<String>) -> Self {
+        let error = match snippet {
+            Some(snippet) => Self::input(format!("{error}\n{snippet}")),
+            None => Self::new(ErrorKind::Input, error),
+        };
+        error.hints(hint)
+    }
+
     /// Makes the error of a command that the operator stopped.
     pub fn interrupted() -> Self {
         Self::new(ErrorKind::Interrupted, anyhow::anyhow!("interrupted"))

@@ -22,8 +22,8 @@ use crate::{
     controller::{AgentFinder, FleetSettings, RunError},
     inventory::{Become, HostEntry, Inventory, InventoryError, Warning},
     model::{
-        FailureBudget,
-        plan::{FailureBudgets, Health, Hooks, RolloutPlan},
+        FailureBudget, Plan,
+        plan::{DeployTo, FailureBudgets},
     },
     report::{Screen, escape},
     ssh::{Connector, HostKeyPolicy, SshSettings, SshWarning},
@@ -35,7 +35,7 @@ pub struct PlaceArgs {
     /// The application's root on the hosts [default: `fleetdrop_deploy_to` in the inventory, then /srv/APP for root and
     /// ~/fleetdrop/APP otherwise]
     #[arg(long, value_name = "DIR")]
-    pub deploy_to: Option<String>,
+    pub deploy_to: Option<DeployTo>,
 
     /// Directory of the agent and of cached artifacts on the hosts [default: /var/cache/fleetdrop for root and
     /// ~/.cache/fleetdrop otherwise]
@@ -47,38 +47,54 @@ pub struct PlaceArgs {
 #[derive(Debug, Clone, Args)]
 pub struct SwitchArgs {
     /// How many hosts may drop out: a number or a percentage of the fleet. One more before anything is switched, and nothing is
-    #[arg(long, value_name = "N|P%", default_value_t = FailureBudget::NONE, allow_hyphen_values = true)]
-    pub max_failures: FailureBudget,
+    /// [default: 0]
+    #[arg(long, value_name = "N|P%", allow_hyphen_values = true)]
+    pub max_failures: Option<FailureBudget>,
 
     /// How long a host goes on without a word from here before it stops by itself
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = value::host_patience)]
     pub lease: Duration,
 
-    /// How long a host that has switched waits for the confirmation from here before it goes back
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = value::host_patience)]
-    pub confirm_timeout: Duration,
+    /// How long a host that has switched waits for the confirmation from here before it goes back [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = value::host_patience)]
+    pub confirm_timeout: Option<Duration>,
 
     /// Let every wave switch without asking
     #[arg(long, short)]
     pub yes: bool,
 }
 
-impl Default for SwitchArgs {
-    fn default() -> Self {
-        let patience = Duration::from_secs(30);
-        Self { max_failures: FailureBudget::NONE, lease: patience, confirm_timeout: patience, yes: false }
+impl PlaceArgs {
+    /// Puts what the options say over the plan.
+    pub fn go_over(&self, plan: &mut Plan) {
+        if let Some(path) = &self.deploy_to {
+            plan.deploy_to = Some(path.clone());
+        }
     }
 }
 
-/// Loads the inventory and prepares the way to its hosts. No host is touched.
+impl SwitchArgs {
+    /// Puts what the options say over the plan.
+    pub fn go_over(&self, plan: &mut Plan) {
+        if let Some(budget) = self.max_failures {
+            plan.rollout.max_failures = FailureBudgets::same(budget);
+        }
+        if let Some(time) = self.confirm_timeout {
+            plan.confirm_timeout = time;
+        }
+    }
+}
+
+/// Loads the inventory and prepares the way to its hosts. No host is touched. With `yes` nobody is asked before a wave.
 pub fn settings(
     args: &ConnectionArgs,
-    place: PlaceArgs,
-    switch: SwitchArgs,
+    cache: Option<String>,
+    lease: Duration,
+    yes: bool,
+    plan: &Plan,
     output: &Output,
 ) -> Result<FleetSettings, CommandError> {
-    let rollout = RolloutPlan { max_failures: FailureBudgets::same(switch.max_failures), ..RolloutPlan::default() };
-    let approval = approve::approval(rollout.pause, switch.yes)?;
+    let approval = approve::approval(plan.rollout.pause, yes)?;
     let hosts = hosts(args, output)?;
     let connector = Connector::new(ssh_settings(args)?).or_input("cannot prepare SSH connections")?;
     for SshWarning { message, hint } in connector.warnings() {
@@ -89,13 +105,13 @@ pub fn settings(
         hosts,
         connector,
         finder: Arc::new(AgentFinder::new(args.agent_dir.clone(), own)),
-        cache: place.cache,
-        deploy_to: place.deploy_to,
-        lease: switch.lease,
-        confirm: switch.confirm_timeout,
-        rollout,
-        hooks: Hooks::default(),
-        health: Health::default(),
+        cache,
+        deploy_to: plan.deploy_to.clone().map(String::from),
+        lease,
+        confirm: plan.confirm_timeout,
+        rollout: plan.rollout.clone(),
+        hooks: plan.hooks.clone(),
+        health: plan.health.clone(),
         approval,
         exit_code: exit::of_run,
     })
@@ -103,12 +119,8 @@ pub fn settings(
 
 /// Turns an inventory's error into the command's.
 pub fn inventory_error(error: InventoryError) -> CommandError {
-    let hint = error.hint().map(str::to_owned);
-    let error = match error.snippet() {
-        Some(snippet) => CommandError::input(format!("{error}\n{snippet}")),
-        None => CommandError::new(ErrorKind::Input, error),
-    };
-    error.hints(hint)
+    let (snippet, hint) = (error.snippet(), error.hint().map(str::to_owned));
+    CommandError::in_file(error, snippet, hint)
 }
 
 /// Shows what the inventory was warned of, unless the operator wants quiet.
@@ -118,7 +130,8 @@ pub fn show_warnings(warnings: &[Warning], output: &Output) {
     }
 }
 
-fn warn(message: &str, hint: Option<&str>, output: &Output) {
+/// Warns on stderr, unless the operator wants quiet.
+pub fn warn(message: &str, hint: Option<&str>, output: &Output) {
     if output.quiet {
         return;
     }

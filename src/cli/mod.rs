@@ -14,6 +14,7 @@ pub mod fleet;
 pub mod interrupt;
 pub mod inventory;
 pub mod output;
+pub mod playbook;
 pub mod reporting;
 pub mod rollback;
 pub mod simulate;
@@ -59,6 +60,8 @@ pub enum Command {
     Inventory(inventory::InventoryArgs),
     /// Deploy to a fleet of SSH servers inside this process: two versions, a rollback, and what status says
     Demo(demo::DemoArgs),
+    /// Check playbooks, or print their JSON Schema
+    Playbook(playbook::PlaybookCommandArgs),
     /// Predict how long a transfer to a fleet takes, on virtual links: nothing is sent
     Simulate(simulate::SimulateArgs),
 }
@@ -107,6 +110,7 @@ fn run(command: Command, output: &Output) -> Result<u8, CommandError> {
             Command::Status(args) => status::run(args, output).await,
             Command::Inventory(args) => inventory::run(args, output).await,
             Command::Demo(args) => demo::run(args, output).await,
+            Command::Playbook(args) => playbook::run(args, output).await,
             Command::Simulate(args) => simulate::run(args, output).await,
         }
     });

@@ -6,7 +6,9 @@ use super::{
     CommandError, Output,
     connection::ConnectionArgs,
     fleet::{self, PlaceArgs, SwitchArgs},
-    interrupt, reporting,
+    interrupt,
+    playbook::PlaybookArgs,
+    reporting,
 };
 use crate::{
     controller::{self, RollbackRequest},
@@ -20,7 +22,11 @@ pub struct RollbackArgs {
     #[command(flatten)]
     pub connection: ConnectionArgs,
 
-    /// The application's name, needed where neither `--deploy-to` nor the inventory says where it lives
+    /// The playbook.
+    #[command(flatten)]
+    pub playbook: PlaybookArgs,
+
+    /// The application's name, needed where neither `--deploy-to`, a playbook nor the inventory says where it lives
     #[arg(long, value_name = "NAME")]
     pub app: Option<AppName>,
 
@@ -39,8 +45,11 @@ pub struct RollbackArgs {
 
 /// Rolls back and returns the exit code.
 pub async fn run(args: RollbackArgs, output: &Output) -> Result<u8, CommandError> {
-    let fleet = fleet::settings(&args.connection, args.place, args.switch, output)?;
-    let request = RollbackRequest { fleet, app: args.app, to: args.to };
+    let mut plan = args.playbook.plan_to_perform(output)?;
+    args.place.go_over(&mut plan);
+    args.switch.go_over(&mut plan);
+    let fleet = fleet::settings(&args.connection, args.place.cache, args.switch.lease, args.switch.yes, &plan, output)?;
+    let request = RollbackRequest { fleet, app: args.app.or(plan.app), to: args.to };
     let interrupt = interrupt::watch()?;
     reporting::report(output, async |events| controller::rollback(request, events, interrupt).await).await
 }

@@ -1,6 +1,6 @@
 //! `fleetdrop status`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use clap::Args;
 
@@ -8,15 +8,19 @@ use super::{
     CommandError, Output,
     connection::ConnectionArgs,
     exit,
-    fleet::{self, PlaceArgs, SwitchArgs},
+    fleet::{self, PlaceArgs},
     interrupt,
     output::Format,
+    playbook::PlaybookArgs,
 };
 use crate::{
     controller::{self, StatusRequest},
     model::{AppName, HostFailure, HostState, Verdict},
     report::status::StatusReport,
 };
+
+/// How long an agent that was only asked waits for a word from here.
+const LEASE: Duration = Duration::from_secs(30);
 
 /// What to ask the hosts about.
 #[derive(Debug, Clone, Args)]
@@ -25,7 +29,11 @@ pub struct StatusArgs {
     #[command(flatten)]
     pub connection: ConnectionArgs,
 
-    /// The application's name, needed where neither `--deploy-to` nor the inventory says where it lives
+    /// The playbook.
+    #[command(flatten)]
+    pub playbook: PlaybookArgs,
+
+    /// The application's name, needed where neither `--deploy-to`, a playbook nor the inventory says where it lives
     #[arg(long, value_name = "NAME")]
     pub app: Option<AppName>,
 
@@ -36,8 +44,11 @@ pub struct StatusArgs {
 
 /// Shows what is on the hosts and returns the exit code: whether every host could be asked.
 pub async fn run(args: StatusArgs, output: &Output) -> Result<u8, CommandError> {
-    let fleet = fleet::settings(&args.connection, args.place, SwitchArgs::default(), output)?;
-    let request = StatusRequest { fleet, app: args.app.clone() };
+    let mut plan = args.playbook.plan(output)?;
+    args.place.go_over(&mut plan);
+    let app = args.app.or(plan.app.take());
+    let fleet = fleet::settings(&args.connection, args.place.cache, LEASE, true, &plan, output)?;
+    let request = StatusRequest { fleet, app: app.clone() };
     let interrupt = interrupt::watch()?;
     let answers = tokio::select! {
         answers = controller::status(request) => answers,
@@ -48,7 +59,7 @@ pub async fn run(args: StatusArgs, output: &Output) -> Result<u8, CommandError> 
         let state = answer.as_ref().err().map_or(HostState::Active, HostFailure::state);
         *counts.entry(state).or_default() += 1;
     }
-    let report = StatusReport::new(args.app, answers);
+    let report = StatusReport::new(app, answers);
     if output.format == Format::Json {
         output.print_json(&report)?;
     } else {

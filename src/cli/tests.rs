@@ -1,13 +1,18 @@
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use super::*;
-use crate::model::FailureBudget;
+use crate::model::{FailureBudget, Plan};
 
 fn deploy_args(line: &str) -> Result<deploy::DeployArgs, clap::Error> {
     match Cli::try_parse_from(line.split(' '))?.command {
         Command::Deploy(args) => Ok(*args),
         other => panic!("{other:?}"),
     }
+}
+
+fn output() -> Output {
+    let args = OutputArgs { output: output::Format::Plain, color: output::Color::Never, verbose: 0, quiet: true };
+    Output::detect(&args)
 }
 
 #[test]
@@ -25,14 +30,58 @@ fn the_declarations_are_consistent_and_every_option_is_documented() {
 #[test]
 fn a_deploy_needs_little_and_has_safe_defaults() {
     let args = deploy_args("fleetdrop deploy shop.tar.zst --hosts inventory.yaml").unwrap();
-    assert_eq!(args.switch.max_failures, FailureBudget::NONE);
-    assert_eq!(args.keep_releases, 5);
+    let plan = args.plan(&output()).unwrap();
+    assert_eq!(plan, Plan::default());
+    assert_eq!(plan.rollout.max_failures.after, FailureBudget::NONE);
+    assert_eq!(plan.keep_releases, 5);
     assert_eq!(args.cache_limit, 10 << 30);
     assert_eq!(args.switch.lease, Duration::from_secs(30));
     assert_eq!(args.connection.max_logins, 64);
     assert_eq!(args.connection.host_key_checking, None);
     assert_eq!(args.connection.connect_timeout, None);
     assert_eq!(args.connection.fleet.limit, None);
+}
+
+#[test]
+fn options_go_before_the_playbook_and_it_before_the_defaults() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("shop.yaml");
+    std::fs::write(
+        &file,
+        "app: shop\ndeploy_to: /srv/shop\nkeep_releases: 7\nconfirm_timeout: 1m\nrollout: {max_failures: 10%}\n",
+    )
+    .unwrap();
+    let line = format!("fleetdrop deploy a.zip -i f --playbook {}", file.display());
+    let plan = |more: &str| deploy_args(&format!("{line}{more}")).unwrap().plan(&output()).unwrap();
+    let of_file = plan("");
+    assert_eq!(of_file.app.unwrap().as_str(), "shop");
+    assert_eq!(of_file.deploy_to.unwrap().as_str(), "/srv/shop");
+    assert_eq!(of_file.keep_releases, 7);
+    assert_eq!(of_file.confirm_timeout, Duration::from_secs(60));
+    assert_eq!(of_file.rollout.max_failures.after, FailureBudget::Percent(10));
+    let over = plan(" --app store --deploy-to ~/store --keep-releases 3 --confirm-timeout 9s --max-failures 2");
+    assert_eq!(over.app.unwrap().as_str(), "store");
+    assert_eq!(over.deploy_to.unwrap().as_str(), "~/store");
+    assert_eq!(over.keep_releases, 3);
+    assert_eq!(over.confirm_timeout, Duration::from_secs(9));
+    assert_eq!(over.rollout.max_failures.after, FailureBudget::Hosts(2));
+}
+
+#[test]
+fn a_deploy_refuses_a_playbook_that_is_no_good_or_asks_for_too_much() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("shop.yaml");
+    for (text, expected) in
+        [("ap: shop\n", "unknown key `ap`"), ("linked_files: [.env]\n", "`linked_files` can't be performed")]
+    {
+        std::fs::write(&file, text).unwrap();
+        let line = format!("fleetdrop deploy a.zip -i f --playbook {}", file.display());
+        let error = deploy_args(&line).unwrap().plan(&output()).unwrap_err();
+        assert_eq!(error.exit_code(), exit::BAD_INPUT, "{text}");
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    let error = deploy_args("fleetdrop deploy a.zip -i f --playbook none.yaml").unwrap().plan(&output()).unwrap_err();
+    assert!(error.to_string().contains("none.yaml: cannot be read"), "{error}");
 }
 
 #[test]
@@ -68,6 +117,10 @@ fn bad_arguments_are_refused() {
         "fleetdrop deploy a.zip -i f --max-logins 0",
         "fleetdrop deploy a.zip -i f --host-key-checking maybe",
         "fleetdrop deploy a.zip -i f --app ../etc",
+        "fleetdrop deploy a.zip -i f --deploy-to relative",
+        "fleetdrop deploy a.zip -i f --deploy-to /srv/../etc",
+        "fleetdrop playbook",
+        "fleetdrop playbook check",
         "fleetdrop deploy a.zip -i f --become-user root",
         "fleetdrop deploy a.zip -i f -q -v",
         "fleetdrop rollback -i f --app shop --to ../../etc",

@@ -2,6 +2,8 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
+use crate::model::plan::HOST_PATIENCE;
+
 /// What a size may end in, and the bytes it stands for.
 const UNITS: [(&str, u64); 10] = [
     ("", 1),
@@ -84,7 +86,7 @@ pub fn network_timeout(text: &str) -> Result<Duration, ValueError> {
 
 /// Reads a duration of whole seconds, `5s` to `1h`: how long a host may be without its controller.
 pub fn host_patience(text: &str) -> Result<Duration, ValueError> {
-    let duration = duration_in(text, Duration::from_secs(5)..=Duration::from_secs(3600))?;
+    let duration = duration_in(text, HOST_PATIENCE)?;
     Ok(Duration::from_secs(duration.as_secs()))
 }
 

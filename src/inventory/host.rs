@@ -9,7 +9,7 @@ use super::{
     vars::{HostVars, opaque},
 };
 use crate::{
-    model::HostName,
+    model::{HostName, plan::DeployTo},
     yaml::{Diagnostic, Node, Value},
 };
 
@@ -241,16 +241,8 @@ impl<'a> Reader<'a> {
 
     fn deploy_to(&self) -> Result<Option<String>, Diagnostic> {
         let Some((found, text)) = self.text(&["fleetdrop_deploy_to"])? else { return Ok(None) };
-        let below = text.strip_prefix("~/").or_else(|| text.strip_prefix('/'));
-        let named = below.is_some_and(|path| path.split('/').any(|part| !part.is_empty()));
-        if !named || text.len() > MAX_PATH || text.chars().any(char::is_control) {
-            let error = self.wrong(&found, "must be a directory's absolute path, or start with `~/`");
-            return Err(error.with_hint("for example `/srv/shop` or `~/apps/shop`"));
-        }
-        if text.split('/').any(|part| part == "..") {
-            return Err(self.wrong(&found, "must not contain `..`"));
-        }
-        Ok(Some(text))
+        let wrong = |error| self.wrong(&found, error).with_hint("for example `/srv/shop` or `~/apps/shop`");
+        DeployTo::new(&text).map(|_| Some(text)).map_err(wrong)
     }
 
     fn advertise(&self) -> Result<Option<IpAddr>, Diagnostic> {

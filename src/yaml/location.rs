@@ -17,6 +17,17 @@ pub fn is_secret_name(name: &str) -> bool {
     SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
+/// Returns true if this text may hold a secret: a secret's name, or a URL with a password in it.
+pub fn may_hold_secret(text: &str) -> bool {
+    is_secret_name(text) || text.split("://").skip(1).any(has_password)
+}
+
+/// True for what follows `://` if it names a password before its host.
+fn has_password(rest: &str) -> bool {
+    let authority = rest.split(|c: char| matches!(c, '/' | '?' | '#') || c.is_whitespace()).next().unwrap_or(rest);
+    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+}
+
 /// A file's text with its path.
 pub struct Source {
     path: Box<Path>,
@@ -99,14 +110,14 @@ impl Location {
     }
 }
 
-/// True if the last of these lines, or a line it stands under by its indentation, has a secret's name in it.
+/// True if the last of these lines, or a line it stands under by its indentation, may hold a secret.
 fn may_be_secret(lines: &[&str]) -> bool {
     let mut indentation = usize::MAX;
     for line in lines.iter().rev().filter(|line| !line.trim().is_empty()) {
         let own = line.len() - line.trim_start().len();
         if own < indentation {
             indentation = own;
-            if is_secret_name(line) {
+            if may_hold_secret(line) {
                 return true;
             }
         }
@@ -176,6 +187,9 @@ mod tests {
         let source = Source::new(Path::new("a.yml"), nested.into());
         assert_eq!(Location::new(&source, 4, 5).snippet(), None, "it stands under a secret's name");
         assert!(Location::new(&source, 6, 3).snippet().is_some());
+        let source = Source::new(Path::new("a.yml"), "u: http://me:hunter2@h/\nv: http://h:80/a@b\n".into());
+        assert_eq!(Location::new(&source, 1, 4).snippet(), None, "it holds a password");
+        assert!(Location::new(&source, 2, 4).snippet().is_some());
         assert_eq!(Location::whole(Path::new("dir")).to_string(), "dir");
     }
 }

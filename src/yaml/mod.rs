@@ -28,7 +28,7 @@ use std::{
     sync::Arc,
 };
 
-pub use location::{Diagnostic, Location, Source, is_secret_name};
+pub use location::{Diagnostic, Location, Source, is_secret_name, may_hold_secret};
 
 /// The deepest nesting of sequences and mappings, counted with aliases expanded.
 pub const MAX_DEPTH: usize = 64;

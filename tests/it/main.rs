@@ -27,6 +27,7 @@ mod inventory_command;
 #[path = "../support/node.rs"]
 mod node;
 mod operator;
+mod playbook_command;
 mod rollout_ends;
 mod rollout_rig;
 mod rollout_waves;

@@ -276,6 +276,7 @@ fn our_own_variables_are_checked() {
     hosts.yml:4:28: `fleetdrop_deploy_to` of host `w1` must not contain `..`
     4 |       fleetdrop_deploy_to: /srv/../etc
       |                            ^
+      hint: for example `/srv/shop` or `~/apps/shop`
 
     hosts.yml:4:28: `fleetdrop_deploy_to` of host `w1` must be a directory's absolute path, or start with `~/`
     4 |       fleetdrop_deploy_to: /

@@ -1,0 +1,241 @@
+//! The keys of a playbook's top and of its `rollout`.
+
+use std::time::Duration;
+
+use super::{
+    commands::HookLists,
+    health::HealthKeys,
+    section::{Key, Mapping, Section, Seen, key},
+    shape::{Amount, ByKind, Choice, List, Placed, Shape as _, Text, Time, Whole, WordOr},
+};
+use crate::{
+    model::{
+        AppName, FailureBudget, Plan,
+        plan::{
+            DeployTo, FailureBudgets, HOST_PATIENCE, KEEP_RELEASES, Linked, LinkedPath, OnFailure, Order, Pause, RolloutPlan,
+            WaveSize, Waves,
+        },
+    },
+    yaml::{Diagnostic, Location},
+};
+
+/// The longest path, in bytes.
+const MAX_PATH: usize = 1024;
+
+/// The whole playbook.
+#[derive(Default)]
+pub(super) struct Top {
+    plan: Plan,
+    dirs: Vec<(LinkedPath, Location)>,
+    files: Vec<(LinkedPath, Location)>,
+}
+
+impl Section for Top {
+    type Value = Plan;
+
+    fn keys() -> Vec<Key<Self>> {
+        let app = Text {
+            expected: "a name of letters, digits, `.`, `_` and `-` that starts with a letter, a digit or `_`",
+            pattern: "^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
+            longest: 200,
+            parse: |text| AppName::new(text).map_err(|error| error.to_string()),
+        };
+        let deploy_to = Text {
+            expected: "a directory's absolute path, or start with `~/`",
+            pattern: "^(/|~/)",
+            longest: MAX_PATH,
+            parse: |text| DeployTo::new(text).map_err(|error| error.to_string()),
+        };
+        vec![
+            key(
+                "app",
+                "The application's name. Default: the artifact's name without its archive suffix.",
+                app,
+                |top: &mut Self, app| {
+                    top.plan.app = Some(app);
+                },
+            ),
+            key(
+                "deploy_to",
+                "The application's root on the hosts. Default: `fleetdrop_deploy_to` in the inventory, then /srv/APP for root and \
+                 ~/fleetdrop/APP otherwise.",
+                deploy_to,
+                |top: &mut Self, path| top.plan.deploy_to = Some(path),
+            ),
+            key(
+                "keep_releases",
+                "How many releases stay on each host, the current and the previous included.",
+                Whole(KEEP_RELEASES),
+                |top: &mut Self, number| top.plan.keep_releases = number,
+            )
+            .default(5),
+            key("linked_dirs", "Directories that all releases share: links to shared/.", linked(), |top: &mut Self, dirs| {
+                top.dirs = dirs
+            })
+            .default(Vec::<String>::new()),
+            key("linked_files", "Files that all releases share: links to shared/.", linked(), |top: &mut Self, files| {
+                top.files = files
+            })
+            .default(Vec::<String>::new()),
+            key("rollout", "Who switches when.", Mapping::<RolloutKeys>::new(), |top: &mut Self, rollout| {
+                top.plan.rollout = rollout
+            }),
+            key(
+                "hooks",
+                "What runs on each host, in the directory of the new release.",
+                Mapping::<HookLists>::new(),
+                |top: &mut Self, hooks| {
+                    top.plan.hooks = hooks;
+                },
+            ),
+            key(
+                "health",
+                "When a host that has switched counts as healthy.",
+                Mapping::<HealthKeys>::new(),
+                |top: &mut Self, health| {
+                    top.plan.health = health;
+                },
+            ),
+            key(
+                "confirm_timeout",
+                "How long a host that has switched waits for the controller's word before it goes back.",
+                Time(HOST_PATIENCE),
+                |top: &mut Self, time| top.plan.confirm_timeout = Duration::from_secs(time.as_secs()),
+            )
+            .default("30s"),
+        ]
+    }
+
+    fn finish(mut self, seen: &mut Seen<'_>) -> Option<Plan> {
+        tell_overlaps(self.dirs.iter().chain(&self.files), seen);
+        let paths = |placed: Vec<(LinkedPath, Location)>| placed.into_iter().map(|(path, _)| path).collect();
+        self.plan.linked = Linked { dirs: paths(self.dirs), files: paths(self.files) };
+        Some(self.plan)
+    }
+}
+
+fn linked() -> List<Placed<Text<LinkedPath>>> {
+    let path = Text {
+        expected: "a path below the release, without `/` at its start",
+        pattern: "^[^/~]",
+        longest: MAX_PATH,
+        parse: |text| LinkedPath::new(text).map_err(|error| error.to_string()),
+    };
+    List { entries: 0..=Linked::MOST, of: Placed(path) }
+}
+
+/// Of two links of which one lies below the other only one can be made.
+fn tell_overlaps<'a>(links: impl Iterator<Item = &'a (LinkedPath, Location)>, seen: &mut Seen<'_>) {
+    let mut earlier: Vec<&(LinkedPath, Location)> = Vec::new();
+    for link in links {
+        if let Some((other, place)) = earlier.iter().find(|(other, _)| other.overlaps(&link.0)) {
+            let line = place.line().unwrap_or(0);
+            let message = match *other == link.0 {
+                true => format!("`{}` is already linked, on line {line}", link.0),
+                false => format!("`{}` can't be linked beside `{other}` on line {line}: one lies below the other", link.0),
+            };
+            seen.problem(Diagnostic::new(&link.1, message).with_hint("remove one of the two"));
+        }
+        earlier.push(link);
+    }
+}
+
+/// `rollout`.
+#[derive(Default)]
+struct RolloutKeys(RolloutPlan);
+
+impl Section for RolloutKeys {
+    type Value = RolloutPlan;
+
+    fn keys() -> Vec<Key<Self>> {
+        let waves = ByKind::scalar(wave_size().map(|size| vec![size])).list(List { entries: 1..=Waves::MOST, of: wave_size() });
+        let budgets = ByKind::scalar(budget().map(FailureBudgets::same)).mapping(Mapping::<BudgetKeys>::new());
+        let pause =
+            WordOr { word: "confirm", means: Pause::Confirm, other: Time(Duration::ZERO..=Pause::LONGEST).map(Pause::For) };
+        let order = Choice(&[("inventory", Order::Inventory), ("shuffled", Order::Shuffled), ("zone", Order::Zone)]);
+        let on_failure =
+            Choice(&[("rollback", OnFailure::Rollback), ("stop", OnFailure::Stop), ("continue", OnFailure::Continue)]);
+        vec![
+            key(
+                "waves",
+                "How many hosts switch at a time: numbers or percentages of the fleet. The last one is repeated until every host \
+                 has switched.",
+                waves,
+                // The list has its entries.
+                |rollout: &mut Self, sizes| rollout.0.waves = Waves::new(sizes).unwrap_or_else(Waves::all_at_once),
+            )
+            .default("100%"),
+            key("max_failures", "How many hosts may drop out before the rollout stops.", budgets, |rollout: &mut Self, budgets| {
+                rollout.0.max_failures = budgets;
+            })
+            .default(0),
+            key("pause", "What lies between two waves: a time, or `confirm` to wait for the operator.", pause, |rollout: &mut Self, pause| {
+                rollout.0.pause = pause;
+            })
+            .default("0s"),
+            key(
+                "order",
+                "In which order hosts come into waves: as in the inventory, shuffled, or one zone after the other.",
+                order,
+                |rollout: &mut Self, order| rollout.0.order = order,
+            )
+            .default("inventory"),
+            key(
+                "on_failure",
+                "What follows when too many hosts drop out: hosts that are live go back, stay, or the next waves go on.",
+                on_failure,
+                |rollout: &mut Self, on_failure| rollout.0.on_failure = on_failure,
+            )
+            .default("stop"),
+            key(
+                "progress_deadline",
+                "How long a wave may go on without any of its hosts getting further.",
+                Time(RolloutPlan::PROGRESS_DEADLINE),
+                |rollout: &mut Self, time| rollout.0.progress_deadline = time,
+            )
+            .default("10m"),
+        ]
+    }
+
+    fn finish(self, _: &mut Seen<'_>) -> Option<RolloutPlan> {
+        Some(self.0)
+    }
+}
+
+fn wave_size() -> Amount<WaveSize> {
+    Amount { least: 1, hosts: WaveSize::Hosts, percent: WaveSize::Percent }
+}
+
+fn budget() -> Amount<FailureBudget> {
+    Amount { least: 0, hosts: FailureBudget::Hosts, percent: FailureBudget::Percent }
+}
+
+/// `rollout.max_failures` as a mapping.
+#[derive(Default)]
+struct BudgetKeys(FailureBudgets);
+
+impl Section for BudgetKeys {
+    type Value = FailureBudgets;
+
+    fn keys() -> Vec<Key<Self>> {
+        vec![
+            key(
+                "canary",
+                "Of the first wave's hosts, once they have been told to switch.",
+                budget(),
+                |budgets: &mut Self, budget| {
+                    budgets.0.canary = budget;
+                },
+            )
+            .default(0),
+            key("after", "Of the whole fleet, from first to last.", budget(), |budgets: &mut Self, budget| {
+                budgets.0.after = budget
+            })
+            .default(0),
+        ]
+    }
+
+    fn finish(self, _: &mut Seen<'_>) -> Option<FailureBudgets> {
+        Some(self.0)
+    }
+}
