@@ -12,8 +12,8 @@
 //!   A neighbour that shows no sign of another source (it reaches nobody but the controller) is served like any other.
 //! * What a neighbour that came complete can give is not pushed, and a push that hangs does not hold up the others.
 //! * Hosts request rarest first with random ties, few pieces per neighbour, whole pieces, each piece from one neighbour.
-//! * Uploads are whole pieces over few slots; next comes the request for the rarest piece, then of the neighbour with least. The seed
-//!   has as many slots as fill its link (`width`); a transfer that takes far longer than usual gives its slot back.
+//! * Uploads are whole pieces over few slots; next comes who waited long, then the request for the rarest piece, then that of
+//!   the neighbour with least. The seed has as many slots as fill its link (`width`); a transfer that takes far longer than usual gives its slot back.
 //! * In a fleet with zones each piece has one owner in each zone, and only the owner asks for it in another one (`share`); late and
 //!   in need, others do as well (`far`). Rarity counts zone mates alone. Requests from another zone are served first, since each stands for
 //!   a whole zone. The seed pushes into its own zone.
@@ -228,6 +228,8 @@ struct Peer {
     sending: Vec<u32>,
     /// Usual time from a request to its last block.
     service: Option<Duration>,
+    /// How long the last transfer to it took.
+    took: Option<Duration>,
     joined: Duration,
     /// When it last announced a piece that it must have from another neighbour.
     elsewhere: Option<Duration>,
@@ -281,6 +283,7 @@ impl Policy {
             asked: Vec::new(),
             snubbed: false,
             service: None,
+            took: None,
             wants: Vec::new(),
             sending: Vec::new(),
             joined: now,

@@ -19,6 +19,9 @@ const RECENT: usize = 4;
 const PUSH_LOST_AFTER: Duration = Duration::from_secs(10);
 /// A request to the seed that waited this long is served whatever the reserve.
 const RESCUE_AFTER: Duration = Duration::from_secs(1);
+/// A request that waited as long as this many transfers goes before rarer pieces. Who lags behind asks for what everybody has, and
+/// would starve.
+const LONG_WAIT: u32 = 3;
 
 /// A neighbour that got nothing elsewhere for this long has nobody but us.
 const ALONE_AFTER: Duration = Duration::from_secs(5);
@@ -83,14 +86,13 @@ impl Upload {
         self.under_way.retain(|transfer| transfer.peer != key);
     }
 
-    /// Notes the end of a transfer.
-    fn ended(&mut self, now: Duration, key: PeerKey, piece: u32) {
-        let Some(at) = self.under_way.iter().position(|transfer| (transfer.peer, transfer.piece) == (key, piece)) else {
-            return;
-        };
+    /// Notes the end of a transfer; returns how long it took.
+    fn ended(&mut self, now: Duration, key: PeerKey, piece: u32) -> Option<Duration> {
+        let at = self.under_way.iter().position(|transfer| (transfer.peer, transfer.piece) == (key, piece))?;
         self.width.sent(now, self.moving(now).count() >= self.width.slots());
         let took = now.saturating_sub(self.under_way.swap_remove(at).since);
         self.took = Some(self.took.map_or(took, |usual| (usual * 3 + took) / 4));
+        Some(took)
     }
 
     /// Returns the transfers that move, as far as one can tell.
@@ -138,7 +140,7 @@ impl Policy {
     pub fn sent(&mut self, now: Duration, key: PeerKey, piece: u32) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
         peer.sending.retain(|sending| *sending != piece);
-        self.upload.ended(now, key, piece);
+        peer.took = self.upload.ended(now, key, piece).or(peer.took);
         if self.config.push {
             self.upload.pushed.push_back((now, piece));
         }
@@ -276,7 +278,7 @@ impl Policy {
         }
     }
 
-    /// Returns the request for the rarest piece, then of the neighbour with the fewest, then the oldest.
+    /// Returns the request that waited long, else that for the rarest piece, then of the neighbour with the fewest, then the oldest.
     fn next_request(&self, now: Duration) -> Option<(PeerKey, u32)> {
         let room = self.room();
         let reserve = u64::from(self.config.pieces) * u64::from(100 + self.config.reserve_percent) / 100;
@@ -296,9 +298,14 @@ impl Policy {
             .min_by_key(|(_, peer, want)| {
                 // Who asks from another zone asks for all of it.
                 let copies = if peer.far { 0 } else { self.rarity.copies(want.piece) };
-                (peer.sending.len(), copies, peer.have.count(), want.at)
+                (peer.sending.len(), !self.waits_long(now, peer, want), copies, peer.have.count(), want.at)
             })
             .map(|(key, _, want)| (key, want.piece))
+    }
+
+    /// Returns whether a request waited much longer than transfers take: ours as well as those to this neighbour, whose link may be slow.
+    fn waits_long(&self, now: Duration, peer: &Peer, want: &Want) -> bool {
+        self.upload.took.max(peer.took).is_some_and(|usual| now.saturating_sub(want.at) > usual * LONG_WAIT)
     }
 
     /// Returns whether no neighbour has the piece, or will have it in a moment because it was pushed.

@@ -19,9 +19,13 @@ pub(super) const SEED: u32 = 0;
 /// How often the policy hears of a piece that goes on arriving, as from the real connection.
 const REPORT_EVERY: Time = 250_000_000;
 /// The part of a host's way out that acknowledgements leave: a packet of 66 bytes for each two full ones that come in.
-const ACKNOWLEDGED: f64 = 1.0 - 66.0 / (2.0 * PACKET.0 as f64);
+const ACKNOWLEDGED: f64 = 1.0 - ACKNOWLEDGEMENT / (2.0 * PACKET.0 as f64);
+/// A packet without data.
+const ACKNOWLEDGEMENT: f64 = 66.0;
+/// How often a second one is sent at most for small packets: Linux waits 40 ms.
+const DELAYED: f64 = 25.0;
 /// An announcement in a packet of its own.
-const ANNOUNCEMENT: f64 = 9.0 + 66.0;
+const ANNOUNCEMENT: f64 = 9.0 + ACKNOWLEDGEMENT;
 /// How full several connections keep a way out together: in the lab, links are 95 to 97 % busy between the first pieces and the last. TCP waits
 /// where a queue overflowed, and sends again what was lost.
 const FILLED: f64 = 0.96;
@@ -79,6 +83,13 @@ pub(super) struct Host {
     account: Account,
 }
 
+/// Returns the bytes of pieces per second that the seed's way out carries. It has nothing to announce, but acknowledges announcements.
+fn seeds_way_out(rate: u64, world: &World, neighbours: usize) -> f64 {
+    let announcements = rate as f64 / f64::from(world.piece_length);
+    let lost = neighbours as f64 * announcements.min(DELAYED) * ACKNOWLEDGEMENT / rate as f64;
+    payload(rate) / (1.0 + lost)
+}
+
 impl Host {
     pub(super) fn new(id: u32, world: &World, neighbours: Vec<u32>, seed: u64) -> Self {
         let push = id == SEED;
@@ -87,7 +98,8 @@ impl Host {
         let have = if world.nodes[id as usize].complete { PieceSet::full(world.pieces) } else { PieceSet::new(world.pieces) };
         let rate = world.nodes[id as usize].rate;
         let both_ways = payload(rate) / (1.0 + neighbours.len() as f64 * ANNOUNCEMENT / f64::from(world.piece_length));
-        let out = both_ways * if push { 1.0 } else { ACKNOWLEDGED } * if neighbours.len() > 1 { FILLED } else { 1.0 };
+        let filled = if neighbours.len() > 1 { FILLED } else { 1.0 };
+        let out = if push { seeds_way_out(rate, world, neighbours.len()) } else { both_ways * ACKNOWLEDGED } * filled;
         // What the link carries in a round trip: TCP's window grows to that.
         let window = rate as f64 * 2.0 * world.delay as f64 / SECOND / f64::from(world.piece_length);
         Self {
