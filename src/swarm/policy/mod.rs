@@ -348,7 +348,8 @@ impl Policy {
             peer.interested = true;
             self.actions.push_back(Action::Interested(key, true));
         }
-        if peer.has_room(limits) {
+        // A piece that is asked for elsewhere already can wait for the next tick.
+        if peer.has_room(limits) && self.rarity.is_wanted(piece) {
             self.fill(now, key);
         }
     }

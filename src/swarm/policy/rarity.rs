@@ -42,6 +42,11 @@ impl Rarity {
         count(&self.high) << BITS | count(&self.low)
     }
 
+    /// Returns whether nobody is asked for a piece that is missing.
+    pub(super) fn is_wanted(&self, piece: u32) -> bool {
+        self.wanted.contains(piece)
+    }
+
     /// Returns whether no piece is left to ask for.
     pub(super) fn is_empty(&self) -> bool {
         self.wanted.is_empty()
