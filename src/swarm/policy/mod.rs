@@ -66,6 +66,11 @@
 //!   requests per zone mate as if the others were not there: 4 x 100 hosts 1.3 instead of 1.55.
 //! * With zones of one or two hosts a zone's few uplinks are the limit: 8 zones of two hosts 1.5. Slow hosts that own pieces cost their zone: four slow of
 //!   eight 1.75. A tenth of the hosts dying in two zones of 100: 1.4 to 1.8, because only neighbours know who is gone.
+//! * Who waited long goes first: of 1,000 hosts one in fifty lagged and came in at 1.70, the median at 1.23, since those behind ask for what is rarest
+//!   nowhere. After a wait of 6, 3 usual transfers 1.35, 1.26. 600 hosts, 512 pieces, after 2, 3: 1.24, 1.27 instead of 1.57; 2,000 hosts still 1.40, median
+//!   1.22. Four zones of 8: 1.35 instead of 1.55, two zones of 8 1.18 instead of 1.17, slow hosts among 64 1.56 instead of 1.51. Only for hosts that are 3 or
+//!   10 % behind: no gain in zones. The usual transfer alone, not also that to the same host: 0.04 worse where half of the hosts are slow. The oldest of
+//!   those that waited long instead of the rarest: no difference.
 //!
 //! # Bounds
 //! Requests per neighbour, pieces in flight, wants kept per neighbour and upload slots are all bounded; an event costs at most
