@@ -2,8 +2,8 @@
 //!
 //! The order is crash-safe: journal *prepared*, new symlink under a temporary name, rename over `current`, flush the directory,
 //! journal *activated*; on confirmation journal *confirmed*, then the release's record. At any instant `current` is the old
-//! symlink or the new one, and both name complete releases. The types carry the order: [`Staged`] becomes [`Activated`], which is
-//! confirmed or reverted, once; what is [`Confirmed`] can still be reverted as long as the agent that confirmed it lives. A switch
+//! symlink or the new one, and both name complete releases. The types carry the order: [`Staged`] becomes [`Prepared`], which is
+//! journalled and may still be left alone, that becomes [`Activated`], which is confirmed or reverted, once; what is [`Confirmed`] can still be reverted as long as the agent that confirmed it lives. A switch
 //! that was never confirmed is reverted by the next agent that holds the lock.
 
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::{
     Clock,
     disk::{self, DiskError, Entry},
-    journal::{Journal, JournalEntry, Stage},
+    journal::{Journal, JournalEntry, Stage, Undo},
     releases::{self, Current, CurrentError, Record},
     root::Root,
 };
@@ -50,7 +50,12 @@ pub(crate) struct Staged {
     clock: Clock,
     run: RunId,
     release: ReleaseId,
+    undo: Option<Undo>,
 }
+
+/// A release that is about to be activated: the journal knows.
+#[derive(Debug)]
+pub(crate) struct Prepared(Activated);
 
 /// A live release that is not confirmed.
 #[derive(Debug)]
@@ -78,18 +83,40 @@ enum Step {
     Journal,
 }
 
-const STEPS: [Step; 4] = [Step::Prepare, Step::Link, Step::Flush, Step::Journal];
+/// The steps of the switch itself.
+const SWITCH: [Step; 3] = [Step::Link, Step::Flush, Step::Journal];
 
 impl Staged {
-    /// Takes a release that is complete.
-    pub(crate) fn new(root: Root, clock: Clock, run: RunId, release: ReleaseId) -> Self {
-        Self { root, clock, run, release }
+    /// Takes a release that is complete. `undo` is what going back from it takes besides `current`.
+    pub(crate) fn new(root: Root, clock: Clock, run: RunId, release: ReleaseId, undo: Option<Undo>) -> Self {
+        Self { root, clock, run, release, undo }
     }
 
+    /// Notes that the switch is about to begin. An agent that dies from here on is followed by one that undoes what it did.
+    pub(crate) fn prepare(self) -> Result<Prepared, SwitchError> {
+        let mut activated = self.begin()?;
+        activated.perform(Step::Prepare)?;
+        Ok(Prepared(activated))
+    }
+
+    fn begin(self) -> Result<Activated, SwitchError> {
+        let path = self.root.release(&self.release);
+        if disk::entry(&path)? != Entry::Directory {
+            return Err(SwitchError::Missing { path });
+        }
+        let previous = releases::current(&self.root)?.live();
+        let journal = Journal::load(self.root.journal())?;
+        let Self { run, release, undo, .. } = self;
+        let entry = JournalEntry { stage: Stage::Prepared, run, release, previous, at: self.clock.stamp(), undo };
+        Ok(Activated { root: self.root, clock: self.clock, journal, entry })
+    }
+}
+
+impl Prepared {
     /// Switches `current`. On an error it is switched back.
     pub(crate) fn activate(self) -> Result<Activated, SwitchError> {
-        let mut activated = self.begin()?;
-        for step in STEPS {
+        let Self(mut activated) = self;
+        for step in SWITCH {
             if let Err(error) = activated.perform(step) {
                 return match activated.revert() {
                     Ok(_) => Err(error.into()),
@@ -100,16 +127,9 @@ impl Staged {
         Ok(activated)
     }
 
-    fn begin(self) -> Result<Activated, SwitchError> {
-        let path = self.root.release(&self.release);
-        if disk::entry(&path)? != Entry::Directory {
-            return Err(SwitchError::Missing { path });
-        }
-        let previous = releases::current(&self.root)?.live();
-        let journal = Journal::load(self.root.journal())?;
-        let entry =
-            JournalEntry { stage: Stage::Prepared, run: self.run, release: self.release, previous, at: self.clock.stamp() };
-        Ok(Activated { root: self.root, clock: self.clock, journal, entry })
+    /// Leaves `current` as it is. Returns what is live.
+    pub(crate) fn revert(self) -> Result<Option<ReleaseId>, SwitchError> {
+        self.0.revert()
     }
 }
 
@@ -226,8 +246,12 @@ pub(crate) enum Recovered {
         run: RunId,
         /// The release that was not confirmed.
         release: ReleaseId,
+        /// What was live before.
+        previous: Option<ReleaseId>,
         /// What is live now.
         current: Option<ReleaseId>,
+        /// What going back takes besides `current`: it is still to be done.
+        undo: Option<Undo>,
     },
     /// Its switch was never confirmed, but there is nothing to go back to: it stays.
     Kept {
@@ -259,13 +283,17 @@ pub(crate) fn recover(root: &Root, clock: Clock) -> Result<Option<Recovered>, Sw
     }
     let switched = matches!(releases::current(root)?, Current::Live(id) if id == last.release);
     let recovered = match go_back(root, &last) {
-        Ok(current) => Recovered::Reverted { run: last.run.clone(), release: last.release.clone(), current },
+        Ok(current) => {
+            let JournalEntry { run, release, previous, undo, .. } = last.clone();
+            Recovered::Reverted { run, release, previous, current, undo }
+        }
         Err(SwitchError::Missing { .. }) => Recovered::Kept { release: last.release.clone() },
         Err(error) => return Err(error),
     };
     let stage = if matches!(recovered, Recovered::Kept { .. }) { Stage::Confirmed } else { Stage::Reverted };
+    let hooks_may_have_run = last.undo.is_some();
     journal.append(JournalEntry { stage, at: clock.stamp(), ..last })?;
-    Ok(switched.then_some(recovered))
+    Ok((switched || hooks_may_have_run).then_some(recovered))
 }
 
 #[cfg(test)]
@@ -274,6 +302,8 @@ mod tests {
 
     use super::*;
     use crate::model::{ArchiveKind, Digest, Manifest};
+
+    const STEPS: [Step; 4] = [Step::Prepare, Step::Link, Step::Flush, Step::Journal];
 
     const CLOCK: Clock = Clock(SystemTime::now);
 
@@ -300,7 +330,26 @@ mod tests {
         fs::create_dir(root.staging(&record.release)).unwrap();
         releases::complete(root, &record).unwrap();
         let run = "00000000000000aa".parse().unwrap();
-        Staged::new(root.clone(), CLOCK, run, record.release)
+        Staged::new(root.clone(), CLOCK, run, record.release, None)
+    }
+
+    impl Staged {
+        fn activate(self) -> Result<Activated, SwitchError> {
+            self.prepare()?.activate()
+        }
+    }
+
+    #[test]
+    fn an_agent_that_dies_before_the_switch_leaves_its_hooks_to_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(&dir);
+        complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
+        let undo = Undo { host: None, app: None, hooks: Vec::new() };
+        let dying = Staged { undo: Some(undo.clone()), ..complete(&root, "r2", 2) };
+        drop(dying.prepare().unwrap());
+        let Some(Recovered::Reverted { undo: left, previous, current, .. }) = recover(&root, CLOCK).unwrap() else { panic!() };
+        assert_eq!((left, previous, current), (Some(undo), Some(id("r1")), Some(id("r1"))));
+        assert_eq!(recover(&root, CLOCK).unwrap(), None, "they are handed on once");
     }
 
     fn live(root: &Root) -> Option<ReleaseId> {

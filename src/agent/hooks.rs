@@ -10,6 +10,7 @@ use std::{ffi::OsString, path::PathBuf};
 use super::{
     command::{Failed, Place},
     health::{self, HealthError},
+    journal::Undo,
     root::Root,
 };
 use crate::{
@@ -24,6 +25,8 @@ use crate::{
 const INHERITED: [&str; 8] = ["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TZ", "USER", "XDG_RUNTIME_DIR"];
 /// Where programs are sought if the agent itself was not told.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// The largest hooks, in bytes, that are kept for an agent that has to finish what this one began.
+const MAX_UNDO: usize = 256 << 10;
 /// How much of a command is shown, in characters.
 const SHOWN: usize = 80;
 
@@ -40,6 +43,7 @@ pub(crate) struct HookError {
 #[derive(Debug, Clone)]
 pub(crate) struct Operations {
     procedure: Procedure,
+    app: Option<String>,
     root: PathBuf,
     /// The release's directory.
     release: Place,
@@ -70,7 +74,16 @@ impl Operations {
             ("FLEETDROP_PREVIOUS_DIR", previous.map(|id| root.release(id)).unwrap_or_default().into()),
             ("FLEETDROP_DEPLOY_TO", root.path().into()),
         ]);
-        Self { procedure, root: root.path().to_owned(), release: Place { directory, variables } }
+        let app = app.map(str::to_owned);
+        Self { procedure, app, root: root.path().to_owned(), release: Place { directory, variables } }
+    }
+
+    /// Returns what another agent needs to run the hooks of a revert; none if there are none, or too many to be kept.
+    pub(crate) fn undo(&self) -> Option<Undo> {
+        let hooks = self.procedure.hooks.on_revert.clone();
+        let undo = Undo { host: self.procedure.host.clone(), app: self.app.clone(), hooks };
+        let size = serde_json::to_vec(&undo).map_or(usize::MAX, |bytes| bytes.len());
+        (!undo.hooks.is_empty() && size <= MAX_UNDO).then_some(undo)
     }
 
     /// Runs the hooks of one point, one after the other, until one fails.

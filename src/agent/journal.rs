@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::disk::{self, DiskError};
-use crate::model::{ReleaseId, RunId};
+use crate::model::{HostName, ReleaseId, RunId, plan::Hook};
 
 /// How many entries the journal keeps.
 const KEPT: usize = 32;
@@ -41,6 +41,20 @@ pub(crate) struct JournalEntry {
     pub(crate) previous: Option<ReleaseId>,
     /// When, RFC 3339 in UTC.
     pub(crate) at: String,
+    /// What going back takes besides `current`. Only a last entry that is unfinished has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) undo: Option<Undo>,
+}
+
+/// The hooks of a host that goes back, for an agent that finishes what a dead one began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Undo {
+    /// The host's name.
+    pub(crate) host: Option<HostName>,
+    /// The application's name.
+    pub(crate) app: Option<String>,
+    /// The hooks.
+    pub(crate) hooks: Vec<Hook>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -81,8 +95,12 @@ impl Journal {
     }
 
     /// Adds an entry; when it returns, the entry is on the disk.
-    pub(crate) fn append(&mut self, entry: JournalEntry) -> Result<(), DiskError> {
+    pub(crate) fn append(&mut self, mut entry: JournalEntry) -> Result<(), DiskError> {
+        if matches!(entry.stage, Stage::Confirmed | Stage::Reverted) {
+            entry.undo = None;
+        }
         let entries = &mut self.contents.entries;
+        entries.iter_mut().for_each(|earlier| earlier.undo = None);
         entries.push(entry);
         if entries.len() > KEPT {
             entries.drain(..entries.len() - KEPT);
@@ -108,7 +126,24 @@ mod tests {
             release: ReleaseId::new(release).unwrap(),
             previous: None,
             at: "2026-11-20T03:15:00Z".into(),
+            undo: None,
         }
+    }
+
+    #[test]
+    fn only_an_unfinished_last_entry_keeps_what_undoing_it_takes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::load(dir.path().join("journal")).unwrap();
+        let undo = Some(Undo { host: None, app: Some("shop".into()), hooks: Vec::new() });
+        let mut keeps = |stage| {
+            journal.append(JournalEntry { undo: undo.clone(), ..entry(stage, "r1") }).unwrap();
+            let entries = &Journal::load(journal.path.clone()).unwrap().contents.entries;
+            entries.iter().map(|entry| entry.undo.is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(keeps(Stage::Prepared), [true]);
+        assert_eq!(keeps(Stage::Activated), [false, true]);
+        assert_eq!(keeps(Stage::Confirmed), [false; 3]);
+        assert_eq!(keeps(Stage::Reverted), [false; 4]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::{
     activation::{self, Recovered},
     disk,
     failure::{JobError, chain},
+    hooks::Operations,
     lock::{DeployLock, Holder, Predecessor},
     releases::{self, Current, Release},
     root::{self, Root},
@@ -18,8 +19,11 @@ use super::{
     store::{Store, UnverifiedBlob, VerifiedBlob, VerifyError},
 };
 use crate::{
-    model::{Manifest, ReleaseId},
-    wire::DeployJob,
+    model::{
+        Manifest, ReleaseId,
+        plan::{Health, Hooks},
+    },
+    wire::{DeployJob, Procedure},
 };
 
 /// Something worth telling that stops nothing.
@@ -89,6 +93,7 @@ pub(crate) fn hold(root: Root, predecessor: &Predecessor, env: &AgentEnv, cancel
     let lock = DeployLock::acquire(&root.lock(), &holder, predecessor, &|| cancel.is_set())?;
     let recovered = activation::recover(&root, env.clock)?;
     let mut notices: Vec<Notice> = recovered.iter().map(recovery_notice).collect();
+    notices.extend(recovered.iter().flat_map(|recovered| run_hooks_left(&root, recovered)));
     let current = releases::current(&root)?;
     if let Current::Dangling(id) = &current {
         let message = format!("{} points to {id}, which is gone", root.current().display());
@@ -98,9 +103,20 @@ pub(crate) fn hold(root: Root, predecessor: &Predecessor, env: &AgentEnv, cancel
     Ok(Held { root, _lock: lock, recovered, current: current.live(), releases, notices })
 }
 
+/// Runs the hooks that a dead agent could not run when its switch was undone. Tells what failed.
+fn run_hooks_left(root: &Root, recovered: &Recovered) -> Vec<Notice> {
+    let Recovered::Reverted { run, release, previous, undo: Some(undo), .. } = recovered else { return Vec::new() };
+    let hooks = Hooks { on_revert: undo.hooks.clone(), ..Hooks::default() };
+    let procedure = Procedure { host: undo.host.clone(), hooks, health: Health::default() };
+    let operations = Operations::new(procedure, run, undo.app.as_deref(), root, release, previous.as_ref());
+    // On a thread that may block, within the agent's runtime.
+    let failures = tokio::runtime::Handle::current().block_on(operations.run_on_revert());
+    failures.iter().map(|error| Notice::new(error.to_string(), Some("look whether the service runs"))).collect()
+}
+
 fn recovery_notice(recovered: &Recovered) -> Notice {
     match recovered {
-        Recovered::Reverted { run, release, current } => {
+        Recovered::Reverted { run, release, current, .. } => {
             let live = current.as_ref().map_or("nothing".to_owned(), ToString::to_string);
             let message = format!("run {run} died before {release} was confirmed: it was reverted, {live} is live");
             Notice::new(message, None)

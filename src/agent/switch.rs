@@ -50,13 +50,18 @@ pub(crate) async fn switch(
         Err(halt) => return Err(Unswitched::Before(halt)),
     }
     session.during = HostState::Activating;
+    let prepared = uninterrupted(move || Ok(staged.prepare()?)).await;
+    let prepared = prepared.map_err(|error| Unswitched::Before(error.into()))?;
     let before = async { Ok(operations.run(HookPoint::BeforeActivate).await?) };
     if let Err(halt) = session.attend(before).await {
         // Nothing was switched, but a hook may have stopped a service.
+        if let Err(error) = uninterrupted(move || Ok(prepared.revert()?)).await {
+            return Err(Unswitched::After(error.into()));
+        }
         reverted(session, previous, &operations, why(&halt)).await;
         return Err(Unswitched::Before(halt));
     }
-    let activated = match uninterrupted(move || Ok(staged.activate()?)).await {
+    let activated = match uninterrupted(move || Ok(prepared.activate()?)).await {
         Ok(activated) => activated,
         Err(error) => {
             let stuck = is_stuck(&error);

@@ -9,7 +9,7 @@ use crate::{
         HostState,
         plan::{Command, CommandCheck, Health, Hook, Hooks, Rhythm},
     },
-    wire::{FromAgent, Procedure, StopReason, ToAgent},
+    wire::{FromAgent, Job, Procedure, StopReason, ToAgent},
 };
 
 fn hook(text: &str) -> Vec<Hook> {
@@ -244,4 +244,29 @@ async fn hooks_are_told_in_which_state_they_failed() {
     let mut agent = host.deploying(&Artifact::version("2"), "r2").await;
     agent.start().await;
     assert_eq!(agent.failure().await.during, HostState::Extracting);
+}
+
+#[tokio::test]
+async fn the_hooks_of_an_agent_that_died_are_run_by_the_next() {
+    for (hooks, switched) in [
+        (Hooks { before_activate: hook("touch $FLEETDROP_DEPLOY_TO/../begun; sleep 60"), ..noting() }, false),
+        (Hooks { after_activate: hook("touch $FLEETDROP_DEPLOY_TO/../begun; sleep 60"), ..noting() }, true),
+    ] {
+        let host = with_first_release(hooks, Health::default()).await;
+        let job = host.deploy_job(&Artifact::version("2"), "r2");
+        let run = job.run.clone();
+        let mut agent = host.agent(&Artifact::version("2"), Job::Deploy(Box::new(job))).await;
+        agent.until_staged().await;
+        agent.tell(ToAgent::Activate).await;
+        while !host.path("begun").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(host.live().as_deref() == Some("shop 2"), switched);
+        agent.task.abort();
+        assert!(agent.task.await.unwrap_err().is_cancelled());
+        let mut next = host.agent(&Artifact::version("2"), host.recovery(&run)).await;
+        let (current, ..) = reverted(&mut next).await;
+        assert_eq!((current.as_deref(), host.live().as_deref()), (Some("r1"), Some("shop 1")));
+        assert_eq!(host.log().last().unwrap(), "on_revert r2 shop web01 r2 r2 r1");
+    }
 }
