@@ -156,7 +156,7 @@ impl Session {
             }
             ToAgent::Job(Job::Rollback(job)) => {
                 self.set_lease(job.lease_seconds);
-                rollback::rollback(self, job).await
+                rollback::rollback(self, *job).await
             }
             ToAgent::Job(Job::Status { deploy_to }) => status::status(self, deploy_to).await,
             ToAgent::Job(Job::Recover { run, deploy_to, replaces }) => {

@@ -224,12 +224,12 @@ pub async fn rollback(
         max_failures: allowed(&fleet),
         hosts: fleet.hosts.iter().map(|host| host.name.clone()).collect(),
     };
-    let plan = JobPlan::Rollback(RollbackPlan {
+    let plan = JobPlan::Rollback(Box::new(RollbackPlan {
         run: events.run().clone(),
         placement: placement(&fleet, app),
         procedure: procedure(&fleet),
         to,
-    });
+    }));
     let start = Start { event: started, pushes_itself, hash_time: None };
     Ok(drive(fleet, plan, start, None, events, interrupt).await)
 }

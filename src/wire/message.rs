@@ -35,7 +35,7 @@ pub enum Job {
     /// Fetch, verify, stage, then activate when told.
     Deploy(Box<DeployJob>),
     /// Find an earlier release and activate it when told. No transfer.
-    Rollback(RollbackJob),
+    Rollback(Box<RollbackJob>),
     /// Report what is there and exit. Changes nothing.
     Status {
         /// The application's root; `~/` at the start means the agent's home directory.

@@ -159,7 +159,7 @@ impl Host {
     }
 
     pub(super) fn rollback_job(&self, to: Option<&str>) -> Job {
-        Job::Rollback(RollbackJob {
+        Job::Rollback(Box::new(RollbackJob {
             run: self.next_run(),
             deploy_to: self.path("app").display().to_string(),
             to: to.map(|to| to.parse().unwrap()),
@@ -167,7 +167,7 @@ impl Host {
             confirm_seconds: self.confirm_seconds,
             procedure: self.procedure.clone(),
             replaces: None,
-        })
+        }))
     }
 
     pub(super) fn recovery(&self, run: &RunId) -> Job {

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug)]
 pub(in crate::controller) enum JobPlan {
     Deploy(Box<DeployPlan>),
-    Rollback(RollbackPlan),
+    Rollback(Box<RollbackPlan>),
     Status(Placement),
 }
 
@@ -109,7 +109,7 @@ impl JobPlan {
         let mut given = None;
         let job = match self {
             Self::Status(_) => Job::Status { deploy_to },
-            Self::Rollback(plan) => Job::Rollback(RollbackJob {
+            Self::Rollback(plan) => Job::Rollback(Box::new(RollbackJob {
                 run: plan.run.clone(),
                 deploy_to,
                 to: plan.to.clone(),
@@ -117,7 +117,7 @@ impl JobPlan {
                 confirm_seconds: whole_seconds(plan.placement.confirm),
                 procedure: named(&plan.procedure),
                 replaces,
-            }),
+            })),
             Self::Deploy(plan) => {
                 let controller = plan.seed.controller_as_seen(agent.ssh_ends, transport.remote_ip());
                 let (seed, tracker) = plan.seed.at(controller);

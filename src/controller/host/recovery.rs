@@ -170,7 +170,12 @@ while True:
             entry,
             connector: Connector::new(SshSettings::new(dir, "nobody")).unwrap(),
             courier: Arc::new(Courier::new(Arc::new(AgentFinder::new(None, dir.join("fleetdrop"))), 1)),
-            plan: Arc::new(JobPlan::Rollback(RollbackPlan { run, placement, to: None, procedure: Procedure::default() })),
+            plan: Arc::new(JobPlan::Rollback(Box::new(RollbackPlan {
+                run,
+                placement,
+                to: None,
+                procedure: Procedure::default(),
+            }))),
             place: None,
             reports,
             commands,
