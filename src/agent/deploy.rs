@@ -238,7 +238,12 @@ async fn unpack(session: &mut Session, job: &Arc<DeployJob>, work: &mut Work, bl
             disk::remove_tree(&staging)?;
             let limits = UnpackLimits::for_space(space::spendable(&root.releases())?);
             let (kind, name) = (job.manifest.archive, &job.manifest.file_name);
-            artifact::unpack(blob.path(), kind, name, &staging, &limits, &|| cancel.is_set())?;
+            std::thread::scope(|scope| -> Result<(), JobError> {
+                // Both take their time with the disk. No release is complete before both are done.
+                let flushed = scope.spawn(|| blob.flush());
+                artifact::unpack(blob.path(), kind, name, &staging, &limits, &|| cancel.is_set())?;
+                Ok(flushed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
+            })?;
             let record = Record {
                 release: job.release.clone(),
                 manifest: job.manifest.clone(),

@@ -168,6 +168,12 @@ impl VerifiedBlob {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Waits until its bytes are on the disk. What was hashed while it arrived came from memory: this tells whether the disk took it, so that
+    /// nobody reads anything else from it later. Blocks as long as the disk takes.
+    pub(crate) fn flush(&self) -> Result<(), DiskError> {
+        self.file.sync_data().at("write", &self.path)
+    }
 }
 
 /// One user's cache of verified artifacts.
