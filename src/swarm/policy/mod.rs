@@ -360,7 +360,7 @@ impl Policy {
     }
 
     /// Reads what [`Policy::peer_has`] will need for these announcements, and changes nothing. Who has many waits for memory once and not
-    /// for each.
+    /// for each. Only the simulator does: a session gets few at a time.
     pub fn look_ahead(&self, announced: impl Iterator<Item = (PeerKey, u32)>) {
         let known = announced.filter_map(|(key, piece)| self.peers.get(&key).map(|peer| (peer, piece)));
         std::hint::black_box(known.fold(0, |sum, (peer, piece)| sum ^ peer.gained ^ u32::from(peer.have.contains(piece))));

@@ -159,14 +159,16 @@ fn the_seed_pushes_into_its_own_zone() {
     for host in &hosts {
         seed.peer_joined(Duration::ZERO, *host, PeerTraits { zone: Some(host.0 / 100), rank: Some(host.0 % 100), ..HOST });
     }
-    let mut now = Duration::ZERO;
+    let (mut now, mut pushed) = (Duration::ZERO, PieceSet::new(64));
     while let Some(action) = seed.next_action() {
         if let Action::Send { peer, piece, push } = action {
             assert!(push && peer.0 < 100, "{peer:?}");
+            assert!(pushed.insert(piece), "{piece} was pushed twice");
             now += Duration::from_millis(10);
             // Handed on at once.
             hosts.iter().take(4).chain([&peer]).for_each(|host| seed.peer_has(now, *host, piece));
             seed.sent(now, peer, piece);
         }
     }
+    assert!(pushed.is_full(), "{pushed:?}");
 }
