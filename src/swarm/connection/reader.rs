@@ -24,6 +24,8 @@ const BUFFER: usize = 32 << 10;
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// Pieces that the seed may push at the same time.
 const MAX_PUSHES: usize = 4;
+/// Announcements reported together; bounds what the session's queue can hold.
+const MAX_HAVES: usize = 256;
 
 /// Reads until the connection ends.
 pub(super) async fn run(
@@ -168,7 +170,9 @@ impl Reader {
     /// Reports a piece the peer announces, together with those whose announcements are in the buffer behind it.
     async fn have(&mut self, first: u32) -> Result<(), Exit> {
         let mut pieces = vec![first];
-        while let Some(piece) = protocol::read_have(self.input.buffer()) {
+        while pieces.len() < MAX_HAVES
+            && let Some(piece) = protocol::read_have(self.input.buffer())
+        {
             self.input.consume(HAVE_LEN);
             pieces.push(piece);
         }

@@ -166,6 +166,22 @@ async fn announcements_that_came_together_are_reported_together() {
     rig.end().await;
 }
 
+#[tokio::test]
+async fn many_announcements_are_reported_in_parts() {
+    let (mut rig, reader) = rig(1000, 16 << 10);
+    let mut bytes = Vec::new();
+    (0..1000).for_each(|piece| protocol::write_message(&Message::Have(piece), &mut bytes));
+    rig.peer.write_all(&bytes).await.unwrap();
+    rig.peer.shutdown().await.unwrap();
+    assert!(matches!(reader.await, Exit::Io(_)));
+    let reported =
+        rig.heard().into_iter().filter_map(|event| if let Event::Have(pieces) = event { Some(pieces) } else { None });
+    let reported: Vec<Vec<u32>> = reported.collect();
+    assert!(reported.iter().all(|pieces| pieces.len() <= 256), "{reported:?}");
+    assert!(reported.concat().into_iter().eq(0..1000), "{reported:?}");
+    rig.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn announcements_go_together_or_with_whatever_else_is_written() {
     let (rig, reader) = rig(4, 64 << 10);
