@@ -64,9 +64,10 @@ impl Far {
         far
     }
 
-    /// Notes that a zone mate left; `near` are the pieces that the others have.
-    pub(super) fn left(&mut self, now: Duration, rank: Option<u32>, near: PieceSet) {
-        rank.into_iter().for_each(|rank| self.share.note(rank, false));
+    /// Notes that a connection to a zone mate ended; `gone` is its rank if it was the only one, `near` are the pieces that the
+    /// others have.
+    pub(super) fn left(&mut self, now: Duration, gone: Option<u32>, near: PieceSet) {
+        gone.into_iter().for_each(|rank| self.share.note(rank, false));
         self.near = near;
         self.mates = self.mates.saturating_sub(1);
         if self.mates == 0 {
@@ -126,7 +127,7 @@ impl Far {
 }
 
 impl Policy {
-    /// Notes that a zone mate is gone, which was taken out of the others before.
+    /// Notes that a connection to a zone mate ended, which was taken out of the others before.
     pub(super) fn mate_left(&mut self, now: Duration, rank: Option<u32>) {
         let Some(zone) = &mut self.far else { return };
         let mut near = PieceSet::new(self.config.pieces);
@@ -135,6 +136,8 @@ impl Policy {
                 near.insert(piece);
             });
         }
-        zone.left(now, rank, near);
+        // Of two connections to one host the newer may stand before the older is known to have ended.
+        let gone = rank.filter(|_| !self.peers.values().any(|peer| peer.is_mate() && peer.rank == rank));
+        zone.left(now, gone, near);
     }
 }

@@ -151,6 +151,21 @@ fn what_a_zone_mate_that_left_was_to_fetch_goes_to_others() {
 }
 
 #[test]
+fn a_zone_mate_whose_older_connection_ends_is_not_gone() {
+    let config = PolicyConfig { place: Some(Place { zone: 1, rank: 0, of: 2 }), ..PolicyConfig::new(8, false, 1) };
+    let mut host = Policy::new(config, PieceSet::new(8));
+    let mate = PeerTraits { zone: Some(1), rank: Some(1), ..HOST };
+    let (older, newer) = (PeerKey(1), PeerKey(2));
+    let may = |host: &Policy| host.far.as_ref().unwrap().may_cross(Duration::ZERO, &PieceSet::full(8), 9).count();
+    host.peer_joined(Duration::ZERO, older, mate);
+    host.peer_joined(Duration::ZERO, newer, mate);
+    host.peer_left(Duration::ZERO, older);
+    assert_eq!(may(&host), 4);
+    host.peer_left(Duration::ZERO, newer);
+    assert_eq!(may(&host), 8);
+}
+
+#[test]
 fn the_seed_pushes_into_its_own_zone() {
     let config = PolicyConfig { place: Some(Place::of_controller(0)), ..PolicyConfig::new(64, true, 1) };
     let mut seed = Policy::new(config, PieceSet::full(64));
