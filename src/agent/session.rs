@@ -464,6 +464,7 @@ pub(crate) fn why(halt: &Halt) -> String {
         Halt::Stopped(StopReason::Finished) => "the run ended before it was confirmed".into(),
         Halt::Stopped(StopReason::Interrupted) => "the operator interrupted the run".into(),
         Halt::Stopped(StopReason::BudgetExceeded) => "too many hosts dropped out".into(),
+        Halt::Stopped(StopReason::NotApproved) => "the next wave was not let go".into(),
         Halt::Stopped(StopReason::Aborted) => "the run was aborted".into(),
         Halt::SentBack(reason) => reason.clone(),
         Halt::Told => "the job ended".into(),

@@ -26,7 +26,7 @@ Exit codes:
   1    internal error
   2    hosts failed; 4 hosts were unreachable; 6 both
   5    bad usage or input, nothing was touched
-  8    stopped by the failure budget, or rolled back because of it
+  8    stopped by the failure budget or because a wave was not approved, or rolled back because of either
   130  interrupted";
 
 /// Returns the exit code of a run that ended with `verdict` and so many hosts in each state.

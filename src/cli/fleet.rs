@@ -21,10 +21,7 @@ use super::{
 use crate::{
     controller::{AgentFinder, FleetSettings, RunError},
     inventory::{Become, HostEntry, Inventory, InventoryError, Warning},
-    model::{
-        FailureBudget, Plan,
-        plan::{DeployTo, FailureBudgets},
-    },
+    model::{FailureBudget, Plan, plan::DeployTo},
     report::{Screen, escape},
     ssh::{Connector, HostKeyPolicy, SshSettings, SshWarning},
 };
@@ -77,7 +74,7 @@ impl SwitchArgs {
     /// Puts what the options say over the plan.
     pub fn go_over(&self, plan: &mut Plan) {
         if let Some(budget) = self.max_failures {
-            plan.rollout.max_failures = FailureBudgets::same(budget);
+            plan.rollout.max_failures.after = budget;
         }
         if let Some(time) = self.confirm_timeout {
             plan.confirm_timeout = time;

@@ -65,6 +65,11 @@ fn options_go_before_the_playbook_and_it_before_the_defaults() {
     assert_eq!(over.keep_releases, 3);
     assert_eq!(over.confirm_timeout, Duration::from_secs(9));
     assert_eq!(over.rollout.max_failures.after, FailureBudget::Hosts(2));
+    assert_eq!(over.rollout.max_failures.canary, None);
+    std::fs::write(&file, "rollout: {max_failures: {canary: 50%, after: 10%}}\n").unwrap();
+    let max_failures = plan(" --app store --max-failures 2").rollout.max_failures;
+    assert_eq!(max_failures.canary, Some(FailureBudget::Percent(50)), "the option is the fleet's");
+    assert_eq!(max_failures.after, FailureBudget::Hosts(2));
 }
 
 #[test]

@@ -149,7 +149,7 @@ impl Section for RolloutKeys {
 
     fn keys() -> Vec<Key<Self>> {
         let waves = ByKind::scalar(wave_size().map(|size| vec![size])).list(List { entries: 1..=Waves::MOST, of: wave_size() });
-        let budgets = ByKind::scalar(budget().map(FailureBudgets::same)).mapping(Mapping::<BudgetKeys>::new());
+        let budgets = ByKind::scalar(budget().map(FailureBudgets::of_fleet)).mapping(Mapping::<BudgetKeys>::new());
         let pause =
             WordOr { word: "confirm", means: Pause::Confirm, other: Time(Duration::ZERO..=Pause::LONGEST).map(Pause::For) };
         let order = Choice(&[("inventory", Order::Inventory), ("shuffled", Order::Shuffled), ("zone", Order::Zone)]);
@@ -221,13 +221,12 @@ impl Section for BudgetKeys {
         vec![
             key(
                 "canary",
-                "Of the first wave's hosts, once they have been told to switch.",
+                "Of the first wave's hosts, once they have been told to switch. Without it only `after` bounds them.",
                 budget(),
                 |budgets: &mut Self, budget| {
-                    budgets.0.canary = budget;
+                    budgets.0.canary = Some(budget);
                 },
-            )
-            .default(0),
+            ),
             key("after", "Of the whole fleet, from first to last.", budget(), |budgets: &mut Self, budget| {
                 budgets.0.after = budget
             })

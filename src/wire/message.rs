@@ -147,6 +147,8 @@ pub enum StopReason {
     Interrupted,
     /// Too many hosts dropped out. Partial data stays for the next run.
     BudgetExceeded,
+    /// The next wave was not approved.
+    NotApproved,
     /// The run can't go on.
     Aborted,
 }

@@ -56,7 +56,7 @@ fn a_canary_that_fails_its_health_check_goes_back_and_no_other_host_is_touched()
 fn a_rolling_deploy_goes_on_while_failures_are_within_the_budget() {
     let rig = Rig::start(10);
     rig.break_on(4, "1");
-    let ten_percent = FailureBudgets::same(FailureBudget::Percent(10));
+    let ten_percent = FailureBudgets::of_fleet(FailureBudget::Percent(10));
     let orders = Orders::waves(&["20%"], OnFailure::Rollback).budget(ten_percent);
     let orders = Orders { hooks: rig.probed_service(), ..orders };
     let run = rig.deploy(&rig.artifact("1"), orders, |_| ());

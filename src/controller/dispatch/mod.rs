@@ -29,7 +29,7 @@ use super::{
 use crate::{
     model::{
         FailureKind, HostFailure, HostId, HostName, HostState, RunEvent, Verdict,
-        rollout::{Action, Event, Rollout},
+        rollout::{Action, Event, Rollout, Stop},
     },
     swarm::policy::Neighbours,
     wire::{FromAgent, PeerAddr, StopReason},
@@ -391,6 +391,8 @@ impl Dispatcher {
             StopReason::Aborted
         } else if self.interrupted {
             StopReason::Interrupted
+        } else if self.rollout.stop() == Some(Stop::NotApproved) {
+            StopReason::NotApproved
         } else {
             StopReason::BudgetExceeded
         }

@@ -82,7 +82,8 @@ impl Dispatcher {
         let waves = self.rollout.waves().len();
         match step {
             Step::Wave(wave) => {
-                let hosts = self.rollout.waves()[wave].iter().map(|host| self.members[host.index()].name.clone()).collect();
+                let hosts = self.rollout.waves()[wave].iter().filter(|host| !self.is_out(**host));
+                let hosts = hosts.map(|host| self.members[host.index()].name.clone()).collect();
                 self.events.send(RunEvent::WaveStarted { wave: wave + 1, waves, hosts }).await;
             }
             Step::Pause { next, until } => {
@@ -114,6 +115,11 @@ impl Dispatcher {
             Approval::Given => true,
             Approval::Ask(ask) => ask(question),
         })));
+    }
+
+    /// True for a host that dropped out, perhaps before its wave began.
+    fn is_out(&self, host: HostId) -> bool {
+        self.rollout.state(host).is_some_and(HostState::is_out)
     }
 
     fn is(&self, host: HostId, state: HostState) -> bool {

@@ -59,22 +59,23 @@ impl FromStr for FailureBudget {
     }
 }
 
-/// How many hosts may drop out, told apart by when. One value stands for both.
+/// How many hosts may drop out, told apart by when. One value alone is the whole fleet's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureBudgets {
-    /// Of the first wave's hosts, once they have been told to switch. A share is one of that wave.
-    pub canary: FailureBudget,
+    /// Of the first wave's hosts, once they have been told to switch. A share is one of that wave. Without it the first wave is
+    /// bounded as the fleet is.
+    pub canary: Option<FailureBudget>,
     /// Of the whole fleet, from first to last: also of hosts that are lost before anything is switched.
     pub after: FailureBudget,
 }
 
 impl FailureBudgets {
     /// No host may drop out.
-    pub const NONE: Self = Self::same(FailureBudget::NONE);
+    pub const NONE: Self = Self::of_fleet(FailureBudget::NONE);
 
-    /// Returns the budgets that one value stands for.
-    pub const fn same(budget: FailureBudget) -> Self {
-        Self { canary: budget, after: budget }
+    /// Returns the budgets that one value stands for: nothing of its own for the first wave.
+    pub const fn of_fleet(after: FailureBudget) -> Self {
+        Self { canary: None, after }
     }
 }
 

@@ -260,8 +260,8 @@ impl Rollout {
         if self.dropped(self.lineup.hosts()) > limits.after.allowed(fleet) {
             return true;
         }
-        match self.waves.as_slice() {
-            [canary, _, ..] => self.dropped(canary.iter().copied()) > limits.canary.allowed(canary.len()),
+        match (limits.canary, self.waves.as_slice()) {
+            (Some(allowed), [canary, _, ..]) => self.dropped(canary.iter().copied()) > allowed.allowed(canary.len()),
             _ => false,
         }
     }

@@ -44,7 +44,7 @@ fn every_key_reaches_the_plan() {
     assert_eq!(paths(&plan.linked.dirs), ["log", "uploads"]);
     assert_eq!(paths(&plan.linked.files), [".env"]);
     assert_eq!(plan.rollout.waves.to_string(), "1, 10%, 50%, 100%");
-    let budgets = FailureBudgets { canary: FailureBudget::NONE, after: FailureBudget::Percent(10) };
+    let budgets = FailureBudgets { canary: Some(FailureBudget::NONE), after: FailureBudget::Percent(10) };
     assert_eq!(plan.rollout.max_failures, budgets);
     assert_eq!(plan.rollout.pause, Pause::For(Duration::from_secs(10)));
     assert_eq!(plan.rollout.order, Order::Zone);
@@ -85,8 +85,9 @@ fn short_forms_mean_the_long_ones() {
     let rollout = |text: &str| plan(&format!("rollout: {{{text}}}")).rollout;
     assert_eq!(rollout("waves: 10%"), rollout("waves: [10%]"));
     assert_eq!(rollout("waves: 3").waves.split(7), [3, 3, 1]);
-    assert_eq!(rollout("max_failures: 5%"), rollout("max_failures: {canary: 5%, after: 5%}"));
-    assert_eq!(rollout("max_failures: {after: 3}").max_failures.canary, FailureBudget::NONE);
+    assert_eq!(rollout("max_failures: 5%"), rollout("max_failures: {after: 5%}"));
+    assert_eq!(rollout("max_failures: {after: 3}").max_failures, FailureBudgets::of_fleet(FailureBudget::Hosts(3)));
+    assert_eq!(rollout("max_failures: {canary: 0}").max_failures.canary, Some(FailureBudget::NONE));
     assert_eq!(rollout("pause: confirm").pause, Pause::Confirm);
     assert_eq!(plan("confirm_timeout: 5500ms").confirm_timeout, Duration::from_secs(5), "whole seconds, as the option");
 }

@@ -22,7 +22,7 @@ fn plan(sizes: &[&str], on_failure: OnFailure) -> RolloutPlan {
 }
 
 fn with_budget(plan: RolloutPlan, canary: u32, after: u32) -> RolloutPlan {
-    let max_failures = FailureBudgets { canary: FailureBudget::Hosts(canary), after: FailureBudget::Hosts(after) };
+    let max_failures = FailureBudgets { canary: Some(FailureBudget::Hosts(canary)), after: FailureBudget::Hosts(after) };
     RolloutPlan { max_failures, ..plan }
 }
 
@@ -165,6 +165,19 @@ fn a_canary_that_goes_back_stops_the_run_and_nobody_else_is_touched() {
         assert_eq!(fail(&mut rollout, 0, ZERO), abandons([1, 2]), "the fleet's budget is not the canary's");
         assert_eq!(rollout.verdict(), Some(Verdict::StoppedByBudget));
     }
+}
+
+#[test]
+fn a_share_of_the_fleet_may_drop_out_of_the_first_wave() {
+    let max_failures = FailureBudgets::of_fleet("10%".parse().unwrap());
+    let plan = RolloutPlan { max_failures, ..plan(&["10%"], OnFailure::Stop) };
+    let mut rollout = Rollout::new(plan, Lineup::plain(40));
+    assert_eq!(stage(&mut rollout, 40), activations(0..4));
+    for host in 0..3 {
+        assert_eq!(fail(&mut rollout, host, ZERO), []);
+    }
+    assert_eq!(fail(&mut rollout, 3, ZERO), activations(4..8), "four of forty may");
+    assert_eq!((fail(&mut rollout, 4, ZERO), rollout.stop()), (vec![], Some(Stop::Budget)), "a fifth may not");
 }
 
 #[test]

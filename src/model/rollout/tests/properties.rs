@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use proptest::{collection::vec, prelude::*, sample::select};
+use proptest::{collection::vec, option, prelude::*, sample::select};
 
 use super::{
     super::*,
@@ -24,7 +24,7 @@ fn any_plan() -> impl Strategy<Value = RolloutPlan> {
     ];
     let on_failure = select(vec![OnFailure::Rollback, OnFailure::Stop, OnFailure::Continue]);
     let order = select(vec![Order::Inventory, Order::Shuffled, Order::Zone]);
-    (vec(size, 1..5), any_budget(), any_budget(), pause, on_failure, order, 10u64..900).prop_map(
+    (vec(size, 1..5), option::of(any_budget()), any_budget(), pause, on_failure, order, 10u64..900).prop_map(
         |(sizes, canary, after, pause, on_failure, order, deadline)| RolloutPlan {
             waves: Waves::new(sizes).unwrap(),
             max_failures: FailureBudgets { canary, after },
@@ -97,7 +97,8 @@ impl Observer {
                     }
                     if plan.on_failure != OnFailure::Continue && rollout.waves().len() > 1 && rollout.wave(host) != Some(0) {
                         let canary = &rollout.waves()[0];
-                        let allowed = plan.max_failures.canary.allowed(canary.len());
+                        let limit = plan.max_failures.canary.unwrap_or(FailureBudget::Percent(100));
+                        let allowed = limit.allowed(canary.len());
                         prop_assert!(out(rollout, canary.iter().copied()) <= allowed, "the canary had failed");
                     }
                 }
