@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use etcetera::BaseStrategy as _;
 use tokio_util::sync::CancellationToken;
 
@@ -69,9 +69,26 @@ pub struct DeployArgs {
     #[arg(long, value_name = "ZONE")]
     pub controller_zone: Option<String>,
 
+    /// Whether what hosts tell each other is encrypted. It is not yet, so there is one choice: whoever can watch the network can
+    /// read the artifact
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Encryption::Off)]
+    pub encryption: Encryption,
+
+    /// Write the run's torrent to this file, so that standard BitTorrent clients can take part; it holds the run's key. Needs
+    /// `--encryption off`
+    #[arg(long, value_name = "FILE", requires = "encryption")]
+    pub torrent_out: Option<PathBuf>,
+
     /// Hash the artifact again, even if it looks the same as when it was hashed last
     #[arg(long)]
     pub rehash: bool,
+}
+
+/// Whether peers and tracker encrypt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Encryption {
+    /// Plain BitTorrent: nothing false goes live, but nothing is secret
+    Off,
 }
 
 impl DeployArgs {
@@ -111,6 +128,8 @@ impl DeployArgs {
 pub async fn run(args: DeployArgs, output: &Output) -> Result<u8, CommandError> {
     let plan = args.plan(output)?;
     let app = args.app_name(&plan)?;
+    // The only mode. Another one must refuse `--torrent-out`.
+    let Encryption::Off = args.encryption;
     let fleet = fleet::settings(&args.connection, args.place.cache, args.switch.lease, args.switch.yes, &plan, output)?;
     let interrupt = interrupt::watch()?;
     let artifact = open(&args.artifact, app, fleet.hosts.len(), args.rehash, &interrupt, output).await?;
@@ -119,6 +138,7 @@ pub async fn run(args: DeployArgs, output: &Output) -> Result<u8, CommandError> 
         artifact,
         advertise: args.advertise,
         zone: args.controller_zone,
+        torrent_out: args.torrent_out,
         cache_limit: args.cache_limit,
         keep_releases: plan.keep_releases,
     };

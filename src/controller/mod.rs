@@ -14,6 +14,7 @@ mod run;
 mod seed;
 mod status;
 mod tally;
+mod torrent_file;
 mod transport;
 
 pub use dispatch::{Approval, Question};
@@ -21,3 +22,4 @@ pub use events::EventSink;
 pub use push::{AgentFinder, AgentFinderError};
 pub use run::{Artifact, DeployRequest, FleetSettings, RollbackRequest, RunError, deploy, rollback};
 pub use status::{StatusRequest, status};
+pub use torrent_file::TorrentFileError;

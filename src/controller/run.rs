@@ -19,6 +19,7 @@ use super::{
     push::{AgentFinder, AgentFinderError, Courier},
     seed::Distribution,
     tally::Tally,
+    torrent_file::{self, TorrentFileError},
 };
 use crate::{
     artifact::{ArtifactError, HashCache, hash_artifact},
@@ -59,6 +60,9 @@ pub enum RunError {
     /// The seed did not start.
     #[error("the controller's seed did not start")]
     Engine(#[source] EngineError),
+    /// The torrent file that was asked for can't be had.
+    #[error(transparent)]
+    TorrentFile(TorrentFileError),
     /// A background task failed.
     #[error("hashing the artifact failed")]
     Task(#[source] tokio::task::JoinError),
@@ -70,13 +74,14 @@ impl RunError {
         match self {
             Self::Artifact(error) => error.hint(),
             Self::Agent(error) => error.hint(),
+            Self::TorrentFile(TorrentFileError::NoAddress) => Some("say it with --advertise".to_owned()),
             _ => None,
         }
     }
 
     /// True if the operator's input is to blame.
     pub fn is_input(&self) -> bool {
-        matches!(self, Self::Artifact(_) | Self::Metainfo(_) | Self::Release(_) | Self::Agent(_))
+        matches!(self, Self::Artifact(_) | Self::Metainfo(_) | Self::Release(_) | Self::Agent(_) | Self::TorrentFile(_))
     }
 }
 
@@ -153,6 +158,8 @@ pub struct DeployRequest {
     pub advertise: Option<IpAddr>,
     /// The zone that the controller is in. None means the one with the most hosts; one without hosts means that it is in none of theirs.
     pub zone: Option<String>,
+    /// Where to write the run's torrent, for clients beside the fleet.
+    pub torrent_out: Option<PathBuf>,
     /// Upper bound of each host's cache in bytes.
     pub cache_limit: u64,
     /// Releases that stay on each host.
@@ -172,7 +179,7 @@ pub struct RollbackRequest {
 /// Deploys an artifact to a fleet. An error means that no host was touched; what happens to hosts is in the summary, which is also
 /// the last event.
 pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: CancellationToken) -> Result<RunSummary, RunError> {
-    let DeployRequest { fleet, artifact, advertise, zone, cache_limit, keep_releases } = request;
+    let DeployRequest { fleet, artifact, advertise, zone, torrent_out, cache_limit, keep_releases } = request;
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let release = ReleaseId::compose(&now, &artifact.manifest.digest).map_err(RunError::Release)?;
     let pushes_itself = fleet.finder.uses_own_executable().await.map_err(RunError::Agent)?;
@@ -181,6 +188,13 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
     let (distribution, seed) =
         Distribution::start(&FleetEngine, artifact.path, artifact.metainfo.clone(), advertise, place, fleet.hosts.len())
             .await?;
+    if let Some(path) = torrent_out {
+        let written = torrent_file::write(&path, &artifact.metainfo, &seed, &distribution, &fleet.hosts).await;
+        if let Err(error) = written {
+            distribution.stop().await;
+            return Err(RunError::TorrentFile(error));
+        }
+    }
     let started = RunEvent::RunStarted {
         action: "deploy".into(),
         app: Some(artifact.manifest.app.clone()),

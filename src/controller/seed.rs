@@ -104,6 +104,11 @@ impl Distribution {
 }
 
 impl SeedAddresses {
+    /// Returns the address that the operator said others should use.
+    pub(super) fn advertised(&self) -> Option<IpAddr> {
+        self.advertise
+    }
+
     /// Returns the controller's address for one host: the operator's word, then what the host saw, then this machine's address
     /// on the way to the host.
     ///
@@ -130,7 +135,7 @@ fn listen_address(advertise: Option<IpAddr>) -> IpAddr {
 }
 
 /// Returns the address that packets to `remote` would leave from; no packet is sent.
-fn local_end_towards(remote: IpAddr) -> Option<IpAddr> {
+pub(super) fn local_end_towards(remote: IpAddr) -> Option<IpAddr> {
     let any: IpAddr = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect((remote, 9)).ok()?;
