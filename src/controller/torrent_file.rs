@@ -60,7 +60,8 @@ async fn address_towards(hosts: &[HostEntry]) -> Option<IpAddr> {
     let lookup = async {
         for host in hosts {
             let found = tokio::net::lookup_host((host.address.as_str(), 0)).await;
-            if let Some(address) = found.ok().and_then(|mut found| found.next()).and_then(|found| local_end_towards(found.ip())) {
+            if let Some(address) = found.ok().and_then(|mut found| found.next()).and_then(|found| local_end_towards(found.ip()))
+            {
                 return Some(address);
             }
         }

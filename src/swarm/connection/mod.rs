@@ -56,6 +56,9 @@ pub(super) enum Exit {
     /// The peer or the network closed it.
     #[error("the connection failed")]
     Io(#[from] io::Error),
+    /// The other end is no peer of this swarm, or offers an encrypted handshake first, as standard clients do: nothing to ban for.
+    #[error(transparent)]
+    Stranger(Violation),
     /// The peer broke the protocol.
     #[error(transparent)]
     Violation(#[from] Violation),
@@ -217,7 +220,7 @@ async fn establish(context: &Context, key: PeerKey, origin: Origin) -> Result<(S
         }
         let mut theirs = [0; HANDSHAKE_LEN];
         stream.read_exact(&mut theirs).await?;
-        let shaken = protocol::read_handshake(&theirs, context.meta.info_hash())?;
+        let shaken = protocol::read_handshake(&theirs, context.meta.info_hash()).map_err(Exit::Stranger)?;
         // Who accepts answers only to those who know the torrent.
         if !dialled {
             stream.write_all(&ours).await?;

@@ -44,7 +44,6 @@ pub(super) async fn run(
         assemblies: Vec::new(),
         joined: None,
         extended,
-        first: true,
     };
     loop {
         if let Err(exit) = reader.message().await {
@@ -64,8 +63,6 @@ struct Reader {
     joined: Option<Extensions>,
     /// It speaks BEP 10.
     extended: bool,
-    /// No bitfield may come any more once another message came.
-    first: bool,
 }
 
 impl Reader {
@@ -106,7 +103,6 @@ impl Reader {
         if id == ID_BITFIELD {
             return self.bitfield().await;
         }
-        self.first = false;
         self.control().await
     }
 
@@ -137,9 +133,6 @@ impl Reader {
     }
 
     async fn bitfield(&mut self) -> Result<(), Exit> {
-        if !std::mem::take(&mut self.first) {
-            return Err(Violation("it sent its bitfield late").into());
-        }
         let Some(have) = PieceSet::from_wire(&self.frame[5..], self.context.meta.piece_count()) else {
             return Err(Violation("its bitfield does not fit the torrent").into());
         };
@@ -184,7 +177,6 @@ impl Reader {
 
     async fn piece(&mut self, length: u32) -> Result<Option<usize>, Exit> {
         let (piece, begin) = (self.input.read_u32().await?, self.input.read_u32().await?);
-        self.first = false;
         self.join(Extensions::default()).await?;
         self.context.counters.received.fetch_add(u64::from(length), Ordering::Relaxed);
         let Some(at) = self.assembly(piece, begin) else { return self.skip(length).await };

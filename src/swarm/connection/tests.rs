@@ -1,6 +1,7 @@
 //! A reader and a writer without a session: what they say and when.
 
-use librqbit_peer_protocol::Message;
+use librqbit_peer_protocol::{Message, Request};
+use proptest::prelude::*;
 use sha1::{Digest as _, Sha1};
 use tempfile::TempDir;
 use tokio::{io::DuplexStream, time::Instant};
@@ -212,4 +213,83 @@ async fn announcements_go_together_or_with_whatever_else_is_written() {
         () = check => {}
     }
     rig.end().await;
+}
+
+/// Bytes as a peer may send them: messages of every kind, right and wrong, and noise.
+fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let frame = |message: Message<'_>| {
+        let mut out = Vec::new();
+        protocol::write_message(&message, &mut out);
+        out
+    };
+    let block = |piece: u32, block: u32, length: u32| {
+        [&protocol::piece_header(piece, block * BLOCK, length)[..], &vec![0; length as usize]].concat()
+    };
+    let some = |most| prop::collection::vec(any::<u8>(), 0..most);
+    let part = prop_oneof![
+        2 => Just(frame(Message::KeepAlive)),
+        2 => any::<bool>().prop_map(move |choke| frame(if choke { Message::Choke } else { Message::Unchoke })),
+        2 => (0u32..5).prop_map(move |piece| frame(Message::Have(piece))),
+        2 => (0u32..5, 0u32..70_000, 0u32..20_000).prop_map(move |(p, b, l)| frame(Message::Request(Request::new(p, b, l)))),
+        4 => (0u32..3, 0u32..5, prop_oneof![4 => Just(BLOCK), 1 => 1..BLOCK]).prop_map(move |(p, b, l)| block(p, b, l)),
+        1 => Just(protocol::extension_handshake(false, 1)),
+        1 => some(3).prop_map(|bits| [&(bits.len() as u32 + 1).to_be_bytes()[..], &[5], &bits].concat()),
+        1 => (8u8.., some(50)).prop_map(|(id, rest)| [&(rest.len() as u32 + 1).to_be_bytes()[..], &[id], &rest].concat()),
+        1 => some(20),
+    ];
+    prop::collection::vec(part, 0..12).prop_map(|parts| parts.concat())
+}
+
+/// What a reader says of bytes that come in those packets, and how it ends. Progress depends on the clock, checks on other threads.
+async fn heard_of(packets: Vec<&[u8]>) -> (Vec<String>, String) {
+    let (mut rig, reader) = rig(4, 64 << 10);
+    for piece in [0, 1] {
+        rig.link.ask(piece);
+    }
+    rig.link.requests();
+    let mut reader = Box::pin(reader);
+    let mut ended = None;
+    for packet in packets {
+        if ended.is_some() {
+            break;
+        }
+        rig.peer.write_all(packet).await.unwrap();
+        // As long as it has something to read, it reads.
+        for _ in 0..20 {
+            if ended.is_none() {
+                ended = tokio::select! { biased; exit = &mut reader => Some(exit), () = tokio::task::yield_now() => None };
+            }
+        }
+    }
+    // It may have hung up.
+    let _ = rig.peer.shutdown().await;
+    let exit = match ended {
+        Some(exit) => exit,
+        None => timeout(CONNECT_TIMEOUT * 10, &mut reader).await.unwrap(),
+    };
+    let heard = rig.heard().into_iter().filter(|event| !matches!(event, Event::Progress(_) | Event::Checked(..)));
+    let said = |event| match event {
+        // Those that come together are reported together.
+        Event::Have(pieces) => pieces.into_iter().map(|piece| format!("Have({piece})")).collect(),
+        event => vec![format!("{event:?}")],
+    };
+    let heard = heard.flat_map(said).collect();
+    drop(reader);
+    rig.end().await;
+    (heard, exit.to_string())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_comes_is_read_the_same_however_it_is_split(bytes in any_bytes(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12)) {
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        cuts.sort_unstable();
+        let ends = cuts.iter().copied().chain([bytes.len()]);
+        let packets = [0].into_iter().chain(cuts.iter().copied()).zip(ends).map(|(start, end)| &bytes[start..end]).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (whole, split) = runtime.block_on(async { (heard_of(vec![&bytes]).await, heard_of(packets).await) });
+        prop_assert_eq!(whole, split);
+    }
 }

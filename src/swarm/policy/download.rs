@@ -131,10 +131,13 @@ impl Policy {
     pub(super) fn fill(&mut self, now: Duration, key: PeerKey) {
         let limits = self.limits();
         while let Some(peer) = self.peers.get(&key) {
-            if !peer.has_room(limits) || self.flights.len() >= self.config.max_in_flight {
+            if !peer.has_room(limits) {
                 return;
             }
-            let Some(piece) = self.pick(now, key).or_else(|| self.steal(now, key)) else { return };
+            // Taking over adds no flight: neighbours that sit on all of them must not hold up one that delivers.
+            let room = self.flights.len() < self.config.max_in_flight;
+            let picked = if room { self.pick(now, key) } else { None };
+            let Some(piece) = picked.or_else(|| self.steal(now, key)) else { return };
             self.rarity.take(piece);
             let source = Source { peer: key, asked: now, moved: None };
             self.flights.get_or_default(piece).sources.push(source);
@@ -231,7 +234,8 @@ impl Policy {
     fn steal(&self, now: Duration, key: PeerKey) -> Option<u32> {
         let peer = self.peers.get(&key)?;
         let end = self.rarity.is_empty();
-        if !peer.asked.is_empty() || (peer.seed && !end) || peer.far {
+        // One that let a request lapse will hardly be sooner, and would keep the place from one that is.
+        if peer.snubbed || !peer.asked.is_empty() || (peer.seed && !end) || peer.far {
             return None;
         }
         self.flights

@@ -304,10 +304,15 @@ impl Policy {
         self.serve(now);
     }
 
-    /// Takes in a peer's bitfield; later ones are ignored, as are those after a `have`.
+    /// Takes in a peer's bitfield. What a later one shows is added, as by `have`s: aria2 sends one in place of many of them.
     pub fn peer_bitfield(&mut self, now: Duration, key: PeerKey, have: PieceSet) {
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        if !peer.have.is_empty() || have.len() != self.config.pieces {
+        if have.len() != self.config.pieces {
+            return;
+        }
+        if !peer.have.is_empty() {
+            let gained: Vec<u32> = have.iter().filter(|piece| !peer.have.contains(*piece)).collect();
+            gained.into_iter().for_each(|piece| self.peer_has(now, key, piece));
             return;
         }
         peer.full = have.is_full();

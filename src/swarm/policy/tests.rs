@@ -7,6 +7,27 @@ use super::*;
 const HOST: PeerTraits = PeerTraits { fleet: true, seed: false, zone: None, rank: None };
 
 #[test]
+fn a_bitfield_in_place_of_many_haves_is_taken_for_them() {
+    let (client, at) = (PeerKey(1), Duration::from_millis);
+    let mut host = Policy::new(PolicyConfig::new(4, false, 1), PieceSet::new(4));
+    host.peer_joined(at(0), client, PeerTraits::default());
+    host.peer_has(at(1), client, 0);
+    host.peer_bitfield(at(2), client, PieceSet::full(4));
+    host.peer_bitfield(at(3), client, PieceSet::full(4));
+    host.peer_chokes(at(4), client, false);
+    let mut asked: Vec<u32> = std::iter::from_fn(|| host.next_action())
+        .filter_map(|action| match action {
+            Action::Request { piece, .. } => Some(piece),
+            _ => None,
+        })
+        .collect();
+    asked.sort_unstable();
+    assert_eq!(asked, [0, 1, 2, 3]);
+    host.peer_left(at(5), client);
+    assert!((0..4).all(|piece| host.rarity.copies(piece) == 0), "counted more than once");
+}
+
+#[test]
 fn a_host_that_freezes_during_a_push_does_not_keep_the_others_choked() {
     let (frozen, other) = (PeerKey(1), PeerKey(2));
     let at = Duration::from_millis;

@@ -34,7 +34,7 @@ use super::{
 };
 #[cfg(feature = "controller")]
 pub(super) use peers::MAX_PEERS;
-use peers::Peers;
+use peers::{CLIENT, Peers};
 use pool::Pool;
 use stats::Stats;
 use tracking::Tracking;
@@ -140,7 +140,8 @@ fn in_order(have: &PieceSet, meta: &Metainfo, known: u64) -> u64 {
 
 /// An id in the usual style (BEP 20): client, version, random.
 fn peer_id(random: &mut fastrand::Rng) -> librqbit_core::hash_id::Id20 {
-    let mut id = *b"-FD0100-000000000000";
+    let mut id = *b"---0100-000000000000";
+    id[..CLIENT.len()].copy_from_slice(CLIENT);
     for byte in &mut id[8..] {
         *byte = random.alphanumeric() as u8;
     }
@@ -191,7 +192,7 @@ impl Session {
                 }
                 Some((key, exit)) = self.peers.ended() => self.ended(key, exit)?,
                 accepted = listener.accept(), if !pause_accept => match accepted {
-                    Ok((stream, addr)) => self.peers.accept(&self.context, &self.pool, stream, addr),
+                    Ok((stream, addr)) => self.peers.accept(self.started.elapsed(), &self.context, &self.pool, stream, addr),
                     Err(error) => {
                         // Most likely out of file descriptors: the next tick tries again.
                         tracing::debug!(%error, "can't accept a peer");
@@ -229,8 +230,9 @@ impl Session {
     }
 
     fn dial(&mut self) {
-        for addr in self.pool.due(self.started.elapsed(), self.peers.room_to_dial(), self.peers.joined()) {
-            let key = self.peers.dial(&self.context, addr);
+        let now = self.started.elapsed();
+        for addr in self.pool.due(now, self.peers.room_to_dial(), self.peers.joined()) {
+            let key = self.peers.dial(now, &self.context, addr);
             self.pool.busy(addr, key);
         }
     }
@@ -279,7 +281,10 @@ impl Session {
                 }
             }
             Event::Received(piece) => self.policy.received(now, key, piece),
-            Event::Sent(piece) => self.policy.sent(now, key, piece),
+            Event::Sent(piece) => {
+                self.peers.useful(now, key);
+                self.policy.sent(now, key, piece);
+            }
             Event::Checked(piece, checked) => self.checked(now, key, piece, checked)?,
         }
         Ok(())
@@ -291,6 +296,7 @@ impl Session {
                 if self.policy.have().contains(piece) {
                     return Ok(());
                 }
+                self.peers.useful(now, key);
                 let size = self.context.meta.piece_size(piece).unwrap_or(0);
                 self.stats.verified(size, self.peers.is_controller(key));
                 self.context.haves.push(piece);
@@ -331,7 +337,9 @@ impl Session {
                 self.pool.ended(now, addr, key, &mut self.random);
             }
             Exit::Violation(_) => self.pool.ban(addr),
-            Exit::Io(_) | Exit::Timeout(_) | Exit::Dropped => self.pool.ended(now, addr, key, &mut self.random),
+            Exit::Stranger(_) | Exit::Io(_) | Exit::Timeout(_) | Exit::Dropped => {
+                self.pool.ended(now, addr, key, &mut self.random)
+            }
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use librqbit_core::hash_id::Id20;
@@ -20,14 +21,19 @@ use crate::swarm::{
     protocol::Extensions,
 };
 
+/// How the ids of our own peers begin (BEP 20).
+pub(super) const CLIENT: &[u8; 3] = b"-FD";
 /// Connections of a host and of the controller's seed.
 pub(in crate::swarm) const MAX_PEERS: (usize, usize) = (256, 2048);
 /// The part of them that may be accepted connections that have not shaken hands yet: one in four, so that silent ones leave room.
 const PENDING_PART: usize = 4;
-/// Connections from one address, this machine's excepted (tests and the demo run whole fleets on it).
-const MAX_PER_IP: usize = 512;
-/// Connections being dialled.
-const MAX_DIALLING: usize = 32;
+/// Connections being dialled. As many places are out of reach for accepted ones.
+pub(super) const MAX_DIALLING: usize = 32;
+/// A connection that gave and took nothing for this long gives way to a new one ...
+const USELESS_AFTER: Duration = Duration::from_secs(10);
+/// ... and after this, if more of its kind come from its address than from the new one's. Before the handshake: after this in any
+/// case, and at once if more come from its address.
+const IDLE_AFTER: Duration = Duration::from_secs(2);
 
 /// One connection.
 #[derive(Debug)]
@@ -41,6 +47,10 @@ struct Peer {
     commands: Option<mpsc::Sender<Command>>,
     joined: bool,
     controller: bool,
+    /// When it last gave or took a piece; at first, when it came.
+    useful: Duration,
+    /// It was let go; its task is about to end.
+    dropped: bool,
     task: AbortHandle,
 }
 
@@ -105,27 +115,64 @@ impl Peers {
     }
 
     /// Dials an address.
-    pub(super) fn dial(&mut self, context: &Arc<Context>, addr: SocketAddr) -> PeerKey {
-        self.spawn(context, Origin::Dial(addr), addr, true)
+    pub(super) fn dial(&mut self, now: Duration, context: &Arc<Context>, addr: SocketAddr) -> PeerKey {
+        self.spawn(now, context, Origin::Dial(addr), addr, true)
     }
 
     /// Takes in an accepted connection, or closes it when there are too many.
-    pub(super) fn accept(&mut self, context: &Arc<Context>, pool: &Pool, stream: TcpStream, addr: SocketAddr) {
+    pub(super) fn accept(&mut self, now: Duration, context: &Arc<Context>, pool: &Pool, stream: TcpStream, addr: SocketAddr) {
         let addr = plain(addr);
-        let pending = self.peers.values().filter(|peer| !peer.dialled && peer.id.is_none()).count();
-        let crowded = !addr.ip().is_loopback() && self.count(addr.ip()) >= MAX_PER_IP;
-        if self.peers.len() >= self.max || pending >= self.max / PENDING_PART || crowded || pool.is_banned(addr) {
+        if pool.is_banned(addr) || !self.make_room(now, addr.ip()) {
             tracing::debug!(%addr, "refused a connection");
             return;
         }
-        self.spawn(context, Origin::Accept(stream), addr, false);
+        self.spawn(now, context, Origin::Accept(stream), addr, false);
     }
 
-    fn count(&self, ip: IpAddr) -> usize {
-        self.peers.values().filter(|peer| peer.addr.ip() == ip).count()
+    /// Makes room for one more connection from an address; false if there is none. Connections that shake hands or share pieces stay:
+    /// whoever opens many and does nothing with them pushes out his own.
+    fn make_room(&mut self, now: Duration, ip: IpAddr) -> bool {
+        if self.peers.len() >= self.max {
+            return false;
+        }
+        let accepted = || self.peers.values().filter(|peer| !peer.dialled && !peer.dropped);
+        if accepted().filter(|peer| peer.id.is_none()).count() >= self.max / PENDING_PART {
+            return self.drop_useless(now, ip, (IDLE_AFTER, Duration::ZERO), |peer| peer.id.is_none());
+        }
+        if accepted().count() >= self.max - MAX_DIALLING {
+            return self.drop_useless(now, ip, (USELESS_AFTER, IDLE_AFTER), |peer| peer.id.is_some());
+        }
+        true
     }
 
-    fn spawn(&mut self, context: &Arc<Context>, origin: Origin, addr: SocketAddr, dialled: bool) -> PeerKey {
+    /// Drops, of the accepted connections that `which` picks, one from the busiest address, the one that was of no use for longest. It
+    /// must have been so for the first time in `patience`, or for the second one if its address is busier than `ip`.
+    fn drop_useless(
+        &mut self,
+        now: Duration,
+        ip: IpAddr,
+        patience: (Duration, Duration),
+        which: impl Fn(&Peer) -> bool,
+    ) -> bool {
+        let mut from: HashMap<IpAddr, usize> = HashMap::new();
+        let idle = |peer: &Peer| now.saturating_sub(peer.useful);
+        let candidates = || self.peers.iter().filter(|(_, peer)| !peer.dialled && !peer.dropped && which(peer));
+        for (_, peer) in candidates() {
+            *from.entry(peer.addr.ip()).or_default() += 1;
+        }
+        let busy = |ip: IpAddr| from.get(&ip).copied().unwrap_or(0);
+        let enough = |peer: &Peer| if busy(peer.addr.ip()) > busy(ip) { patience.1 } else { patience.0 };
+        let worst = candidates()
+            .filter(|(_, peer)| idle(peer) >= enough(peer))
+            .max_by_key(|(_, peer)| (busy(peer.addr.ip()), idle(peer)))
+            .map(|(key, _)| *key);
+        if let Some(key) = worst {
+            self.drop_peer(key);
+        }
+        worst.is_some()
+    }
+
+    fn spawn(&mut self, now: Duration, context: &Arc<Context>, origin: Origin, addr: SocketAddr, dialled: bool) -> PeerKey {
         let key = PeerKey(self.next);
         self.next = self.next.wrapping_add(1);
         let task = self.tasks.spawn(connection::run(context.clone(), key, origin));
@@ -139,6 +186,8 @@ impl Peers {
             commands: None,
             joined: false,
             controller: self.controllers.contains(&addr),
+            useful: now,
+            dropped: false,
             task,
         };
         self.peers.insert(key, peer);
@@ -152,6 +201,10 @@ impl Peers {
         }
         let Some(dialled) = self.peers.get(&key).map(|peer| peer.dialled) else { return Verdict::Duplicate };
         if let Some(other) = self.by_id.get(&id).copied() {
+            // Other clients end the later one whoever dialled it: by our own rule both connections would go.
+            if !id.0.starts_with(CLIENT) {
+                return Verdict::Duplicate;
+            }
             // Both sides may have dialled at the same time. Both keep the one that the larger id dialled.
             let keep_dialled = own > id;
             let other_dialled = self.peers.get(&other).is_some_and(|peer| peer.dialled);
@@ -203,6 +256,13 @@ impl Peers {
         Some((PeerTraits { fleet, seed, zone, rank }, peer.listens))
     }
 
+    /// Notes that a peer gave or took a piece.
+    pub(super) fn useful(&mut self, now: Duration, key: PeerKey) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            peer.useful = now;
+        }
+    }
+
     /// Returns whether a connection is (or was) the controller's.
     pub(super) fn is_controller(&self, key: PeerKey) -> bool {
         self.peers.get(&key).map_or(self.last_controller == Some(key), |peer| peer.controller)
@@ -244,6 +304,7 @@ impl Peers {
     pub(super) fn drop_peer(&mut self, key: PeerKey) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.commands = None;
+            peer.dropped = true;
             peer.task.abort();
             if let Some(id) = peer.id
                 && self.by_id.get(&id) == Some(&key)

@@ -16,6 +16,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 const MAX_FAILURES: u32 = 6;
 /// Addresses from the tracker are tried only while there are fewer connections than this.
 const ENOUGH: usize = 40;
+/// Dials that are kept free for addresses from the controller: the tracker's may all be dead.
+const FOR_CHOSEN: usize = 16;
 /// An address family's one host may get banned this often, under any port, before all of it is.
 const MAX_BANS_PER_IP: u32 = 3;
 /// The most banned addresses remembered; more than that and the oldest are tried again, and banned again.
@@ -50,14 +52,19 @@ impl Pool {
         }
     }
 
-    /// Returns up to `room` addresses that are due.
+    /// Returns up to `room` addresses that are due, the controller's first.
     pub(super) fn due(&self, now: Duration, room: usize, connections: usize) -> Vec<SocketAddr> {
-        self.known
-            .iter()
-            .filter(|(_, known)| known.busy.is_none() && known.next <= now && (known.chosen || connections < ENOUGH))
-            .map(|(addr, _)| *addr)
-            .take(room)
-            .collect()
+        let due = |chosen| {
+            let known = self.known.iter();
+            known
+                .filter(move |(_, known)| known.chosen == chosen && known.busy.is_none() && known.next <= now)
+                .map(|(addr, _)| *addr)
+        };
+        let mut addrs: Vec<_> = due(true).take(room).collect();
+        if connections < ENOUGH {
+            addrs.extend(due(false).take(room.saturating_sub(FOR_CHOSEN.max(addrs.len()))));
+        }
+        addrs
     }
 
     /// Notes that a connection to or from the address is being made or stands.
@@ -126,27 +133,41 @@ mod tests {
         let mut pool = Pool::default();
         pool.add([addr(1)], true);
         pool.add([addr(2), addr(0)], false);
-        assert_eq!(pool.due(Duration::ZERO, 9, 0).len(), 2, "port 0 must not be tried");
+        assert_eq!(pool.due(Duration::ZERO, 32, 0).len(), 2, "port 0 must not be tried");
         let mut now = Duration::ZERO;
         for round in 0..MAX_FAILURES {
             for port in [1, 2] {
                 pool.busy(addr(port), PeerKey(round));
-                assert!(!pool.due(now, 9, 0).contains(&addr(port)));
+                assert!(!pool.due(now, 32, 0).contains(&addr(port)));
                 pool.ended(now, addr(port), PeerKey(round), &mut random);
-                assert!(!pool.due(now, 9, 0).contains(&addr(port)), "retried at once");
+                assert!(!pool.due(now, 32, 0).contains(&addr(port)), "retried at once");
             }
             now += Duration::from_secs(60);
         }
-        assert_eq!(pool.due(now, 9, 0), [addr(1)]);
+        assert_eq!(pool.due(now, 32, 0), [addr(1)]);
+    }
+
+    #[test]
+    fn what_the_tracker_tells_keeps_nothing_from_the_controllers_addresses() {
+        let mut pool = Pool::default();
+        pool.add((1..1000).map(addr), false);
+        pool.add((2000..2020).map(addr), true);
+        let due = pool.due(Duration::ZERO, 32, 0);
+        assert_eq!(due.len(), 32);
+        assert!((2000..2020).all(|port| due.contains(&addr(port))), "{due:?}");
+        for (number, addr) in due.into_iter().enumerate() {
+            pool.busy(addr, PeerKey(number as u32));
+        }
+        assert!(pool.due(Duration::ZERO, FOR_CHOSEN, 0).is_empty(), "dead addresses may take all dials");
     }
 
     #[test]
     fn enough_connections_leave_tracker_addresses_alone() {
         let mut pool = Pool::default();
         pool.add([addr(1)], false);
-        assert!(pool.due(Duration::ZERO, 9, ENOUGH).is_empty());
+        assert!(pool.due(Duration::ZERO, 32, ENOUGH).is_empty());
         pool.add([addr(1)], true);
-        assert_eq!(pool.due(Duration::ZERO, 9, ENOUGH), [addr(1)]);
+        assert_eq!(pool.due(Duration::ZERO, 32, ENOUGH), [addr(1)]);
     }
 
     #[test]
