@@ -1,7 +1,7 @@
 //! The integration tests, in one binary.
 //!
 //! `sshd` and `operator` are the two sides of most of them: hosts, and somebody at a command line. `artifact` makes what is
-//! deployed, `hosts` looks at what became of it.
+//! deployed, `hosts` looks at what became of it. `swarm` is a transfer alone, without hosts; `client` and `attacker` take part in one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
 
@@ -10,6 +10,8 @@ mod agent_kill;
 mod agent_process;
 mod agent_rig;
 mod artifact;
+mod attacker;
+mod client;
 mod cold_fleets;
 mod demo;
 mod deploy_caches;
@@ -23,9 +25,8 @@ mod deploy_story;
 mod deploy_users;
 mod hosts;
 mod interop;
+mod interop_deploy;
 mod inventory_command;
-#[path = "../support/node.rs"]
-mod node;
 mod operator;
 mod playbook_command;
 mod rollout_ends;
@@ -37,6 +38,10 @@ mod ssh_process;
 mod ssh_rig;
 mod ssh_trust;
 mod sshd;
+mod swarm;
+mod swarm_faults;
+mod swarm_properties;
+mod swarm_tracker;
 mod terminal;
 mod tracker;
 #[path = "../support/venv.rs"]

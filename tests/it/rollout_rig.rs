@@ -195,8 +195,15 @@ impl Rig {
         self.runtime.block_on(async {
             let app = "shop".parse().unwrap();
             let artifact = Artifact::open(&artifact, app, request.hosts.len(), None).await.unwrap();
-            let request =
-                DeployRequest { fleet: request, artifact, advertise: None, zone: None, cache_limit: 1 << 30, keep_releases: 5 };
+            let request = DeployRequest {
+                fleet: request,
+                artifact,
+                advertise: None,
+                zone: None,
+                torrent_out: None,
+                cache_limit: 1 << 30,
+                keep_releases: 5,
+            };
             let (sink, mut received): (_, mpsc::Receiver<Envelope>) =
                 EventSink::new(RunId::from_random(fastrand::u64(..).to_be_bytes()));
             let run = controller::deploy(request, sink, CancellationToken::new());

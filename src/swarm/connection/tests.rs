@@ -229,10 +229,10 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         2 => Just(frame(Message::KeepAlive)),
         2 => any::<bool>().prop_map(move |choke| frame(if choke { Message::Choke } else { Message::Unchoke })),
-        2 => (0u32..5).prop_map(move |piece| frame(Message::Have(piece))),
+        2 => (0u32..4).prop_map(move |piece| frame(Message::Have(piece))),
         2 => (0u32..5, 0u32..70_000, 0u32..20_000).prop_map(move |(p, b, l)| frame(Message::Request(Request::new(p, b, l)))),
         4 => (0u32..3, 0u32..5, prop_oneof![4 => Just(BLOCK), 1 => 1..BLOCK]).prop_map(move |(p, b, l)| block(p, b, l)),
-        1 => Just(protocol::extension_handshake(false, 1)),
+        1 => Just(protocol::extension_handshake(false, None, 1)),
         1 => some(3).prop_map(|bits| [&(bits.len() as u32 + 1).to_be_bytes()[..], &[5], &bits].concat()),
         1 => (8u8.., some(50)).prop_map(|(id, rest)| [&(rest.len() as u32 + 1).to_be_bytes()[..], &[id], &rest].concat()),
         1 => some(20),
