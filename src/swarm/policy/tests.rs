@@ -7,6 +7,23 @@ use super::*;
 const HOST: PeerTraits = PeerTraits { fleet: true, seed: false, zone: None, rank: None };
 
 #[test]
+fn whatever_a_client_may_ask_for_at_once_is_served() {
+    let (client, at) = (PeerKey(1), Duration::from_millis);
+    let pieces = crate::swarm::protocol::MAX_QUEUED_REQUESTS as u32;
+    let mut host = Policy::new(PolicyConfig::new(pieces, false, 1), PieceSet::full(pieces));
+    host.peer_joined(at(0), client, PeerTraits::default());
+    (0..pieces).for_each(|piece| host.requested(at(1), client, piece));
+    let mut served = PieceSet::new(pieces);
+    while let Some(action) = host.next_action() {
+        if let Action::Send { piece, .. } = action {
+            served.insert(piece);
+            host.sent(at(2), client, piece);
+        }
+    }
+    assert_eq!(served.count(), pieces);
+}
+
+#[test]
 fn a_bitfield_in_place_of_many_haves_is_taken_for_them() {
     let (client, at) = (PeerKey(1), Duration::from_millis);
     let mut host = Policy::new(PolicyConfig::new(4, false, 1), PieceSet::new(4));

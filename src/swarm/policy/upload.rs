@@ -6,9 +6,11 @@ use std::{
 };
 
 use super::{Action, Peer, PeerKey, PieceSet, Policy, PolicyConfig, width::Width};
+use crate::swarm::protocol::MAX_QUEUED_REQUESTS;
 
-/// The most pieces remembered that one neighbour wants.
-const MAX_WANTS: usize = 256;
+/// The most pieces remembered that one neighbour wants: as many as its connection queues requests, so that none is forgotten that is
+/// waited for.
+const MAX_WANTS: usize = MAX_QUEUED_REQUESTS;
 /// A neighbour in another zone is pushed to when those in the seed's own have so many pieces more to pass on.
 const FAR: u32 = 16;
 /// A neighbour may have so many pieces more to pass on than another and still be pushed one.
