@@ -343,7 +343,7 @@ impl Session {
         result
     }
 
-    /// Waits until the engine has verified the file's first `bytes`, and returns how many more it has in order. Without an engine
+    /// Waits until the engine has verified the file's first `bytes`, and returns how many it has in order by then. Without an engine
     /// nothing is awaited.
     pub(crate) async fn in_order(&mut self, bytes: u64) -> Result<u64, Halt> {
         self.until(move |stats| stats.complete || stats.in_order >= bytes).await?;

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, time::Duration};
 use super::{
     super::transport::shell_quote,
     binary::AgentBinary,
-    script::{SUM, WRONG_DIGEST, adopt},
+    script::{SUM, WRITE_FAILED, WRONG_DIGEST, adopt},
 };
 
 /// The script's exit code if nothing complete came; the others are the installer's.
@@ -19,7 +19,7 @@ const FIRST_BYTE: Duration = Duration::from_secs(3);
 
 /// A program that can download a file over HTTP.
 ///
-/// Each command writes the file to its standard output, fails if it is not told `200`, follows no configuration of the user's, and
+/// Each command writes what comes to its standard output at once, fails if it is not told `200`, follows no configuration of the user's, and
 /// leaves time limits to the script. No `'` may be in the small programs: they go between such quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fetcher {
@@ -35,9 +35,10 @@ pub(super) enum Fetcher {
 const PERL: &str = r#"use Socket qw(:DEFAULT getaddrinfo); my ($host, $port, $path) = @ARGV;
 my ($error, $at) = getaddrinfo($host, $port, {socktype => SOCK_STREAM}); die "$error\n" if $error;
 socket(S, $at->{family}, SOCK_STREAM, 0) && connect(S, $at->{addr}) or die "$!\n";
-syswrite S, "GET $path HTTP/1.0\r\nHost: $host\r\n\r\n"; binmode S; binmode STDOUT;
-$_ = <S>; / 200 / or die "refused: $_"; while (<S>) { last if /^\r?\n$/ }
-while (read S, $_, 65536) { print or die "$!\n" }"#;
+syswrite S, "GET $path HTTP/1.0\r\nHost: $host\r\n\r\n"; binmode S; binmode STDOUT; $| = 1; my $head = "";
+1 while $head !~ /\n\r?\n/ and length $head < 4096 and sysread S, $head, 1, length $head;
+$head =~ m{^\S+ 200 .*\n\r?\n}s or die "refused: ", $head =~ /^(.*)/, "\n";
+while (sysread S, $_, 65536) { print or die "$!\n" }"#;
 
 const PYTHON: &str = r#"import socket, sys
 host, port, path = sys.argv[1:]
@@ -49,8 +50,9 @@ if b" 200 " not in status: sys.exit("refused: %r" % status)
 while answer.readline(4096).strip(): pass
 part = True
 while part:
-    part = answer.read(65536)
-    sys.stdout.buffer.write(part)"#;
+    part = answer.read1(65536)
+    sys.stdout.buffer.write(part)
+    sys.stdout.buffer.flush()"#;
 
 const BASH: &str = r#"exec 3<>"/dev/tcp/$1/$2" || exit 1
 printf "GET %s HTTP/1.0\r\nHost: %s\r\n\r\n" "$3" "$1" >&3
@@ -82,7 +84,7 @@ impl Fetcher {
     pub(super) fn command(self, source: SocketAddr, path: &str) -> String {
         let arguments = format!("{} {} {path}", source.ip(), source.port());
         match self {
-            Self::Curl => format!("curl -q -g -sS -f --noproxy '*' 'http://{source}{path}'"),
+            Self::Curl => format!("curl -q -g -sS -N -f --noproxy '*' 'http://{source}{path}'"),
             // Without `-q`, which hides why it failed; busybox takes `-nv` and `-t` and ignores them.
             Self::Wget => format!("wget -nv -t 1 -O - 'http://{source}{path}'"),
             Self::Perl => format!("perl -e '{PERL}' {arguments}"),
@@ -124,7 +126,12 @@ if [ "$ended" -gt 128 ]; then
   if [ -s "$g" ]; then echo "too large, or not complete after {limit} s" >&2; else echo "nothing came for {first} s" >&2; fi
 fi
 if [ "$ended" -ne 0 ]; then echo "{tool} failed ($ended)"; exit {NOT_FETCHED}; fi
-gzip -dc < "$g" > "$t" && chmod 700 "$t" || exit {WRONG_DIGEST}
+gzip -dc < "$g" > "$t"; ended=$?
+if [ "$ended" -ne 0 ]; then
+  if [ "$ended" -le 128 ] && gzip -t < "$g" 2>/dev/null; then exit {WRITE_FAILED}; fi
+  exit {WRONG_DIGEST}
+fi
+chmod 700 "$t" || exit {WRITE_FAILED}
 [ "$(sum "$t")" = {digest} ] || exit {WRONG_DIGEST}
 rm -f "$g"
 {adopt}

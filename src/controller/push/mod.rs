@@ -218,6 +218,7 @@ impl Delivery<'_> {
         let words = output.last_words();
         Ok(match output.status.code() {
             Some(0) => Ok(()),
+            Some(script::WRITE_FAILED) => Err(format!("can't write the agent to {}: {words}", self.directory)),
             Some(script::WRONG_DIGEST) => Err("what came has not the agent's SHA-256".to_owned()),
             Some(fetcher::NOT_FETCHED) => Err(words.to_owned()),
             _ => Err(format!("{words} ({})", output.status)),

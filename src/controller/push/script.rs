@@ -133,7 +133,8 @@ pub(super) fn install(agent: &AgentBinary, directory: &str, gzipped: bool) -> St
     format!("sh -c {} sh {}", shell_quote(&script), shell_quote(directory))
 }
 
-/// Returns an installer's end: `$t`, whose digest is right, becomes the agent in `$d`, and old ones go.
+/// Returns an installer's end: `$t`, whose digest is right, becomes the agent in `$d`, and old ones go, with what a
+/// killed installer or probe has left beside them.
 pub(super) fn adopt(agent: &AgentBinary) -> String {
     let mut version = agent.arguments().to_vec();
     version.push("--version");
@@ -141,7 +142,7 @@ pub(super) fn adopt(agent: &AgentBinary) -> String {
         "\"$t\" {version} >/dev/null || exit {DOES_NOT_RUN}; \
          mv -f \"$t\" \"$d/fleetdrop-agent\" || exit {WRITE_FAILED}; \
          cd \"$d/..\" && ls -1t | grep -E -x \"[0-9a-f]{{64}}\" | tail -n +{first_old} | \
-         while read -r old; do rm -f \"./$old/fleetdrop-agent\"; rmdir \"./$old\"; done; exit 0",
+         while read -r old; do rm -f \"./$old/fleetdrop-agent\" \"./$old\"/.new-* \"./$old\"/.test-*; rmdir \"./$old\"; done; exit 0",
         version = version.join(" "),
         first_old = KEPT_AGENTS + 1,
     )
@@ -225,7 +226,11 @@ mod tests {
         let directory = base.join(agent.digest.to_string());
         std::fs::create_dir_all(&directory).unwrap();
         for number in 0..8 {
-            std::fs::create_dir_all(base.join(format!("{number:064x}"))).unwrap();
+            let old = base.join(format!("{number:064x}"));
+            std::fs::create_dir_all(&old).unwrap();
+            for left in [".new-7", ".new-7.gz", ".test-7"] {
+                std::fs::write(old.join(left), "cut short").unwrap();
+            }
         }
         for foreign in ["another-program", "x", "y", "z", "w"] {
             std::fs::create_dir_all(base.join(foreign)).unwrap();

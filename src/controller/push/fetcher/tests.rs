@@ -2,6 +2,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Command, Output, Stdio},
     sync::Arc,
@@ -41,7 +42,7 @@ enum Source {
     Says(&'static str),
     /// Takes the request and is silent.
     Silent,
-    /// Sends a few bytes after the head, then nothing.
+    /// Sends a small part after the head, then nothing.
     Stops,
     /// Never ends.
     Endless,
@@ -77,9 +78,10 @@ impl Source {
             Self::Serves(_) => stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"),
             Self::Says(text) => stream.write_all(text.as_bytes()),
             Self::Silent => stream.read(&mut [0]).map(drop),
-            Self::Stops => {
-                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n0123456789").and_then(|()| stream.read(&mut [0]).map(drop))
-            }
+            Self::Stops => stream
+                .write_all(b"HTTP/1.1 200 OK\r\n\r\n")
+                .and_then(|()| stream.write_all(&[7; 16 << 10]))
+                .and_then(|()| stream.read(&mut [0]).map(drop)),
             Self::Endless => stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").and_then(|()| {
                 loop {
                     stream.write_all(&[7; 65536])?;
@@ -201,6 +203,30 @@ async fn what_is_not_the_agent_is_neither_run_nor_kept() {
         assert_eq!(output.status.code(), Some(WRONG_DIGEST as i32), "{output:?}");
         host.expect_nothing();
     }
+}
+
+#[tokio::test]
+async fn a_slow_source_is_not_taken_for_a_silent_one() {
+    for (fetcher, program) in all() {
+        let host = Host::new(&[program]).await;
+        let output = host.fetch(fetcher, Source::Stops.start(), PATH, 4);
+        assert!(words(&output).contains("not complete after 4 s"), "{program:?}: {output:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_not_taken_for_a_wrong_agent() {
+    let host = Host::new(&[("curl", "curl")]).await;
+    let gzip = host.dir.path().join("bin/gzip");
+    fs::remove_file(&gzip).unwrap();
+    let full = "#!/bin/sh\n[ \"$1\" = -t ] && exit 0\necho 'gzip: No space left on device' >&2\nexit 1\n";
+    fs::write(&gzip, full).unwrap();
+    fs::set_permissions(&gzip, fs::Permissions::from_mode(0o755)).unwrap();
+    let source = Source::Serves(host.agent.gzipped().await.unwrap()).start();
+    let output = host.fetch(Fetcher::Curl, source, PATH, 20);
+    assert_eq!(output.status.code(), Some(script::WRITE_FAILED as i32), "{output:?}");
+    assert!(words(&output).contains("No space left"), "{output:?}");
+    host.expect_nothing();
 }
 
 #[tokio::test]
