@@ -111,7 +111,7 @@ pub(in crate::controller) async fn ensure_agent(
         }
     })?;
     let advertise = transport.address_for_others(host, facts.ssh_ends);
-    let place = advertise.map(|ip| Place { kind: Kind::new(agent.digest, ip), zone: host.zone.clone() });
+    let place = advertise.map(|ip| Place { kind: Kind::new(agent.digest, agent.size, ip), zone: host.zone.clone() });
     let mut ready = ReadyAgent {
         command: String::new(),
         is_root: facts.uid == 0,

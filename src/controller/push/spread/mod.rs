@@ -49,14 +49,16 @@ const TRIALS: usize = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::controller) struct Kind {
     digest: Digest,
+    /// The binary's bytes.
+    size: u64,
     is_ipv6: bool,
     is_loopback: bool,
 }
 
 impl Kind {
-    /// Returns the kind of a host which others reach at that address.
-    pub(super) fn new(digest: Digest, address: IpAddr) -> Self {
-        Self { digest, is_ipv6: address.is_ipv6(), is_loopback: address.is_loopback() }
+    /// Returns the kind of a host which gets that binary and which others reach at that address.
+    pub(super) fn new(digest: Digest, size: u64, address: IpAddr) -> Self {
+        Self { digest, size, is_ipv6: address.is_ipv6(), is_loopback: address.is_loopback() }
     }
 }
 
@@ -137,8 +139,8 @@ pub(super) struct Spread {
     direct: VecDeque<HostId>,
     /// Since when each push goes on.
     pushes: BTreeMap<HostId, Instant>,
-    fetching: usize,
-    record: Record,
+    /// Of pushes to hosts without a place.
+    placeless: Record,
     busy_since: Option<Instant>,
 }
 
@@ -152,8 +154,7 @@ impl Spread {
             trees: BTreeMap::new(),
             direct: VecDeque::new(),
             pushes: BTreeMap::new(),
-            fetching: 0,
-            record: Record::default(),
+            placeless: Record::default(),
             busy_since: None,
         }
     }
@@ -171,7 +172,7 @@ impl Spread {
             Event::Tick => (),
         }
         let actions = self.decide(now);
-        self.busy_since = if self.is_moving(now) { self.busy_since.or(Some(now)) } else { None };
+        self.busy_since = if self.moving(now).next().is_some() { self.busy_since.or(Some(now)) } else { None };
         actions
     }
 
@@ -179,24 +180,44 @@ impl Spread {
     /// reach a whole fleet of this size.
     pub(super) fn is_calm(&self, now: Instant) -> bool {
         let Some(since) = self.busy_since else { return true };
-        !self.is_moving(now) || now - since >= self.record.whole_fleet(self.fleet)
+        self.moving(now).all(|record| now - since >= record.whole_fleet(self.fleet))
     }
 
-    /// True if hosts have shown that they can't fetch from each other: nobody tries any more.
+    /// True if hosts of a kind have shown that they can't fetch from each other: none of that kind tries any more.
     pub(super) fn is_hopeless(&self) -> bool {
-        self.record.is_hopeless()
+        self.trees.values().any(|tree| tree.record.is_hopeless())
     }
 
-    fn is_moving(&self, now: Instant) -> bool {
-        let patience = self.record.patience();
-        let waits = !self.direct.is_empty() || self.trees.values().any(|tree| !tree.waiting.is_empty());
-        let is_fresh = |since: &Instant| now - *since < patience;
-        waits || self.pushes.values().any(is_fresh) || self.trees.values().any(|tree| tree.transfers(now, patience))
+    /// Returns the records of those that wait for the agent or get it.
+    fn moving(&self, now: Instant) -> impl Iterator<Item = &Record> {
+        let trees = self.trees.values().filter(move |tree| !tree.waiting.is_empty() || tree.transfers(now));
+        let is_placeless = |host: &HostId| self.members.get(host).is_some_and(|member| member.place.is_none());
+        let is_pushed_to = self.pushes.keys().any(|host| is_placeless(host) && self.is_going_on(*host, now));
+        let placeless = (is_pushed_to || !self.direct.is_empty()).then_some(&self.placeless);
+        trees.map(|tree| &tree.record).chain(placeless)
+    }
+
+    /// True if the host is pushed to, and not for too long.
+    fn is_going_on(&self, host: HostId, now: Instant) -> bool {
+        self.pushes.get(&host).is_some_and(|since| now - *since < self.record(host).patience())
+    }
+
+    /// Returns what transfers to hosts like this one have shown.
+    fn record(&self, host: HostId) -> &Record {
+        let place = self.members.get(&host).and_then(|member| member.place.as_ref());
+        place.and_then(|place| self.trees.get(&place.kind)).map_or(&self.placeless, |tree| &tree.record)
+    }
+
+    fn record_of(&mut self, kind: Option<Kind>) -> &mut Record {
+        match kind {
+            Some(kind) => &mut self.tree(kind).record,
+            None => &mut self.placeless,
+        }
     }
 
     fn wants(&mut self, host: HostId, place: Option<Place>) {
         self.leave(host);
-        let place = place.filter(|_| self.relays && !self.record.is_hopeless());
+        let place = place.filter(|place| self.relays && !self.tree(place.kind).record.is_hopeless());
         match &place {
             Some(place) => self.tree(place.kind).waiting.push_back(host),
             None => self.direct.push_back(host),
@@ -211,14 +232,14 @@ impl Spread {
         match stage {
             Stage::Pushed => {
                 if let Some(since) = self.pushes.remove(&host) {
-                    self.record.took(now - since);
+                    self.record_of(kind).took(now - since);
                 }
             }
             Stage::Fetching(from) => {
                 if let Some(since) = kind.and_then(|kind| self.tree(kind).coming.get(&host)).and_then(Coming::since) {
-                    self.record.took(now - since);
+                    self.record_of(kind).took(now - since);
                 }
-                self.record.succeeded += 1;
+                self.record_of(kind).succeeded += 1;
                 self.fetch_ended(kind, from, |source| source.served += 1);
             }
             Stage::Waiting | Stage::Has => return,
@@ -233,7 +254,7 @@ impl Spread {
         let Stage::Fetching(from) = member.stage else { return };
         let kind = member.place.take().map(|place| place.kind);
         member.stage = Stage::Waiting;
-        self.record.failed += 1;
+        self.record_of(kind).failed += 1;
         self.fetch_ended(kind, from, |source| source.failed += 1);
         if let Some(kind) = kind {
             self.tree(kind).coming.remove(&host);
@@ -243,8 +264,8 @@ impl Spread {
 
     /// Frees the source's slot. It is not used again if it has failed more often than it has not.
     fn fetch_ended(&mut self, kind: Option<Kind>, from: HostId, note: impl FnOnce(&mut Source)) {
-        self.fetching = self.fetching.saturating_sub(1);
         let Some(tree) = kind.and_then(|kind| self.trees.get_mut(&kind)) else { return };
+        tree.fetching = tree.fetching.saturating_sub(1);
         if let Some(source) = tree.sources.get_mut(&from) {
             source.serving = source.serving.saturating_sub(1);
             note(source);
@@ -271,7 +292,8 @@ impl Spread {
     }
 
     fn declines(&mut self, host: HostId) {
-        self.record.failed += 1;
+        let kind = self.members.get(&host).and_then(|member| member.place.as_ref()).map(|place| place.kind);
+        self.record_of(kind).failed += 1;
         self.leave_tree(host);
     }
 
@@ -304,15 +326,13 @@ impl Spread {
     }
 
     fn tree(&mut self, kind: Kind) -> &mut Tree {
-        self.trees.entry(kind).or_default()
+        self.trees.entry(kind).or_insert_with(|| Tree::new(kind.size))
     }
 
     fn decide(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
-        if self.record.is_hopeless() {
-            for tree in self.trees.values_mut() {
-                self.direct.append(&mut tree.waiting);
-            }
+        for tree in self.trees.values_mut().filter(|tree| tree.record.is_hopeless()) {
+            self.direct.append(&mut tree.waiting);
         }
         while self.pushes.len() < PUSHES
             && let Some(host) = self.direct.pop_front()
@@ -337,30 +357,29 @@ impl Spread {
             self.tree(kind).waiting.pop_front();
             actions.push(action);
         }
-        let (patience, pushes) = (self.record.patience(), self.pushes.len());
+        let pushes = self.pushes.len();
         let tree = self.tree(kind);
         actions.extend(tree.ask(now).into_iter().map(Action::Ask));
         if pushes < PUSHES
-            && !tree.is_coming(now, patience)
+            && !tree.is_coming(now)
             && let Some(host) = tree.waiting.pop_front()
         {
-            self.record.failed += 1;
             actions.push(self.push(host, now));
         }
     }
 
     fn source_for(&self, kind: Kind, host: HostId) -> Option<HostId> {
         let zone = self.members.get(&host)?.place.as_ref()?.zone.as_deref();
-        if self.record.succeeded == 0 && self.fetching >= TRIALS {
+        let tree = self.trees.get(&kind)?;
+        if tree.record.succeeded == 0 && tree.fetching >= TRIALS {
             return None;
         }
-        self.trees.get(&kind)?.free_source(zone)
+        tree.free_source(zone)
     }
 
     fn may_push_first(&self, kind: Kind, now: Instant) -> bool {
-        let patience = self.record.patience();
         let (at_once, most) = if self.fleet <= TINY { (TINY, TINY) } else { (FIRST_PUSHES, COPIES) };
-        let going_on = self.pushes.values().filter(|since| now - **since < patience).count();
+        let going_on = self.pushes.keys().filter(|host| self.is_going_on(**host, now)).count();
         let copies = self.trees.get(&kind).map_or(0, |tree| tree.copies);
         going_on < at_once && copies < most && self.pushes.len() < PUSHES
     }
@@ -379,14 +398,14 @@ impl Spread {
     }
 
     fn fetch(&mut self, host: HostId, from: HostId, kind: Kind, now: Instant) -> Option<Action> {
-        let limit = self.record.limit();
         let tree = self.tree(kind);
+        let limit = tree.record.limit();
         let source = tree.sources.get_mut(&from)?;
         source.serving += 1;
         let address = source.address;
         tree.coming.insert(host, Coming::Transfer(now));
         self.members.get_mut(&host)?.stage = Stage::Fetching(from);
-        self.fetching += 1;
+        self.tree(kind).fetching += 1;
         Some(Action::Fetch { host, from, address, limit })
     }
 }

@@ -50,7 +50,7 @@ enum Later {
 }
 
 fn place() -> Place {
-    Place { kind: Kind::new(Digest([7; 32]), [10, 0, 0, 1].into()), zone: None }
+    Place { kind: Kind::new(Digest([7; 32]), 1_500_000, [10, 0, 0, 1].into()), zone: None }
 }
 
 fn address(host: HostId) -> SocketAddr {

@@ -4,8 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Ten seconds on a slow link.
+const SIZE: u64 = 1_250_000;
+
 fn kind(number: u8) -> Kind {
-    Kind::new(Digest([number; 32]), [10, 0, 0, 1].into())
+    Kind::new(Digest([number; 32]), SIZE, [10, 0, 0, 1].into())
 }
 
 fn place(number: u8) -> Place {
@@ -82,7 +85,7 @@ fn hosts_that_have_the_agent_are_asked_only_when_somebody_needs_it() {
 
 #[test]
 fn another_binary_or_another_family_of_addresses_is_no_source() {
-    let other = Place { kind: Kind::new(Digest([0; 32]), "2001:db8::1".parse().unwrap()), zone: None };
+    let other = Place { kind: Kind::new(Digest([0; 32]), SIZE, "2001:db8::1".parse().unwrap()), zone: None };
     for other in [place(1), other] {
         let mut run = Run::new(10);
         run.all([runs(0), Event::Wants(HostId(1), Some(other.clone())), Event::Wants(HostId(2), Some(other))]);
@@ -131,6 +134,33 @@ fn after_three_failures_nobody_tries_to_fetch_any_more() {
 }
 
 #[test]
+fn what_fails_in_one_kind_is_still_tried_in_another() {
+    let mut run = Run::new(100);
+    run.all((0..50).map(wants));
+    run.all((50..100).map(|host| Event::Wants(HostId(host), Some(place(1)))));
+    for host in 0..3 {
+        run.all([Event::Got(HostId(host)), runs(host), Event::Declines(HostId(host))]);
+    }
+    assert!(run.spread.is_hopeless());
+    let first = (50..100).find(|host| run.spread.pushes.contains_key(&HostId(*host))).unwrap_or(50);
+    run.all([Event::Runs(HostId(first), place(1)), serves(first)]);
+    assert_eq!(run.spread.tree(kind(1)).fetching, 1, "the other kind fetches");
+}
+
+#[test]
+fn pushes_that_are_only_slow_do_not_end_relaying() {
+    let mut run = Run::new(100);
+    run.all((0..100).map(wants));
+    for _ in 0..4 {
+        let actions = run.after(40_000, Event::Tick);
+        assert_eq!(pushes(&actions).len(), 1, "one more in case the others hang");
+    }
+    assert!(!run.spread.is_hopeless());
+    run.all([Event::Got(HostId(0)), runs(0)]);
+    assert_eq!(fetches(&run.all([serves(0)])).len(), 1);
+}
+
+#[test]
 fn agents_that_decline_to_serve_are_not_waited_for() {
     let mut run = Run::new(100);
     run.all((0..100).map(wants));
@@ -145,7 +175,7 @@ fn agents_that_decline_to_serve_are_not_waited_for() {
 fn first_hosts_that_hang_hold_up_nobody_for_long() {
     let mut run = Run::new(20);
     run.all((0..20).map(wants));
-    assert_eq!(pushes(&run.after(29_000, Event::Tick)), [0; 0]);
+    assert_eq!(pushes(&run.after(39_000, Event::Tick)), [0; 0]);
     assert_eq!(pushes(&run.after(1_000, Event::Tick)), [2]);
     run.all([Event::Got(HostId(2)), runs(2)]);
     assert_eq!(fetches(&run.all([serves(2)])), [(3, 2)]);

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::SLOTS;
+use super::{SLOTS, record::Record};
 use crate::model::HostId;
 
 /// How long a host that has the agent may take to run it, or to answer whether it serves.
@@ -26,6 +26,9 @@ pub(super) struct Tree {
     pub(super) coming: BTreeMap<HostId, Coming>,
     /// How many copies have left the controller, or are leaving it.
     pub(super) copies: usize,
+    /// How many hosts fetch it now.
+    pub(super) fetching: usize,
+    pub(super) record: Record,
 }
 
 /// A host that serves.
@@ -65,6 +68,11 @@ impl Source {
 }
 
 impl Tree {
+    /// Starts with no host, for a binary of that many bytes.
+    pub(super) fn new(size: u64) -> Self {
+        Self { record: Record::new(size), ..Self::default() }
+    }
+
     /// Returns a source with a free slot: one in that zone if there is, and the least busy of them.
     pub(super) fn free_source(&self, zone: Option<&str>) -> Option<HostId> {
         let free = self.sources.iter().filter(|(_, source)| source.serving < SLOTS);
@@ -81,7 +89,8 @@ impl Tree {
     }
 
     /// True if another source or a free slot is to be expected.
-    pub(super) fn is_coming(&self, now: Instant, patience: Duration) -> bool {
+    pub(super) fn is_coming(&self, now: Instant) -> bool {
+        let patience = self.record.patience();
         self.coming.values().any(|coming| match coming {
             Coming::Transfer(since) => now - *since < patience,
             Coming::Step(since) => now - *since < STEP,
@@ -89,7 +98,8 @@ impl Tree {
     }
 
     /// True if somebody gets the agent now.
-    pub(super) fn transfers(&self, now: Instant, patience: Duration) -> bool {
+    pub(super) fn transfers(&self, now: Instant) -> bool {
+        let patience = self.record.patience();
         self.coming.values().filter_map(Coming::since).any(|since| now - since < patience)
     }
 
