@@ -4,6 +4,10 @@
 //! the time without a byte taken are bounded; memory does not grow with the binary, which is compressed while it is sent. Listens at the
 //! address that the controller names and nowhere else. Receivers check the digest that they have from the controller, so this
 //! module need not be trusted by anybody.
+//!
+//! The path's token keeps strangers from taking the host's time. It is no more than that: it goes over the network in the clear, and
+//! shows in the list of processes of a host that fetches with wget. Who reads it there can fetch the agent, which is no secret, and
+//! keep the few connections busy until the run ends; then hosts get their agent over SSH.
 
 use std::{
     io::{self, Write as _},

@@ -20,6 +20,11 @@ impl RelayToken {
         format!("/{}/fleetdrop-agent.gz", self.0)
     }
 
+    /// Returns the text without the token in it, for logs.
+    pub fn hide_in(&self, text: &str) -> String {
+        text.replace(&self.0, "...")
+    }
+
     /// True if `path` is the one under which the agent is served. Takes the same time wherever a guess of the right length goes
     /// wrong.
     pub fn opens(&self, path: &[u8]) -> bool {
@@ -43,6 +48,7 @@ mod tests {
     fn only_the_whole_path_opens_and_debug_hides_the_token() {
         let token = RelayToken::from_random([0x0a; 16]);
         let path = token.path();
+        assert_eq!(token.hide_in(&format!("http://a:1{path}: refused")), "http://a:1/.../fleetdrop-agent.gz: refused");
         assert_eq!(path, format!("/{}/fleetdrop-agent.gz", "0a".repeat(16)));
         assert!(token.opens(path.as_bytes()));
         let wrong = ["", "/", "/fleetdrop-agent.gz", &path[..path.len() - 1], &format!("{path}x"), &path.to_uppercase()];

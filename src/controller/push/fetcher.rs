@@ -20,7 +20,8 @@ const FIRST_BYTE: Duration = Duration::from_secs(3);
 /// A program that can download a file over HTTP.
 ///
 /// Each command writes what comes to its standard output at once, fails if it is not told `200`, follows no configuration of the user's, and
-/// leaves time limits to the script. No `'` may be in the small programs: they go between such quotes.
+/// leaves time limits to the script. The path is secret and comes in `$FLEETDROP_RELAY`, so that no other user of the host sees it in
+/// a list of processes; wget alone takes it only as an argument. No `'` may be in the small programs: they go between such quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fetcher {
     Curl,
@@ -32,18 +33,18 @@ pub(super) enum Fetcher {
     Bash,
 }
 
-const PERL: &str = r#"use Socket qw(:DEFAULT getaddrinfo); my ($host, $port, $path) = @ARGV;
+const PERL: &str = r#"use Socket qw(:DEFAULT getaddrinfo); my ($host, $port) = @ARGV;
 my ($error, $at) = getaddrinfo($host, $port, {socktype => SOCK_STREAM}); die "$error\n" if $error;
 socket(S, $at->{family}, SOCK_STREAM, 0) && connect(S, $at->{addr}) or die "$!\n";
-syswrite S, "GET $path HTTP/1.0\r\nHost: $host\r\n\r\n"; binmode S; binmode STDOUT; $| = 1; my $head = "";
+syswrite S, "GET $ENV{FLEETDROP_RELAY} HTTP/1.0\r\nHost: $host\r\n\r\n"; binmode S; binmode STDOUT; $| = 1; my $head = "";
 1 while $head !~ /\n\r?\n/ and length $head < 4096 and sysread S, $head, 1, length $head;
 $head =~ m{^\S+ 200 .*\n\r?\n}s or die "refused: ", $head =~ /^(.*)/, "\n";
 while (sysread S, $_, 65536) { print or die "$!\n" }"#;
 
-const PYTHON: &str = r#"import socket, sys
-host, port, path = sys.argv[1:]
+const PYTHON: &str = r#"import os, socket, sys
+host, port = sys.argv[1:]
 answer = socket.create_connection((host, int(port)))
-answer.sendall(("GET %s HTTP/1.0\r\nHost: %s\r\n\r\n" % (path, host)).encode())
+answer.sendall(("GET %s HTTP/1.0\r\nHost: %s\r\n\r\n" % (os.environ["FLEETDROP_RELAY"], host)).encode())
 answer = answer.makefile("rb")
 status = answer.readline(4096)
 if b" 200 " not in status: sys.exit("refused: %r" % status)
@@ -55,7 +56,7 @@ while part:
     sys.stdout.buffer.flush()"#;
 
 const BASH: &str = r#"exec 3<>"/dev/tcp/$1/$2" || exit 1
-printf "GET %s HTTP/1.0\r\nHost: %s\r\n\r\n" "$3" "$1" >&3
+printf "GET %s HTTP/1.0\r\nHost: %s\r\n\r\n" "$FLEETDROP_RELAY" "$1" >&3
 read -r status <&3; case $status in *" 200 "*) ;; *) echo "refused: $status" >&2; exit 1 ;; esac
 while read -r line <&3; do [ "${#line}" -gt 1 ] || break; done
 exec cat <&3"#;
@@ -80,13 +81,15 @@ impl Fetcher {
         Self::ALL.into_iter().find(|fetcher| fetcher.program() == program)
     }
 
-    /// Returns the command, for a shell. `path` has no character that is special to one.
-    pub(super) fn command(self, source: SocketAddr, path: &str) -> String {
-        let arguments = format!("{} {} {path}", source.ip(), source.port());
+    /// Returns the command, for a shell, without an end of line.
+    fn command(self, source: SocketAddr) -> String {
+        let arguments = format!("{} {}", source.ip(), source.port());
         match self {
-            Self::Curl => format!("curl -q -g -sS -N -f --noproxy '*' 'http://{source}{path}'"),
+            Self::Curl => {
+                format!("curl -q -g -sS -N -f --noproxy '*' -K - <<END\nurl = \"http://{source}$FLEETDROP_RELAY\"\nEND")
+            }
             // Without `-q`, which hides why it failed; busybox takes `-nv` and `-t` and ignores them.
-            Self::Wget => format!("wget -nv -t 1 -O - 'http://{source}{path}'"),
+            Self::Wget => format!("wget -nv -t 1 -O - \"http://{source}$FLEETDROP_RELAY\""),
             Self::Perl => format!("perl -e '{PERL}' {arguments}"),
             Self::Python => format!("python3 -I -c '{PYTHON}' {arguments}"),
             Self::Bash => format!("bash -c '{BASH}' bash {arguments}"),
@@ -95,6 +98,7 @@ impl Fetcher {
 }
 
 /// Builds the script, for `sh -s`: fetches the binary, in gzip, from another host into a directory that the probe offered.
+/// `path` has no character that is special to a shell.
 pub(super) fn script(
     agent: &AgentBinary,
     directory: &str,
@@ -111,7 +115,10 @@ unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
 d={directory}; t=$d/.new-$$; g=$t.gz
 trap 'rm -f "$t" "$g"' EXIT
 : > "$t"; export WGETRC="$t" SYSTEM_WGETRC="$t"
-fetch() {{ exec {command}; }}
+export FLEETDROP_RELAY={path}
+fetch() {{
+exec {command}
+}}
 watch() {{
   trap 'kill $! 2>/dev/null; exit 0' TERM
   sleep {first} & wait $!
@@ -139,7 +146,7 @@ rm -f "$g"
         // Of 512 bytes, or of 1024 in some shells.
         blocks = agent.size / 512 + 128,
         directory = shell_quote(directory),
-        command = fetcher.command(source, path),
+        command = fetcher.command(source),
         first = FIRST_BYTE.as_secs(),
         rest = limit.saturating_sub(FIRST_BYTE).as_secs(),
         limit = limit.as_secs(),

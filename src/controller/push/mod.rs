@@ -215,12 +215,12 @@ impl Delivery<'_> {
             }
             Err(error) => return Ok(Err(error.to_string())),
         };
-        let words = output.last_words();
+        let words = token.hide_in(output.last_words());
         Ok(match output.status.code() {
             Some(0) => Ok(()),
             Some(script::WRITE_FAILED) => Err(format!("can't write the agent to {}: {words}", self.directory)),
             Some(script::WRONG_DIGEST) => Err("what came has not the agent's SHA-256".to_owned()),
-            Some(fetcher::NOT_FETCHED) => Err(words.to_owned()),
+            Some(fetcher::NOT_FETCHED) => Err(words),
             _ => Err(format!("{words} ({})", output.status)),
         })
     }
