@@ -123,7 +123,7 @@ impl Desk {
         }
         if self.spread.is_hopeless() && !self.gave_up {
             self.gave_up = true;
-            tracing::info!("hosts can't fetch the agent from each other: from now on it comes over SSH");
+            tracing::info!("hosts of one kind can't fetch the agent from each other: from now on it comes over SSH");
         }
     }
 
