@@ -217,7 +217,11 @@ impl Policy {
         let peer = self.peers.get(&key)?;
         if peer.seed {
             // The seed is the reserve: only what no neighbour has, and only while the neighbours have nothing to give.
-            let mut others = self.peers.values().filter(|peer| peer.full && !peer.seed && !peer.chokes_us && !peer.snubbed);
+            // Nor is it spared for a host that is farther.
+            let mut others = self
+                .peers
+                .values()
+                .filter(|other| other.full && !other.seed && !other.chokes_us && !other.snubbed && (peer.far || !other.far));
             if self.rarity.has_copies() || others.next().is_some() {
                 return None;
             }

@@ -188,6 +188,54 @@ fn what_a_zone_mate_that_left_was_to_fetch_goes_to_others() {
     assert!((130..170).contains(&may(&zone)), "{}", may(&zone));
 }
 
+/// How many pieces of 8 the controller's seed in zone 0 pushes to a host in this zone when another, in zone 1, came with everything.
+fn pushed_beside_a_complete_host_of_another_zone(zone: u32) -> usize {
+    let config = PolicyConfig { place: Some(Place::of_controller(0)), ..PolicyConfig::new(8, true, 1) };
+    let mut seed = Policy::new(config, PieceSet::full(8));
+    let (empty, complete) = (PeerKey(0), PeerKey(1));
+    seed.peer_joined(Duration::ZERO, empty, PeerTraits { zone: Some(zone), rank: Some(0), ..HOST });
+    seed.peer_joined(Duration::ZERO, complete, PeerTraits { zone: Some(1), rank: Some(1), ..HOST });
+    seed.peer_bitfield(Duration::ZERO, complete, PieceSet::full(8));
+    let mut pushed = 0;
+    while let Some(action) = seed.next_action() {
+        if let Action::Send { peer, piece, push: true } = action {
+            // One may have gone to the complete host before it said that it is.
+            pushed += usize::from(peer == empty);
+            seed.peer_has(Duration::ZERO, peer, piece);
+            seed.sent(Duration::ZERO, peer, piece);
+        }
+    }
+    pushed
+}
+
+#[test]
+fn a_complete_host_of_another_zone_does_not_switch_off_the_push() {
+    assert_eq!(pushed_beside_a_complete_host_of_another_zone(0), 8);
+    assert!(pushed_beside_a_complete_host_of_another_zone(1) < 8, "that one can give them");
+}
+
+#[test]
+fn a_near_seed_is_asked_though_a_complete_host_is_in_another_zone() {
+    let far = PeerTraits { zone: Some(0), rank: Some(0), ..HOST };
+    let mate = PeerTraits { zone: Some(1), rank: Some(1), ..HOST };
+    let seed = |zone| PeerTraits { zone: Some(zone), seed: true, ..HOST };
+    let asked_of_the_seed = |zone| {
+        let neighbours = [mate, far, seed(zone)];
+        let config = PolicyConfig { place: Some(Place { zone: 1, rank: 0, of: 2 }), ..PolicyConfig::new(8, false, 1) };
+        let mut host = Policy::new(config, PieceSet::new(8));
+        for (key, traits) in (0..).map(PeerKey).zip(neighbours) {
+            host.peer_joined(Duration::ZERO, key, traits);
+            if key.0 > 0 {
+                host.peer_chokes(Duration::ZERO, key, false);
+                host.peer_bitfield(Duration::ZERO, key, PieceSet::full(8));
+            }
+        }
+        std::iter::from_fn(|| host.next_action()).any(|action| matches!(action, Action::Request { peer: PeerKey(2), .. }))
+    };
+    assert!(asked_of_the_seed(1));
+    assert!(!asked_of_the_seed(0), "both are far: the seed is the reserve");
+}
+
 #[test]
 fn a_zone_mate_whose_older_connection_ends_is_not_gone() {
     let config = PolicyConfig { place: Some(Place { zone: 1, rank: 0, of: 2 }), ..PolicyConfig::new(8, false, 1) };

@@ -218,7 +218,7 @@ impl Policy {
         }
         let room = self.room();
         // Neighbours that came with everything are not counted in `copies`; one is enough.
-        let supplied = self.peers.values().any(|peer| peer.full && peer.fleet);
+        let supplied = self.is_supplied();
         while let Some(piece) = self.upload.unpushed.front().copied() {
             let needed = !supplied && self.rarity.copies(piece) == 0;
             let target = self.push_target(now, room);
@@ -233,6 +233,13 @@ impl Policy {
         }
         self.unchoke_after_push(now);
         None
+    }
+
+    /// Returns whether a host came with everything. One in another zone does not count where the seed has hosts of its own zone.
+    fn is_supplied(&self) -> bool {
+        let hosts = || self.peers.values().filter(|peer| peer.fleet);
+        let near = hosts().any(|peer| !peer.far);
+        hosts().any(|peer| peer.full && !(near && peer.far))
     }
 
     /// Returns the neighbour with the fewest pieces to pass on, if it has room. One that has far more than another waits for that one
