@@ -7,14 +7,14 @@ use super::{Action, Peer, PeerKey, Policy};
 /// A piece that is asked for, arriving, or being checked.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
-    sources: Vec<Source>,
+    pub(super) sources: Vec<Source>,
     /// All blocks are here; the hash is being checked.
-    checking: bool,
+    pub(super) checking: bool,
 }
 
 #[derive(Debug)]
-struct Source {
-    peer: PeerKey,
+pub(super) struct Source {
+    pub(super) peer: PeerKey,
     asked: Duration,
     /// When its last block came; none before the first.
     moved: Option<Duration>,
@@ -226,12 +226,11 @@ impl Policy {
                 return None;
             }
         }
-        match &self.far {
-            Some(zone) if peer.far => {
-                self.rarity.rarest(&zone.may_cross(now, &peer.have, self.flights.len()), &mut self.random)
-            }
-            _ => self.rarity.rarest(&peer.have, &mut self.random),
+        if peer.far {
+            let crossing = self.may_cross(now, peer);
+            return self.rarity.rarest(&crossing, &mut self.random);
         }
+        self.rarity.rarest(&peer.have, &mut self.random)
     }
 
     /// Returns the oldest request to another neighbour that this idle one would probably answer sooner.
@@ -239,12 +238,13 @@ impl Policy {
         let peer = self.peers.get(&key)?;
         let end = self.rarity.is_empty();
         // One that let a request lapse will hardly be sooner, and would keep the place from one that is.
-        if peer.snubbed || !peer.asked.is_empty() || (peer.seed && !end) || peer.far {
+        if peer.snubbed || !peer.asked.is_empty() || (peer.seed && !end) || (peer.far && !self.is_in_need(now)) {
             return None;
         }
         self.flights
             .iter()
             .filter(|(piece, flight)| !flight.checking && flight.sources.len() == 1 && peer.have.contains(**piece))
+            .filter(|(_, flight)| !peer.far || self.is_stuck(flight))
             .filter_map(|(piece, flight)| flight.sources.first().map(|source| (piece, source)))
             .filter(|(_, source)| source.peer != key && self.is_late(now, source, peer.service, end))
             .min_by_key(|(_, source)| source.asked)

@@ -2,11 +2,12 @@
 //!
 //! A zone mate that is slow or cut off must not keep its pieces from the others. So a host that has had nothing to do for a while
 //! asks for pieces that are not its own, one at a time at first, and sooner each time; and one without zone mates asks for everything, as
-//! if there were no zones.
+//! if there were no zones. What only such zone mates have that choke us or let requests time out is asked for in this way, too, and
+//! also while it is asked of them.
 
 use std::time::Duration;
 
-use super::{PeerTraits, PieceSet, Place, Policy, share::Share};
+use super::{Peer, PeerKey, PeerTraits, PieceSet, Place, Policy, download::Flight, share::Share};
 
 /// A host that got nothing from its zone mates or for them for this long fetches what is not its own; the bounds, since it waits half as
 /// long each time.
@@ -107,26 +108,48 @@ impl Far {
         self.reserve.remove(piece);
     }
 
-    /// Returns which of these pieces may be asked for in another zone; `in_flight` are all pieces asked for.
-    pub(super) fn may_cross(&self, now: Duration, among: &PieceSet, in_flight: usize) -> PieceSet {
-        let missing = among.without(&self.near);
-        if self.is_free(now, in_flight) { missing } else { missing.intersection(self.share.owned()) }
+    /// Returns the pieces that this host fetches for its zone and that no zone mate has.
+    pub(super) fn own(&self) -> PieceSet {
+        self.share.owned().without(&self.near)
     }
 
-    /// Returns whether pieces of others may be asked for.
-    fn is_free(&self, now: Duration, in_flight: usize) -> bool {
+    /// Returns whether other pieces may be asked for, as far as time tells and the number of those that are.
+    fn is_due(&self, now: Duration) -> bool {
         if self.mates == 0 {
             return self.alone_since.is_some_and(|since| now.saturating_sub(since) >= ALONE);
         }
         let idle = self.moved.map_or(Duration::ZERO, |moved| now.saturating_sub(moved));
         let Some(longer) = idle.checked_sub(self.patience) else { return false };
         let allowed = (1 + longer.as_millis() / MORE.0.as_millis()).min(MORE.1 as u128) as usize;
-        let reserve = self.reserve.count() as usize;
-        in_flight <= reserve && reserve < allowed
+        (self.reserve.count() as usize) < allowed
     }
 }
 
 impl Policy {
+    /// Returns which of its pieces a neighbour in another zone may be asked for.
+    pub(super) fn may_cross(&self, now: Duration, peer: &Peer) -> PieceSet {
+        let Some(zone) = &self.far else { return PieceSet::new(self.config.pieces) };
+        if !self.is_in_need(now) {
+            return peer.have.intersection(&zone.own());
+        }
+        let giving = self.peers.values().filter(|mate| mate.is_mate() && !mate.chokes_us && !mate.snubbed);
+        giving.fold(peer.have.clone(), |missing, mate| missing.without(&mate.have))
+    }
+
+    /// Returns whether nothing comes from zone mates, so that anything may be asked for in another zone.
+    pub(super) fn is_in_need(&self, now: Duration) -> bool {
+        self.far.as_ref().is_some_and(|zone| {
+            let waits = |(piece, flight): (&u32, &Flight)| zone.reserve.contains(*piece) || self.is_stuck(flight);
+            zone.is_due(now) && (zone.mates == 0 || self.flights.iter().all(waits))
+        })
+    }
+
+    /// Returns whether a piece is asked only of neighbours that let requests time out.
+    pub(super) fn is_stuck(&self, flight: &Flight) -> bool {
+        let snubbed = |key: PeerKey| self.peers.get(&key).is_some_and(|peer| peer.snubbed);
+        !flight.checking && flight.sources.iter().all(|source| snubbed(source.peer))
+    }
+
     /// Notes that a connection to a zone mate ended, which was taken out of the others before.
     pub(super) fn mate_left(&mut self, now: Duration, rank: Option<u32>) {
         let Some(zone) = &mut self.far else { return };

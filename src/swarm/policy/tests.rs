@@ -181,7 +181,7 @@ fn a_host_without_zone_mates_is_on_its_own_soon() {
 fn what_a_zone_mate_that_left_was_to_fetch_goes_to_others() {
     let mut zone = far::Far::new(Place { zone: 1, rank: 0, of: 3 }, 300);
     let mate = |rank| PeerTraits { zone: Some(1), rank: Some(rank), ..HOST };
-    let may = |zone: &far::Far| zone.may_cross(Duration::ZERO, &PieceSet::full(300), 9).count();
+    let may = |zone: &far::Far| zone.own().count();
     assert!(!zone.joined(Duration::ZERO, mate(1)) && !zone.joined(Duration::ZERO, mate(2)));
     assert_eq!(may(&zone), 100);
     zone.left(Duration::ZERO, Some(1), PieceSet::new(300));
@@ -242,13 +242,53 @@ fn a_zone_mate_whose_older_connection_ends_is_not_gone() {
     let mut host = Policy::new(config, PieceSet::new(8));
     let mate = PeerTraits { zone: Some(1), rank: Some(1), ..HOST };
     let (older, newer) = (PeerKey(1), PeerKey(2));
-    let may = |host: &Policy| host.far.as_ref().unwrap().may_cross(Duration::ZERO, &PieceSet::full(8), 9).count();
+    let may = |host: &Policy| host.far.as_ref().unwrap().own().count();
     host.peer_joined(Duration::ZERO, older, mate);
     host.peer_joined(Duration::ZERO, newer, mate);
     host.peer_left(Duration::ZERO, older);
     assert_eq!(may(&host), 4);
     host.peer_left(Duration::ZERO, newer);
     assert_eq!(may(&host), 8);
+}
+
+/// Lets a host of a zone of two get 8 pieces that a zone mate announced and never sends, and a host of another zone has; returns when it
+/// was complete.
+fn complete_beside_a_mate_that_gives_nothing(chokes: bool) -> Option<Duration> {
+    let config = PolicyConfig { place: Some(Place { zone: 1, rank: 0, of: 2 }), ..PolicyConfig::new(8, false, 1) };
+    let mut host = Policy::new(config, PieceSet::new(8));
+    let (mate, far) = (PeerKey(0), PeerKey(1));
+    host.peer_joined(Duration::ZERO, mate, PeerTraits { zone: Some(1), rank: Some(1), ..HOST });
+    host.peer_joined(Duration::ZERO, far, PeerTraits { zone: Some(0), rank: Some(0), ..HOST });
+    host.peer_chokes(Duration::ZERO, mate, chokes);
+    host.peer_chokes(Duration::ZERO, far, false);
+    for key in [mate, far] {
+        host.peer_bitfield(Duration::ZERO, key, PieceSet::full(8));
+    }
+    let mut now = Duration::ZERO;
+    while now < Duration::from_secs(20) {
+        while let Some(action) = host.next_action() {
+            if let Action::Request { peer, piece } = action
+                && peer == far
+            {
+                host.received(now, peer, piece);
+                host.verified(now, piece);
+            }
+        }
+        if host.have().is_full() {
+            return Some(now);
+        }
+        now += Duration::from_millis(50);
+        host.tick(now);
+    }
+    None
+}
+
+#[test]
+fn what_a_zone_mate_announced_and_never_sends_is_fetched_across() {
+    for chokes in [false, true] {
+        let at = complete_beside_a_mate_that_gives_nothing(chokes);
+        assert!(at.is_some_and(|at| (1..10).contains(&at.as_secs())), "{at:?}, the mate chokes: {chokes}");
+    }
 }
 
 #[test]
