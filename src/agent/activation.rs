@@ -3,8 +3,10 @@
 //! The order is crash-safe: journal *prepared*, new symlink under a temporary name, rename over `current`, flush the directory,
 //! journal *activated*; on confirmation journal *confirmed*, then the release's record. At any instant `current` is the old
 //! symlink or the new one, and both name complete releases. The types carry the order: [`Staged`] becomes [`Prepared`], which is
-//! journalled and may still be left alone, that becomes [`Activated`], which is confirmed or reverted, once; what is [`Confirmed`] can still be reverted as long as the agent that confirmed it lives. A switch
-//! that was never confirmed is reverted by the next agent that holds the lock.
+//! journalled and may still be left alone, that becomes [`Activated`], which is confirmed or reverted, once; what is [`Confirmed`] can
+//! still be reverted as long as the agent that confirmed it lives. What is [`Reverted`] is journalled as such only when the hooks of
+//! that have run, so that they are repeated if they were cut short. A switch that was never confirmed is reverted by the next agent
+//! that holds the lock.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +34,7 @@ pub(crate) enum SwitchError {
         /// The release's directory.
         path: PathBuf,
     },
-    /// The way back failed too: the new release is live although it was not confirmed.
+    /// The way back failed: the new release is live although it was not confirmed.
     #[error("could not go back to the previous release; {} is live unconfirmed", release)]
     Stuck {
         /// The release that is live.
@@ -72,6 +74,25 @@ pub(crate) struct Confirmed {
     activated: Activated,
     /// The release's record before the confirmation.
     record: Option<Record>,
+}
+
+/// A switch that was taken back. The journal does not know before [`Reverted::finish`].
+#[derive(Debug)]
+pub(crate) struct Reverted {
+    activated: Activated,
+    /// What is live now, as far as that can be told.
+    live: Option<ReleaseId>,
+    /// What went wrong on the way back, although the release that had to go is not live.
+    trouble: Option<SwitchError>,
+}
+
+/// A step that failed, and how that leaves the host.
+#[derive(Debug)]
+pub(crate) struct Undone {
+    /// Why it failed.
+    pub(crate) error: SwitchError,
+    /// None if the new release is stuck.
+    pub(crate) back: Option<Reverted>,
 }
 
 /// The steps of a switch, in order. Each leaves the disk in a state from which [`recover`] goes on.
@@ -114,22 +135,20 @@ impl Staged {
 
 impl Prepared {
     /// Switches `current`. On an error it is switched back.
-    pub(crate) fn activate(self) -> Result<Activated, SwitchError> {
+    pub(crate) fn activate(self) -> Result<Activated, Box<Undone>> {
         let Self(mut activated) = self;
         for step in SWITCH {
             if let Err(error) = activated.perform(step) {
-                return match activated.revert() {
-                    Ok(_) => Err(error.into()),
-                    Err(stuck) => Err(stuck),
-                };
+                return Err(activated.undo(error));
             }
         }
         Ok(activated)
     }
 
-    /// Leaves `current` as it is. Returns what is live.
-    pub(crate) fn revert(self) -> Result<Option<ReleaseId>, SwitchError> {
-        self.0.revert()
+    /// Leaves `current` as it is.
+    pub(crate) fn revert(self) -> Reverted {
+        let live = self.0.entry.previous.clone();
+        Reverted { activated: self.0, live, trouble: None }
     }
 }
 
@@ -158,11 +177,10 @@ impl Activated {
     }
 
     /// Makes the switch final. If it cannot be journalled, it goes back and tells why.
-    pub(crate) fn confirm(mut self) -> Result<Confirmed, SwitchError> {
+    pub(crate) fn confirm(mut self) -> Result<Confirmed, Box<Undone>> {
         let record = releases::record(&self.root, &self.entry.release).unwrap_or_default();
         if let Err(error) = self.note(Stage::Confirmed) {
-            self.revert()?;
-            return Err(error.into());
+            return Err(self.undo(error));
         }
         // The journal has decided. A record that cannot be written now is written by the next agent.
         if let Err(error) = record_confirmation(&self.root, &self.entry) {
@@ -171,22 +189,53 @@ impl Activated {
         Ok(Confirmed { activated: self, record })
     }
 
-    /// Switches back to the release that was live before, or removes `current` after a first deploy. Returns what is live.
-    pub(crate) fn revert(mut self) -> Result<Option<ReleaseId>, SwitchError> {
-        let stuck =
-            |error: SwitchError, release: &ReleaseId| SwitchError::Stuck { release: release.clone(), source: Box::new(error) };
-        let live = go_back(&self.root, &self.entry).map_err(|error| stuck(error, &self.entry.release))?;
-        if let Err(error) = self.note(Stage::Reverted) {
-            // `current` is right; the next agent finds nothing to go back from and notes it then.
+    /// Switches back to the release that was live before, or removes `current` after a first deploy. Fails only if the release that
+    /// had to go is live for sure.
+    pub(crate) fn revert(self) -> Result<Reverted, SwitchError> {
+        let error = match go_back(&self.root, &self.entry) {
+            Ok(live) => return Ok(Reverted { activated: self, live, trouble: None }),
+            Err(error) => error,
+        };
+        match releases::current(&self.root).ok().and_then(Current::live) {
+            Some(live) if live == self.entry.release => Err(SwitchError::Stuck { release: live, source: Box::new(error) }),
+            live => Ok(Reverted { activated: self, live, trouble: Some(error) }),
+        }
+    }
+
+    fn undo(self, error: DiskError) -> Box<Undone> {
+        Box::new(match self.revert() {
+            Ok(back) => Undone { error: error.into(), back: Some(back) },
+            Err(stuck) => Undone { error: stuck, back: None },
+        })
+    }
+}
+
+impl Reverted {
+    /// Returns what is live, as far as that can be told.
+    pub(crate) fn live(&self) -> Option<&ReleaseId> {
+        self.live.as_ref()
+    }
+
+    /// Returns what went wrong on the way back, although the release that had to go is not live.
+    pub(crate) fn trouble(&self) -> Option<&SwitchError> {
+        self.trouble.as_ref()
+    }
+
+    /// Notes that the host went back and nothing is left to do. Where there was trouble, the next agent goes the way again.
+    pub(crate) fn finish(mut self) {
+        if self.trouble.is_some() {
+            return;
+        }
+        if let Err(error) = self.activated.note(Stage::Reverted) {
+            // `current` is right; the next agent repeats the hooks and notes it then.
             tracing::warn!("{error}: {}", error.source);
         }
-        Ok(live)
     }
 }
 
 impl Confirmed {
     /// Takes the confirmation back and reverts. An error before the first step leaves the release live and confirmed.
-    pub(crate) fn revert(mut self) -> Result<Option<ReleaseId>, SwitchError> {
+    pub(crate) fn revert(mut self) -> Result<Reverted, SwitchError> {
         // From here on an agent that dies is followed by one that finishes this.
         self.activated.note(Stage::Activated)?;
         if let Some(record) = &self.record
@@ -250,7 +299,7 @@ pub(crate) enum Recovered {
         previous: Option<ReleaseId>,
         /// What is live now.
         current: Option<ReleaseId>,
-        /// What going back takes besides `current`: it is still to be done.
+        /// What going back takes besides `current`.
         undo: Option<Undo>,
     },
     /// Its switch was never confirmed, but there is nothing to go back to: it stays.
@@ -262,8 +311,10 @@ pub(crate) enum Recovered {
     DamagedJournal,
 }
 
-/// Finishes or undoes what the journal shows unfinished. The caller holds the lock, so whoever began it is dead.
-pub(crate) fn recover(root: &Root, clock: Clock) -> Result<Option<Recovered>, SwitchError> {
+/// Finishes or undoes what the journal shows unfinished. The caller holds the lock, so whoever began it is dead. `rest` does what
+/// going back takes besides `current`; the journal learns that the host went back only after that, so that an agent that dies in
+/// it is followed by one that does it again.
+pub(crate) fn recover(root: &Root, clock: Clock, rest: impl FnOnce(&Recovered)) -> Result<Option<Recovered>, SwitchError> {
     let mut journal = Journal::load(root.journal())?;
     if journal.is_damaged() {
         journal.set_aside()?;
@@ -292,6 +343,7 @@ pub(crate) fn recover(root: &Root, clock: Clock) -> Result<Option<Recovered>, Sw
     };
     let stage = if matches!(recovered, Recovered::Kept { .. }) { Stage::Confirmed } else { Stage::Reverted };
     let hooks_may_have_run = last.undo.is_some();
+    rest(&recovered);
     journal.append(JournalEntry { stage, at: clock.stamp(), ..last })?;
     Ok((switched || hooks_may_have_run).then_some(recovered))
 }
@@ -335,7 +387,79 @@ mod tests {
 
     impl Staged {
         fn activate(self) -> Result<Activated, SwitchError> {
-            self.prepare()?.activate()
+            self.prepare()?.activate().map_err(|undone| undone.error)
+        }
+    }
+
+    fn recover(root: &Root, clock: Clock) -> Result<Option<Recovered>, SwitchError> {
+        super::recover(root, clock, |_| ())
+    }
+
+    /// Leaves a switch to `r2` whose hooks are still to run.
+    fn with_undo(root: &Root) -> (Staged, Undo) {
+        complete(root, "r1", 1).activate().unwrap().confirm().unwrap();
+        let undo = Undo { host: None, app: None, hooks: Vec::new() };
+        (Staged { undo: Some(undo.clone()), ..complete(root, "r2", 2) }, undo)
+    }
+
+    fn hooks_left(recovered: Option<Recovered>) -> Option<Undo> {
+        match recovered {
+            Some(Recovered::Reverted { undo, .. }) => undo,
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn hooks_that_were_cut_short_are_left_to_the_next_agent() {
+        for way in ["prepared", "activated", "confirmed"] {
+            let dir = tempfile::tempdir().unwrap();
+            let root = root(&dir);
+            let (staged, undo) = with_undo(&root);
+            let back = || -> Result<Reverted, SwitchError> {
+                let prepared = staged.prepare()?;
+                Ok(match way {
+                    "prepared" => prepared.revert(),
+                    "activated" => prepared.activate().unwrap().revert()?,
+                    _ => prepared.activate().unwrap().confirm().unwrap().revert()?,
+                })
+            };
+            let back = back().unwrap();
+            assert_eq!((back.live(), live(&root)), (Some(&id("r1")), Some(id("r1"))));
+            // It dies in its hooks, and the next one too.
+            drop(back);
+            let dies = |_: &Recovered| panic!("killed");
+            let died = std::panic::catch_unwind(|| super::recover(&root, CLOCK, dies).unwrap());
+            assert!(died.is_err());
+            assert_eq!(hooks_left(recover(&root, CLOCK).unwrap()), Some(undo), "{way}");
+            assert_eq!(recover(&root, CLOCK).unwrap(), None, "they have run");
+        }
+    }
+
+    #[test]
+    fn a_revert_that_is_finished_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = root(&dir);
+        let (staged, _) = with_undo(&root);
+        staged.activate().unwrap().revert().unwrap().finish();
+        assert_eq!(recover(&root, CLOCK).unwrap(), None);
+    }
+
+    #[test]
+    fn only_a_release_that_is_live_is_stuck() {
+        for moved_away in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let root = root(&dir);
+            let (staged, _) = with_undo(&root);
+            let activated = staged.activate().unwrap();
+            if moved_away {
+                // Nobody can tell what is live; the new release is not.
+                fs::remove_file(root.current()).unwrap();
+                fs::create_dir(root.current()).unwrap();
+                assert!(activated.revert().unwrap().trouble().is_some());
+            } else {
+                fs::remove_dir(root.release(&id("r1"))).unwrap();
+                assert!(matches!(activated.revert(), Err(SwitchError::Stuck { release, .. }) if release == id("r2")));
+            }
         }
     }
 
@@ -394,7 +518,9 @@ mod tests {
                 complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
             }
             let confirmed = complete(&root, "r2", 2).activate().unwrap().confirm().unwrap();
-            assert_eq!(confirmed.revert().unwrap(), before);
+            let back = confirmed.revert().unwrap();
+            assert_eq!(back.live(), before.as_ref());
+            back.finish();
             assert_eq!(live(&root), before);
             assert_eq!(releases::record(&root, &id("r2")).unwrap().unwrap().activated_at, None);
             assert_eq!(recover(&root, CLOCK).unwrap(), None, "nothing is left to be undone");
@@ -466,7 +592,8 @@ mod tests {
         fs::remove_dir_all(root.private().join("journal.new")).unwrap();
         let activated = complete(&root, "r4", 4).activate().unwrap();
         fs::create_dir_all(&blocked).unwrap();
-        assert!(matches!(activated.confirm(), Err(SwitchError::Disk(_))));
+        let undone = activated.confirm().unwrap_err();
+        assert!(matches!((undone.error, undone.back), (SwitchError::Disk(_), Some(_))));
         assert_eq!(live(&root), Some(id("r1")), "a confirmation that is not on the disk is none");
     }
 }

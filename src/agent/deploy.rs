@@ -67,7 +67,7 @@ pub(crate) async fn deploy<E: Engine>(session: &mut Session, engine: &E, job: De
         return Err(halt);
     }
     let live = Staged::new(work.held.root.clone(), session.env.clock, job.run.clone(), job.release.clone(), operations.undo());
-    let live = match switch::switch(session, live, previous, operations, job.confirm_seconds).await {
+    let live = match switch::switch(session, live, operations, job.confirm_seconds).await {
         Ok(live) => live,
         Err(Unswitched::Before(halt)) => {
             abandon(session, &job, work, &halt).await;

@@ -10,7 +10,7 @@ use super::{
     activation::{self, Recovered},
     disk,
     failure::{JobError, chain},
-    hooks::Operations,
+    hooks::{HookError, Operations},
     lock::{DeployLock, Holder, Predecessor},
     releases::{self, Current, Release},
     root::{self, Root},
@@ -50,6 +50,8 @@ pub(crate) struct Held {
     _lock: DeployLock,
     /// What a dead agent had left undone.
     pub(crate) recovered: Option<Recovered>,
+    /// Hooks of a revert that it had left and that failed. The notices name them too.
+    pub(crate) failed_hooks: Vec<HookError>,
     /// The live release.
     pub(crate) current: Option<ReleaseId>,
     /// The complete releases.
@@ -91,27 +93,27 @@ pub(crate) struct Work {
 pub(crate) fn hold(root: Root, predecessor: &Predecessor, env: &AgentEnv, cancel: &Cancel) -> Result<Held, JobError> {
     let holder = Holder { run: predecessor.run.clone(), pid: std::process::id(), since: env.clock.stamp() };
     let lock = DeployLock::acquire(&root.lock(), &holder, predecessor, &|| cancel.is_set())?;
-    let recovered = activation::recover(&root, env.clock)?;
+    let mut failed_hooks = Vec::new();
+    let recovered = activation::recover(&root, env.clock, |recovered| failed_hooks = run_hooks_left(&root, recovered))?;
     let mut notices: Vec<Notice> = recovered.iter().map(recovery_notice).collect();
-    notices.extend(recovered.iter().flat_map(|recovered| run_hooks_left(&root, recovered)));
+    notices.extend(failed_hooks.iter().map(|error| Notice::new(error.to_string(), Some("look whether the service runs"))));
     let current = releases::current(&root)?;
     if let Current::Dangling(id) = &current {
         let message = format!("{} points to {id}, which is gone", root.current().display());
         notices.push(Notice::new(message, Some("nothing was live there; a revert would remove the symlink")));
     }
     let releases = releases::list(&root)?;
-    Ok(Held { root, _lock: lock, recovered, current: current.live(), releases, notices })
+    Ok(Held { root, _lock: lock, recovered, failed_hooks, current: current.live(), releases, notices })
 }
 
-/// Runs the hooks that a dead agent could not run when its switch was undone. Tells what failed.
-fn run_hooks_left(root: &Root, recovered: &Recovered) -> Vec<Notice> {
+/// Runs the hooks that a dead agent did not run to their end when its switch was undone. Returns what failed.
+fn run_hooks_left(root: &Root, recovered: &Recovered) -> Vec<HookError> {
     let Recovered::Reverted { run, release, previous, undo: Some(undo), .. } = recovered else { return Vec::new() };
     let hooks = Hooks { on_revert: undo.hooks.clone(), ..Hooks::default() };
     let procedure = Procedure { host: undo.host.clone(), hooks, health: Health::default() };
     let operations = Operations::new(procedure, run, undo.app.as_deref(), root, release, previous.as_ref());
     // On a thread that may block, within the agent's runtime.
-    let failures = tokio::runtime::Handle::current().block_on(operations.run_on_revert());
-    failures.iter().map(|error| Notice::new(error.to_string(), Some("look whether the service runs"))).collect()
+    tokio::runtime::Handle::current().block_on(operations.run_on_revert())
 }
 
 fn recovery_notice(recovered: &Recovered) -> Notice {

@@ -6,6 +6,7 @@ use super::{
     AgentEnv,
     activation::Recovered,
     failure::JobError,
+    hooks::HookError,
     lock::Predecessor,
     preflight::{self, Notice},
     root::{Root, check_trust},
@@ -20,6 +21,7 @@ use crate::{
 /// What came of it.
 struct Outcome {
     recovered: Option<Recovered>,
+    failed_hooks: Vec<HookError>,
     notices: Vec<Notice>,
     status: HostStatus,
 }
@@ -32,8 +34,12 @@ pub(crate) async fn recover(session: &mut Session, dead: Predecessor, deploy_to:
     if let Some(Recovered::Reverted { run: of, current, .. }) = outcome.recovered
         && of == run
     {
-        let reason = "its agent died before it was confirmed".to_owned();
-        session.tell(FromAgent::Reverted { current, reason, output: Vec::new() }).await;
+        let (mut reason, mut output) = ("its agent died before it was confirmed".to_owned(), Vec::new());
+        for error in outcome.failed_hooks {
+            reason += &format!("; then {error}");
+            output.extend(error.failed.output);
+        }
+        session.tell(FromAgent::Reverted { current, reason, output }).await;
     } else {
         for notice in outcome.notices {
             session.warn(notice.message, notice.hint).await;
@@ -49,11 +55,11 @@ pub(crate) async fn recover(session: &mut Session, dead: Predecessor, deploy_to:
 fn undo(dead: &Predecessor, deploy_to: &str, env: &AgentEnv, cancel: &Cancel) -> Result<Outcome, JobError> {
     let root = Root::new(deploy_to, env.home.as_deref())?;
     check_trust(root.path(), env.uid)?;
-    let (mut recovered, mut notices) = (None, Vec::new());
+    let (mut recovered, mut failed_hooks, mut notices) = (None, Vec::new(), Vec::new());
     if root.private().is_dir() {
         root.prepare(env.uid)?;
         let held = preflight::hold(root.clone(), dead, env, cancel)?;
-        (recovered, notices) = (held.recovered, held.notices);
+        (recovered, failed_hooks, notices) = (held.recovered, held.failed_hooks, held.notices);
     }
-    Ok(Outcome { recovered, notices, status: status::read(&root)? })
+    Ok(Outcome { recovered, failed_hooks, notices, status: status::read(&root)? })
 }

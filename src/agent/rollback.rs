@@ -42,7 +42,7 @@ pub(crate) async fn rollback(session: &mut Session, job: RollbackJob) -> Result<
     let app = record.map(|record| record.manifest.app.as_str());
     let operations = Operations::new(job.procedure, &job.run, app, &held.root, &target, held.current.as_ref());
     let staged = Staged::new(held.root.clone(), session.env.clock, job.run, target, operations.undo());
-    let live = match switch::switch(session, staged, held.current.clone(), operations, job.confirm_seconds).await {
+    let live = match switch::switch(session, staged, operations, job.confirm_seconds).await {
         Ok(live) => live,
         Err(Unswitched::Before(halt) | Unswitched::After(halt)) => return Err(halt),
     };

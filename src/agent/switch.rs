@@ -1,20 +1,21 @@
 //! The conversation about the switch, the same for a deploy and a rollback: activate, hooks and checks, then confirmed or back.
 //!
 //! From the word to activate on, whatever goes wrong leads to one end: what was live before is live again, the `on_revert` hooks
-//! have run, and the controller is told so if it still listens.
+//! have run, and the controller is told so if it still listens. The journal learns of it after the hooks: an agent that dies in
+//! them is followed by one that runs them again.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{
-    activation::{Activated, Confirmed, Staged, SwitchError},
+    activation::{Activated, Confirmed, Reverted, Staged, Undone},
     failure::{JobError, chain},
     hooks::Operations,
     session::{self, Halt, Session, uninterrupted},
 };
 use crate::{
-    model::{HostState, ReleaseId, plan::HookPoint},
+    model::{HostState, plan::HookPoint},
     wire::{FromAgent, ToAgent},
 };
 
@@ -35,12 +36,10 @@ pub(crate) struct Live {
 }
 
 /// Waits for the word to activate, switches, runs hooks and checks, waits for the confirmation. Without one within
-/// `confirm_seconds` of the checks, or if anything else happens first, the host goes back. `previous` is what is live now. Nothing
-/// is left half-done when it returns.
+/// `confirm_seconds` of the checks, or if anything else happens first, the host goes back. Nothing is left half-done when it returns.
 pub(crate) async fn switch(
     session: &mut Session,
     staged: Staged,
-    previous: Option<ReleaseId>,
     operations: Operations,
     confirm_seconds: u32,
 ) -> Result<Live, Unswitched> {
@@ -55,22 +54,13 @@ pub(crate) async fn switch(
     let before = async { Ok(operations.run(HookPoint::BeforeActivate).await?) };
     if let Err(halt) = session.attend(before).await {
         // Nothing was switched, but a hook may have stopped a service.
-        if let Err(error) = uninterrupted(move || Ok(prepared.revert()?)).await {
-            return Err(Unswitched::After(error.into()));
-        }
-        reverted(session, previous, &operations, why(&halt)).await;
+        reverted(session, prepared.revert(), &operations, why(&halt)).await;
         return Err(Unswitched::Before(halt));
     }
-    let activated = match uninterrupted(move || Ok(prepared.activate()?)).await {
-        Ok(activated) => activated,
-        Err(error) => {
-            let stuck = is_stuck(&error);
-            if !stuck {
-                let failures = operations.run_on_revert().await;
-                failures.iter().for_each(|error| tracing::warn!("{error}"));
-            }
-            return Err(if stuck { Unswitched::After(error.into()) } else { Unswitched::Before(error.into()) });
-        }
+    let activated = match uninterrupted(move || Ok(prepared.activate())).await {
+        Ok(Ok(activated)) => activated,
+        Ok(Err(undone)) => return Err(not_activated(*undone, &operations).await),
+        Err(error) => return Err(Unswitched::After(error.into())),
     };
     session.during = HostState::Checking;
     let release = activated.release().clone();
@@ -82,8 +72,16 @@ pub(crate) async fn switch(
     }
 }
 
-fn is_stuck(error: &JobError) -> bool {
-    matches!(error, JobError::Switch(SwitchError::Stuck { .. }))
+/// Runs the hooks of a host whose switch failed and was taken back at once.
+async fn not_activated(undone: Undone, operations: &Operations) -> Unswitched {
+    let Undone { error, back } = undone;
+    let halt = JobError::from(error).into();
+    let Some(back) = back else { return Unswitched::After(halt) };
+    operations.run_on_revert().await.iter().for_each(|error| tracing::warn!("{error}"));
+    // What may still be live after a power cut stays.
+    let is_certain = back.trouble().is_none();
+    finish(back).await;
+    if is_certain { Unswitched::Before(halt) } else { Unswitched::After(halt) }
 }
 
 /// What is told of a host that goes back.
@@ -125,44 +123,60 @@ async fn approve(session: &mut Session, operations: &Operations, confirm_seconds
 }
 
 async fn confirm(session: &mut Session, activated: Activated, operations: Operations) -> Result<Live, Unswitched> {
-    let previous = activated.previous().cloned();
-    match uninterrupted(move || Ok(activated.confirm()?)).await {
-        Ok(confirmed) => {
+    let undone = match uninterrupted(move || Ok(activated.confirm())).await {
+        Ok(Ok(confirmed)) => {
             session.tell(FromAgent::Confirmed).await;
             session.mark_settled();
-            Ok(Live { confirmed, operations })
+            return Ok(Live { confirmed, operations });
         }
-        Err(error) if is_stuck(&error) => Err(Unswitched::After(error.into())),
-        Err(error) => {
-            let reason = format!("it could not be confirmed: {}", chain(&error));
-            reverted(session, previous, &operations, Cause { reason, output: Vec::new() }).await;
-            Err(Unswitched::After(error.into()))
-        }
+        Ok(Err(undone)) => *undone,
+        Err(error) => return Err(Unswitched::After(error.into())),
+    };
+    let Undone { error, back } = undone;
+    if let Some(back) = back {
+        let reason = format!("it could not be confirmed: {}", chain(&error));
+        reverted(session, back, &operations, Cause { reason, output: Vec::new() }).await;
     }
+    Err(Unswitched::After(JobError::from(error).into()))
 }
 
 /// Switches back. Returns why the job ends.
 async fn go_back(session: &mut Session, activated: Activated, operations: &Operations, halt: Halt, cause: Cause) -> Halt {
     match uninterrupted(move || Ok(activated.revert()?)).await {
-        Ok(live) => {
-            reverted(session, live, operations, cause).await;
+        Ok(back) => {
+            reverted(session, back, operations, cause).await;
             halt
         }
         Err(error) => error.into(),
     }
 }
 
-/// Runs the hooks of a host that went back to `current` and tells the controller. They run to their end also where nobody listens
-/// any more.
-async fn reverted(session: &mut Session, current: Option<ReleaseId>, operations: &Operations, cause: Cause) {
+/// Runs the hooks of a host that went back, notes that in the journal and tells the controller. They run to their end also where
+/// nobody listens any more.
+async fn reverted(session: &mut Session, back: Reverted, operations: &Operations, cause: Cause) {
     let Cause { mut reason, mut output } = cause;
+    if let Some(error) = back.trouble() {
+        reason += &format!("; then {}", chain(error));
+    }
     for error in operations.run_on_revert().await {
         reason += &format!("; then {error}");
         output.extend(error.failed.output);
     }
     tracing::warn!("went back: {reason}");
+    let current = back.live().cloned();
+    finish(back).await;
     session.tell(FromAgent::Reverted { current, reason, output }).await;
     session.mark_settled();
+}
+
+async fn finish(back: Reverted) {
+    let noted = uninterrupted(move || {
+        back.finish();
+        Ok(())
+    });
+    if let Err(error) = noted.await {
+        tracing::warn!("{error}");
+    }
 }
 
 /// Uploads until the controller says stop or the channel ends. If the controller wants the host back meanwhile, it goes back.
@@ -173,7 +187,7 @@ pub(crate) async fn stay(session: &mut Session, live: Live) -> Halt {
     };
     let Live { confirmed, operations } = live;
     match uninterrupted(move || Ok(confirmed.revert()?)).await {
-        Ok(current) => reverted(session, current, &operations, Cause { reason, output: Vec::new() }).await,
+        Ok(back) => reverted(session, back, &operations, Cause { reason, output: Vec::new() }).await,
         Err(error) => {
             let failure = error.report(HostState::Active, session.place.as_deref());
             session.tell(FromAgent::Failed(failure)).await;

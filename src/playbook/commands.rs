@@ -62,9 +62,14 @@ impl Section for HookLists {
                 },
             )
             .default(none()),
-            key("on_revert", "When `current` leads to the previous release again.", hooks(), |lists: &mut Self, hooks| {
-                lists.0.on_revert = hooks;
-            })
+            key(
+                "on_revert",
+                "When `current` leads to the previous release again. Must bear being repeated: what was cut short runs anew.",
+                hooks(),
+                |lists: &mut Self, hooks| {
+                    lists.0.on_revert = hooks;
+                },
+            )
             .default(none()),
         ]
     }

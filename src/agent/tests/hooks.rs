@@ -270,3 +270,31 @@ async fn the_hooks_of_an_agent_that_died_are_run_by_the_next() {
         assert_eq!(host.log().last().unwrap(), "on_revert r2 shop web01 r2 r2 r1");
     }
 }
+
+#[tokio::test]
+async fn revert_hooks_that_were_cut_short_are_repeated_and_what_fails_in_them_is_told() {
+    let twice = "echo again; test -e $FLEETDROP_DEPLOY_TO/../begun && exit 7; touch $FLEETDROP_DEPLOY_TO/../begun; sleep 60";
+    let on_revert = [hook(twice), noting().on_revert].concat();
+    let hooks = Hooks { after_activate: hook("exit 1"), on_revert, ..Hooks::default() };
+    let host = with_first_release(hooks, Health::default()).await;
+    let job = host.deploy_job(&Artifact::version("2"), "r2");
+    let run = job.run.clone();
+    let mut agent = host.agent(&Artifact::version("2"), Job::Deploy(Box::new(job))).await;
+    agent.until_staged().await;
+    agent.tell(ToAgent::Activate).await;
+    while !host.path("begun").exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(host.live().as_deref(), Some("shop 1"), "it has gone back");
+    agent.task.abort();
+    assert!(agent.task.await.unwrap_err().is_cancelled());
+    assert!(host.log().is_empty());
+    let mut next = host.agent(&Artifact::version("2"), host.recovery(&run)).await;
+    let (current, reason, output) = reverted(&mut next).await;
+    assert_eq!(current.as_deref(), Some("r1"));
+    assert!(
+        reason.contains("; then the on_revert hook `echo again;") && reason.ends_with("failed with exit code 7"),
+        "{reason}"
+    );
+    assert_eq!((output, host.log()), (vec!["again".to_owned()], vec!["on_revert r2 shop web01 r2 r2 r1".to_owned()]));
+}

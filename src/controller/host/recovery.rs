@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{
     super::{push::ensure_agent, transport::Transport},
-    AWAY, AgentSession, End, HostTask, LONGEST_PAUSE, Progress, ReadyAgent, Report,
+    AWAY, AgentSession, End, HostTask, LONGEST_PAUSE, Progress, ReadyAgent, Report, bounded,
 };
 use crate::{
     model::HostFailure,
@@ -68,13 +68,13 @@ impl HostTask {
         let work = async {
             let mut session = AgentSession::start(transport, agent).await.ok()?;
             session.send(ToAgent::Job(job)).await;
-            let answer = answer(&mut session).await;
+            let answer = self.answer(&mut session).await;
             session.close().await;
             answer
         };
         let message = match timeout(LIMIT, work).await.ok().flatten()? {
             FromAgent::Reverted { current, reason, output } => {
-                FromAgent::Reverted { current, reason: format!("{}; {reason}", failure.message), output }
+                FromAgent::Reverted { current, reason: format!("{}; {reason}", failure.message), output: bounded(output) }
             }
             // Its lock is free and nothing was left to undo: the confirmation had reached it.
             FromAgent::Status(status) if status.current.is_some() && status.current == progress.release => FromAgent::Confirmed,
@@ -87,16 +87,18 @@ impl HostTask {
         self.report(Report::Agent(Box::new(message))).await;
         Some(End::Done)
     }
-}
 
-async fn answer(session: &mut AgentSession) -> Option<FromAgent> {
-    loop {
-        match session.receive().await {
-            Ok(Some(answer @ (FromAgent::Reverted { .. } | FromAgent::Status(_) | FromAgent::Failed(_)))) => {
-                return Some(answer);
+    /// Waits for the answer to a recovery; passes on what the agent warns of meanwhile.
+    async fn answer(&self, session: &mut AgentSession) -> Option<FromAgent> {
+        loop {
+            match session.receive().await {
+                Ok(Some(answer @ (FromAgent::Reverted { .. } | FromAgent::Status(_) | FromAgent::Failed(_)))) => {
+                    return Some(answer);
+                }
+                Ok(Some(warning @ FromAgent::Warning { .. })) => self.report(Report::Agent(Box::new(warning))).await,
+                Ok(Some(_)) => (),
+                Ok(None) | Err(_) => return None,
             }
-            Ok(Some(_)) => (),
-            Ok(None) | Err(_) => return None,
         }
     }
 }

@@ -51,6 +51,7 @@ pub enum HookPoint {
     /// When `current` has been switched, before the health check. A failure means that the host goes back.
     AfterActivate,
     /// When `current` leads to the previous release again, or nowhere after a first deploy.
+    /// These hooks must bear being repeated: where they were cut short, the next agent runs them anew.
     OnRevert,
 }
 
