@@ -6,7 +6,7 @@ use super::support::{Agent, Artifact, Host};
 use crate::{
     agent::Ended,
     model::{
-        HostState,
+        HostState, RunId,
         plan::{Command, CommandCheck, Health, Hook, Hooks, Rhythm},
     },
     wire::{FromAgent, Job, Procedure, StopReason, ToAgent},
@@ -246,6 +246,21 @@ async fn hooks_are_told_in_which_state_they_failed() {
     assert_eq!(agent.failure().await.during, HostState::Extracting);
 }
 
+/// Lets an agent switch to version 2 and die in the hook that makes the file `begun`.
+async fn killed_in_a_hook(host: &Host) -> RunId {
+    let job = host.deploy_job(&Artifact::version("2"), "r2");
+    let run = job.run.clone();
+    let mut agent = host.agent(&Artifact::version("2"), Job::Deploy(Box::new(job))).await;
+    agent.until_staged().await;
+    agent.tell(ToAgent::Activate).await;
+    while !host.path("begun").exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    agent.task.abort();
+    assert!(agent.task.await.unwrap_err().is_cancelled());
+    run
+}
+
 #[tokio::test]
 async fn the_hooks_of_an_agent_that_died_are_run_by_the_next() {
     for (hooks, switched) in [
@@ -253,17 +268,8 @@ async fn the_hooks_of_an_agent_that_died_are_run_by_the_next() {
         (Hooks { after_activate: hook("touch $FLEETDROP_DEPLOY_TO/../begun; sleep 60"), ..noting() }, true),
     ] {
         let host = with_first_release(hooks, Health::default()).await;
-        let job = host.deploy_job(&Artifact::version("2"), "r2");
-        let run = job.run.clone();
-        let mut agent = host.agent(&Artifact::version("2"), Job::Deploy(Box::new(job))).await;
-        agent.until_staged().await;
-        agent.tell(ToAgent::Activate).await;
-        while !host.path("begun").exists() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let run = killed_in_a_hook(&host).await;
         assert_eq!(host.live().as_deref() == Some("shop 2"), switched);
-        agent.task.abort();
-        assert!(agent.task.await.unwrap_err().is_cancelled());
         let mut next = host.agent(&Artifact::version("2"), host.recovery(&run)).await;
         let (current, ..) = reverted(&mut next).await;
         assert_eq!((current.as_deref(), host.live().as_deref()), (Some("r1"), Some("shop 1")));
@@ -277,17 +283,8 @@ async fn revert_hooks_that_were_cut_short_are_repeated_and_what_fails_in_them_is
     let on_revert = [hook(twice), noting().on_revert].concat();
     let hooks = Hooks { after_activate: hook("exit 1"), on_revert, ..Hooks::default() };
     let host = with_first_release(hooks, Health::default()).await;
-    let job = host.deploy_job(&Artifact::version("2"), "r2");
-    let run = job.run.clone();
-    let mut agent = host.agent(&Artifact::version("2"), Job::Deploy(Box::new(job))).await;
-    agent.until_staged().await;
-    agent.tell(ToAgent::Activate).await;
-    while !host.path("begun").exists() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let run = killed_in_a_hook(&host).await;
     assert_eq!(host.live().as_deref(), Some("shop 1"), "it has gone back");
-    agent.task.abort();
-    assert!(agent.task.await.unwrap_err().is_cancelled());
     assert!(host.log().is_empty());
     let mut next = host.agent(&Artifact::version("2"), host.recovery(&run)).await;
     let (current, reason, output) = reverted(&mut next).await;

@@ -8,8 +8,8 @@
 //! left without anything that is going on for it, so it ends with the agent as long as every transfer ends. What takes too long does not
 //! count as going on, so a host that hangs holds up nobody for longer than the agent takes elsewhere.
 //!
-//! With these numbers a whole fleet is reached in log2 N + 1 times what one copy takes over one link, as long as that is more than
-//! the steps around a copy: the simulation in this module's tests says so (and prints a table, `--ignored table`).
+//! With these numbers a whole fleet is reached in at most log2 N + 2 times what one copy takes over one link, as long as that is more than
+//! the steps around a copy: the simulation in this module's tests says so.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},

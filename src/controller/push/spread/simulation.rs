@@ -166,23 +166,3 @@ fn a_tiny_fleet_is_pushed_to_at_once() {
         assert_eq!(outcome.copies, hosts as usize);
     }
 }
-
-/// Prints how long it takes.
-#[test]
-#[ignore = "a table for people"]
-#[expect(clippy::print_stdout, reason = "a table for people")]
-fn table() {
-    for hosts in [8, 16, 32, 64, 300, 1000] {
-        for copy in COPY {
-            for (begin, ready) in [(0.0, 0.0), (0.03, 0.1)] {
-                let outcome = Fleet::new(Links { hosts, copy, begin, ready, logins: 0.001 }).run();
-                let copies = outcome.seconds / copy;
-                println!(
-                    "{hosts:5} hosts, copy {copy:5.3} s, step {:4.2} s: {:6.2} s, {copies:6.2} copies",
-                    begin + ready,
-                    outcome.seconds
-                );
-            }
-        }
-    }
-}
