@@ -36,6 +36,8 @@ use super::{
 };
 use crate::model::Place;
 pub(super) use link::Link;
+#[cfg(feature = "controller")]
+pub(super) use writer::ANNOUNCE_EVERY;
 
 /// A TCP (and later TLS) connection must stand within this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -35,7 +35,7 @@ const BATCH: usize = 4;
 /// 25 ms 12.8 and 11.78 s; with one network thread 25 ms 10.2 to 10.4 and 11.76 to 11.98 s, 100 ms 9.6 and 11.83 s. 64 hosts at 10 Mbit/s, one
 /// network thread: 25 ms 30.9 and 18.97 s, 100 ms 27.2 to 29.3 and 18.33 to 18.78 s. Not announcing to another host what it has already: no
 /// difference.
-pub(super) const ANNOUNCE_EVERY: Duration = Duration::from_millis(100);
+pub(in crate::swarm) const ANNOUNCE_EVERY: Duration = Duration::from_millis(100);
 
 /// Writes until the connection ends.
 pub(super) async fn run(

@@ -312,8 +312,7 @@ impl Policy {
         }
         if !peer.have.is_empty() {
             let gained: Vec<u32> = have.iter().filter(|piece| !peer.have.contains(*piece)).collect();
-            gained.into_iter().for_each(|piece| self.peer_has(now, key, piece));
-            return;
+            return self.peer_has(now, key, gained);
         }
         peer.full = have.is_full();
         if !peer.full && (self.config.push || !peer.far) {
@@ -331,44 +330,50 @@ impl Policy {
         self.serve(now);
     }
 
-    /// Takes in one more piece of a peer.
-    pub fn peer_has(&mut self, now: Duration, key: PeerKey, piece: u32) {
-        let limits = self.limits();
+    /// Takes in more pieces of a peer.
+    pub fn peer_has(&mut self, now: Duration, key: PeerKey, pieces: impl IntoIterator<Item = u32, IntoIter: Clone>) {
+        let (limits, pieces) = (self.limits(), pieces.into_iter());
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        if !peer.have.insert(piece) {
-            return;
+        let (mut useful, mut wanted) = (false, false);
+        for piece in pieces.clone() {
+            if !peer.have.insert(piece) {
+                continue;
+            }
+            // What it got elsewhere it no longer wants from us.
+            peer.wants.retain(|want| want.piece != piece);
+            peer.gained += 1;
+            if peer.gained > peer.given {
+                peer.elsewhere = Some(now);
+            }
+            if self.config.push || !peer.far {
+                self.rarity.gained(piece);
+            }
+            if let Some(zone) = &mut self.far {
+                zone.announced(now, piece, peer.is_mate());
+            }
+            useful |= !self.have.contains(piece);
+            wanted |= self.rarity.is_wanted(piece);
         }
-        // What it got elsewhere it no longer wants from us.
-        peer.wants.retain(|want| want.piece != piece);
-        peer.gained += 1;
-        if peer.gained > peer.given {
-            peer.elsewhere = Some(now);
-        }
-        if self.config.push || !peer.far {
-            self.rarity.gained(piece);
-        }
-        if let Some(zone) = &mut self.far {
-            zone.announced(now, piece, peer.is_mate());
-        }
-        if self.have.contains(piece) {
-            self.note_spread(key, piece);
-            return;
-        }
-        if !peer.interested {
+        if useful && !peer.interested {
             peer.interested = true;
             self.actions.push_back(Action::Interested(key, true));
         }
-        // A piece that is asked for elsewhere already can wait for the next tick.
-        if peer.has_room(limits) && self.rarity.is_wanted(piece) {
+        // Pieces that are asked for elsewhere already can wait for the next tick.
+        if wanted && peer.has_room(limits) {
             self.fill(now, key);
+        }
+        if self.config.push {
+            pieces.for_each(|piece| self.note_spread(key, piece));
         }
     }
 
-    /// Reads what [`Policy::peer_has`] will need for these announcements, and changes nothing. Who has many waits for memory once and not
-    /// for each. Only the simulator does: a session gets few at a time.
-    pub fn look_ahead(&self, announced: impl Iterator<Item = (PeerKey, u32)>) {
-        let known = announced.filter_map(|(key, piece)| self.peers.get(&key).map(|peer| (peer, piece)));
-        std::hint::black_box(known.fold(0, |sum, (peer, piece)| sum ^ peer.gained ^ u32::from(peer.have.contains(piece))));
+    /// Reads what [`Policy::peer_has`] will need for announcements of these peers, and changes nothing. Who has many waits for memory once
+    /// and not for each. Only the simulator does: a session gets few at a time.
+    pub fn look_ahead(&self, announcing: impl Iterator<Item = PeerKey>) {
+        let known = announcing.filter_map(|key| self.peers.get(&key));
+        // One word of each of the set's cache lines.
+        let set = |peer: &Peer| peer.have.words().iter().step_by(8).fold(0, |sum, word| sum ^ word);
+        std::hint::black_box(known.fold(0, |sum, peer| sum ^ u64::from(peer.gained) ^ set(peer)));
     }
 
     /// Removes a connection; what it was asked for is asked elsewhere.

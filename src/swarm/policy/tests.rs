@@ -28,7 +28,7 @@ fn a_bitfield_in_place_of_many_haves_is_taken_for_them() {
     let (client, at) = (PeerKey(1), Duration::from_millis);
     let mut host = Policy::new(PolicyConfig::new(4, false, 1), PieceSet::new(4));
     host.peer_joined(at(0), client, PeerTraits::default());
-    host.peer_has(at(1), client, 0);
+    host.peer_has(at(1), client, [0]);
     host.peer_bitfield(at(2), client, PieceSet::full(4));
     host.peer_bitfield(at(3), client, PieceSet::full(4));
     host.peer_chokes(at(4), client, false);
@@ -58,7 +58,7 @@ fn a_host_that_freezes_during_a_push_does_not_keep_the_others_choked() {
             match action {
                 Action::Send { peer, piece, .. } if peer == other => {
                     seed.sent(at(now + 50), peer, piece);
-                    seed.peer_has(at(now + 60), peer, piece);
+                    seed.peer_has(at(now + 60), peer, [piece]);
                 }
                 Action::Unchoke(peer) => unchoked.push((now, peer)),
                 _ => {}
@@ -87,12 +87,12 @@ fn pushed_to(slow: usize, fast: usize, pieces: u32) -> Vec<u32> {
         }
         let Some((peer, piece)) = sending.pop_front() else { return pushed };
         now += Duration::from_millis(20);
-        seed.peer_has(now, peer, piece);
+        seed.peer_has(now, peer, [piece]);
         seed.sent(now, peer, piece);
         if peer.0 as usize >= slow {
             // Another neighbour has it from there at once.
             let other = PeerKey(slow as u32 + (peer.0 + 1 - slow as u32) % fast as u32);
-            seed.peer_has(now, other, piece);
+            seed.peer_has(now, other, [piece]);
         }
     }
 }
@@ -120,7 +120,7 @@ fn stuck_transfers_leave_their_slots_to_others() {
             {
                 sent += 1;
                 seed.sent(now, peer, piece);
-                seed.peer_has(now, peer, piece);
+                seed.peer_has(now, peer, [piece]);
             }
         }
         now += Duration::from_millis(100);
@@ -201,7 +201,7 @@ fn pushed_beside_a_complete_host_of_another_zone(zone: u32) -> usize {
         if let Action::Send { peer, piece, push: true } = action {
             // One may have gone to the complete host before it said that it is.
             pushed += usize::from(peer == empty);
-            seed.peer_has(Duration::ZERO, peer, piece);
+            seed.peer_has(Duration::ZERO, peer, [piece]);
             seed.sent(Duration::ZERO, peer, piece);
         }
     }
@@ -307,7 +307,7 @@ fn the_seed_pushes_into_its_own_zone() {
             assert!(pushed.insert(piece), "{piece} was pushed twice");
             now += Duration::from_millis(10);
             // Handed on at once.
-            hosts.iter().take(4).chain([&peer]).for_each(|host| seed.peer_has(now, *host, piece));
+            hosts.iter().take(4).chain([&peer]).for_each(|host| seed.peer_has(now, *host, [piece]));
             seed.sent(now, peer, piece);
         }
     }

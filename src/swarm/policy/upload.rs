@@ -208,6 +208,9 @@ impl Policy {
 
     /// Returns the next piece to push and the neighbour with the fewest, if one has room.
     fn next_push(&mut self, now: Duration) -> Option<(PeerKey, u32)> {
+        if !self.config.push {
+            return None;
+        }
         // Standard clients that ask get a quarter of the slots while the push goes on.
         let foreign = self.peers.values().filter(|peer| !peer.fleet);
         let (waiting, served) = foreign.fold((false, 0), |(waiting, served), peer| {

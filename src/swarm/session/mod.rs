@@ -270,7 +270,7 @@ impl Session {
                 }
             }
             Event::Bitfield(have) => self.policy.peer_bitfield(now, key, *have),
-            Event::Have(pieces) => pieces.into_iter().for_each(|piece| self.policy.peer_has(now, key, piece)),
+            Event::Have(pieces) => self.policy.peer_has(now, key, pieces),
             Event::Chokes(chokes) => self.policy.peer_chokes(now, key, chokes),
             Event::Requested(piece) => self.policy.requested(now, key, piece),
             Event::Cancelled(piece) => self.policy.cancelled(key, piece),

@@ -14,6 +14,7 @@ pub(super) struct Event {
     pub(super) from: u32,
     /// The sender's own count: with `at` and `from` it makes the order of a node's events unique.
     pub(super) serial: u32,
+    /// Which piece; of announcements, the first one's place in the sender's [`super::log::Log`].
     pub(super) piece: u32,
     pub(super) kind: Kind,
 }
@@ -22,7 +23,10 @@ pub(super) struct Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Unchoke,
-    Have,
+    /// It has so many more pieces.
+    Haves {
+        count: u32,
+    },
     Request,
     Cancel,
     /// The first block of a piece.
@@ -42,6 +46,8 @@ pub(super) enum Kind {
     /// The node's connections were closed.
     Left,
 
+    /// Pieces can be announced again.
+    Announce,
     /// Every connection stands.
     Connected,
     /// The policy's clock.

@@ -69,7 +69,7 @@ fn shards(scenario: &Scenario, world: &World) -> Vec<Shard> {
     let count = world.nodes.len().div_ceil(world.per_shard);
     let phases: Vec<Time> = nodes.iter().map(|_| random.u64(0..TICK.as_nanos() as Time)).collect();
     let build = |ids: &[u32]| {
-        let hosts = ids.iter().map(|id| Host::new(*id, world, neighbours(*id), random.u64(..))).collect();
+        let hosts = ids.iter().map(|id| Host::new(*id, world, &neighbours(*id), random.u64(..))).collect();
         let mut shard = Shard::new(ids[0], hosts, count);
         shard.begin(world, |id| phases[id as usize]);
         shard

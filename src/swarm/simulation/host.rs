@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use super::{
     PACKET, START, World,
+    announce::{Announcer, Batch},
     event::{Event, Kind, SECOND, Time},
     link::{Pipe, Uplink, Upload},
     nanoseconds, payload,
 };
 use crate::swarm::{
+    connection::ANNOUNCE_EVERY,
     policy::{Action, PeerKey, PeerTraits, PieceSet, Policy},
     protocol::BLOCK,
     session::{self, TICK},
@@ -19,13 +21,13 @@ pub(super) const SEED: u32 = 0;
 /// How often the policy hears of a piece that goes on arriving, as from the real connection.
 const REPORT_EVERY: Time = 250_000_000;
 /// The part of a host's way out that acknowledgements leave: a packet of 66 bytes for each two full ones that come in.
-const ACKNOWLEDGED: f64 = 1.0 - ACKNOWLEDGEMENT / (2.0 * PACKET.0 as f64);
+const ACKNOWLEDGED: f64 = 1.0 - EMPTY_PACKET / (2.0 * PACKET.0 as f64);
 /// A packet without data.
-const ACKNOWLEDGEMENT: f64 = 66.0;
-/// How often a second one is sent at most for small packets: Linux waits 40 ms.
-const DELAYED: f64 = 25.0;
-/// An announcement in a packet of its own.
-const ANNOUNCEMENT: f64 = 9.0 + ACKNOWLEDGEMENT;
+const EMPTY_PACKET: f64 = 66.0;
+/// One announced piece.
+const ANNOUNCEMENT: f64 = 9.0;
+/// What encryption adds to a message (TLS 1.3: a record's header, type and tag).
+const RECORD: f64 = 22.0;
 /// How full several connections keep a way out together: in the lab, links are 95 to 97 % busy between the first pieces and the last. TCP waits
 /// where a queue overflowed, and sends again what was lost.
 const FILLED: f64 = 0.96;
@@ -68,7 +70,9 @@ fn traits(world: &World, id: u32) -> PeerTraits {
 pub(super) struct Host {
     id: u32,
     policy: Policy,
-    neighbours: Vec<u32>,
+    announcer: Announcer,
+    /// Memory for those who are told at the same time.
+    told: Vec<(u32, Batch)>,
     up: Uplink,
     down: Pipe,
     incoming: Vec<Incoming>,
@@ -83,29 +87,32 @@ pub(super) struct Host {
     account: Account,
 }
 
-/// Returns the bytes of pieces per second that the seed's way out carries. It has nothing to announce, but acknowledges announcements.
-fn seeds_way_out(rate: u64, world: &World, neighbours: usize) -> f64 {
-    let announcements = rate as f64 / f64::from(world.piece_length);
-    let lost = neighbours as f64 * announcements.min(DELAYED) * ACKNOWLEDGEMENT / rate as f64;
-    payload(rate) / (1.0 + lost)
+/// Returns the part of a link's rate, in each direction, that pieces have beside what announcements cost: so many pieces in a packet for each neighbour,
+/// the packet's acknowledgement in the other direction, and, on the seed's way out, the acknowledgements alone.
+fn beside_announcements(rate: u64, world: &World, neighbours: usize, seed: bool) -> f64 {
+    let pieces = rate as f64 / f64::from(world.piece_length);
+    let packets = pieces.min(1.0 / ANNOUNCE_EVERY.as_secs_f64());
+    let announced = if seed { 0.0 } else { pieces * ANNOUNCEMENT + packets * (EMPTY_PACKET + RECORD) };
+    1.0 / (1.0 + neighbours as f64 * (announced + packets * EMPTY_PACKET) / rate as f64)
 }
 
 impl Host {
-    pub(super) fn new(id: u32, world: &World, neighbours: Vec<u32>, seed: u64) -> Self {
+    pub(super) fn new(id: u32, world: &World, neighbours: &[u32], seed: u64) -> Self {
         let push = id == SEED;
         let mut config = session::policy_config(world.pieces, world.piece_length, push, seed);
         config.place = world.place(id);
         let have = if world.nodes[id as usize].complete { PieceSet::full(world.pieces) } else { PieceSet::new(world.pieces) };
         let rate = world.nodes[id as usize].rate;
-        let both_ways = payload(rate) / (1.0 + neighbours.len() as f64 * ANNOUNCEMENT / f64::from(world.piece_length));
+        let both_ways = payload(rate) * beside_announcements(rate, world, neighbours.len(), push);
         let filled = if neighbours.len() > 1 { FILLED } else { 1.0 };
-        let out = if push { seeds_way_out(rate, world, neighbours.len()) } else { both_ways * ACKNOWLEDGED } * filled;
+        let out = if push { both_ways } else { both_ways * ACKNOWLEDGED } * filled;
         // What the link carries in a round trip: TCP's window grows to that.
         let window = rate as f64 * 2.0 * world.delay as f64 / SECOND / f64::from(world.piece_length);
         Self {
             id,
             policy: Policy::new(config, have),
-            neighbours,
+            announcer: Announcer::new(neighbours),
+            told: Vec::new(),
             up: Uplink::new(out),
             down: Pipe::new(both_ways),
             incoming: Vec::new(),
@@ -145,8 +152,8 @@ impl Host {
 
     /// Lets the policy look ahead at what its neighbours will announce.
     pub(super) fn look_ahead(&self, events: &[Event]) {
-        let announced = events.iter().filter(|event| event.kind == Kind::Have);
-        self.policy.look_ahead(announced.map(|event| (PeerKey(event.from), event.piece)));
+        let announcing = events.iter().filter(|event| matches!(event.kind, Kind::Haves { .. }));
+        self.policy.look_ahead(announcing.map(|event| PeerKey(event.from)));
     }
 
     /// Takes in an event; what follows from it is appended to `out`.
@@ -157,7 +164,7 @@ impl Host {
         let (at, from, piece) = (event.at, event.from, event.piece);
         let (now, key) = (Duration::from_nanos(at), PeerKey(from));
         match event.kind {
-            Kind::Have => self.policy.peer_has(now, key, piece),
+            Kind::Haves { count } => self.policy.peer_has(now, key, world.logs[from as usize].read(piece, count)),
             Kind::Unchoke => self.policy.peer_chokes(now, key, false),
             Kind::Request => {
                 debug_assert!(self.policy.have().contains(piece), "{from} asks {} for {piece}, which it has not", self.id);
@@ -169,6 +176,10 @@ impl Host {
             Kind::Stopped { bytes } => self.stopped(at, from, piece, bytes),
             Kind::Arrived => self.arrived(at, from, world, out),
             Kind::Left => self.left(at, from),
+            Kind::Announce => {
+                self.announcer.woken();
+                self.announce(at, world, out);
+            }
             Kind::Connected => self.connected(now, world),
             Kind::Tick => self.tick(at, out),
             Kind::Complete { peer } => self.complete(at, peer, piece, world, out),
@@ -230,6 +241,7 @@ impl Host {
     }
 
     fn start_upload(&mut self, now: Time, to: u32, piece: u32, push: bool, world: &World, out: &mut Vec<Event>) {
+        self.announce_along(now, to, world, out);
         let block = self.up.start(now, to, piece, world.size_of(piece), BLOCK);
         let arrives = now + world.delay + block;
         self.up.first_arrives(arrives);
@@ -325,12 +337,37 @@ impl Host {
             return;
         }
         self.policy.verified(Duration::from_nanos(now), piece);
-        for at in 0..self.neighbours.len() {
-            self.message(now, self.neighbours[at], Kind::Have, piece, world, out);
-        }
+        world.logs[self.id as usize].write(self.announcer.add(), piece);
+        self.announce(now, world, out);
         if self.policy.have().is_full() {
             self.account.done = Some(now);
         }
+    }
+
+    // ---- announcements
+
+    /// Tells the neighbours that may be told by now.
+    fn announce(&mut self, now: Time, world: &World, out: &mut Vec<Event>) {
+        let mut told = std::mem::take(&mut self.told);
+        let again = self.announcer.tell_due(now, &mut told);
+        for (to, batch) in told.drain(..) {
+            self.tell(now, to, batch, world, out);
+        }
+        self.told = told;
+        if let Some(at) = again {
+            self.note(at, Kind::Announce, 0, out);
+        }
+    }
+
+    /// Tells a neighbour that is sent something else.
+    fn announce_along(&mut self, now: Time, to: u32, world: &World, out: &mut Vec<Event>) {
+        if let Some(batch) = self.announcer.along(now, to) {
+            self.tell(now, to, batch, world, out);
+        }
+    }
+
+    fn tell(&mut self, now: Time, to: u32, batch: Batch, world: &World, out: &mut Vec<Event>) {
+        self.emit(now + world.delay, to, Kind::Haves { count: batch.count }, batch.first, out);
     }
 
     fn take_back(&mut self, now: Time, peer: u32, piece: u32, world: &World, out: &mut Vec<Event>) {
@@ -344,18 +381,19 @@ impl Host {
     // ---- connections and the clock
 
     fn connected(&mut self, now: Duration, world: &World) {
-        for neighbour in &self.neighbours {
-            let key = PeerKey(*neighbour);
-            self.policy.peer_joined(now, key, traits(world, *neighbour));
-            if world.nodes[*neighbour as usize].complete {
+        for neighbour in self.announcer.neighbours() {
+            let key = PeerKey(neighbour);
+            self.policy.peer_joined(now, key, traits(world, neighbour));
+            if world.nodes[neighbour as usize].complete {
                 self.policy.peer_bitfield(now, key, PieceSet::full(world.pieces));
             }
         }
     }
 
     fn left(&mut self, now: Time, from: u32) {
-        let Some(at) = self.neighbours.iter().position(|neighbour| *neighbour == from) else { return };
-        self.neighbours.swap_remove(at);
+        if !self.announcer.remove(from) {
+            return;
+        }
         self.account.sent += self.up.forget(now, from);
         self.in_network.retain(|to| *to != from);
         self.held.retain(|(to, _)| *to != from);
@@ -378,14 +416,19 @@ impl Host {
 
     fn die(&mut self, now: Time, world: &World, out: &mut Vec<Event>) {
         self.account.dead = true;
-        for at in 0..self.neighbours.len() {
-            self.message(now, self.neighbours[at], Kind::Left, 0, world, out);
+        let neighbours: Vec<u32> = self.announcer.neighbours().collect();
+        for neighbour in neighbours {
+            self.message(now, neighbour, Kind::Left, 0, world, out);
         }
     }
 
     // ---- messages
 
     fn message(&mut self, now: Time, to: u32, kind: Kind, piece: u32, world: &World, out: &mut Vec<Event>) {
+        // The network sends it, not the connection's writer.
+        if !matches!(kind, Kind::Arrived | Kind::Left) {
+            self.announce_along(now, to, world, out);
+        }
         self.emit(now + world.delay, to, kind, piece, out);
     }
 

@@ -13,10 +13,10 @@
 //!   full TCP window.
 //! * Links between zones work like ways in.
 //! * A message takes the latency plus [`Scenario::queue`]. Checking a piece takes a millisecond and its bytes at 500 MB/s.
+//! * A node announces its pieces as the real connection does: together, with whatever it sends to that neighbour, or alone at most ten times a second.
 //! * What links lose to other things than pieces, each a constant with its source: packets' headers (`PACKET`), acknowledgements,
-//!   announcements (a packet for each neighbour and piece, in both directions, which is too many since they travel several at a time; the
-//!   seed makes none and acknowledges the hosts' at most 25 times a second each), what TCP leaves idle or sends again where several connections
-//!   share a link, and the time until a host is connected (`START`).
+//!   announcements (those of a tenth of a second in one encrypted packet to each neighbour, in both directions; the seed makes none and only acknowledges
+//!   the hosts'), what TCP leaves idle or sends again where several connections share a link, and the time until a host is connected (`START`).
 //! * A host that dies closes its connections; it does not fall silent.
 //!
 //! Not modelled: TCP's search for the rate (in the lab it is over within the first pieces; over long distances it is not), busy
@@ -65,10 +65,12 @@
 //!
 //! Not tried yet: events of 24 bytes, and neighbours numbered by their place at the receiver, so that nothing is searched for.
 
+mod announce;
 mod event;
 mod fleet;
 mod host;
 mod link;
+mod log;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -76,6 +78,7 @@ mod tests;
 use std::time::Duration;
 
 use event::Time;
+use log::Log;
 
 use crate::model::Place;
 
@@ -261,6 +264,8 @@ struct Node {
 #[derive(Debug)]
 struct World {
     nodes: Vec<Node>,
+    /// Each node's pieces, in the order in which it announces them.
+    logs: Vec<Log>,
     size: u64,
     pieces: u32,
     piece_length: u32,
@@ -293,11 +298,13 @@ impl World {
         let nodes: Vec<Node> = std::iter::once(seed).chain(scenario.hosts.iter().map(&mut host)).collect();
         sizes.resize(sizes.len().max(1), 0);
         let piece_length = scenario.piece_length.max(1);
+        let pieces = u32::try_from(scenario.size.max(1).div_ceil(u64::from(piece_length))).unwrap_or(u32::MAX);
         Self {
             zones: sizes,
+            logs: nodes.iter().map(|node| Log::new(if node.complete { 0 } else { pieces })).collect(),
             nodes,
             size: scenario.size.max(1),
-            pieces: u32::try_from(scenario.size.max(1).div_ceil(u64::from(piece_length))).unwrap_or(u32::MAX),
+            pieces,
             piece_length,
             latency: nanoseconds(scenario.latency.max(MIN_LATENCY)),
             delay: nanoseconds(scenario.latency.max(MIN_LATENCY) + scenario.queue),
