@@ -353,7 +353,7 @@ mod tests {
     use std::{fs, time::SystemTime};
 
     use super::*;
-    use crate::model::{ArchiveKind, Digest, Manifest};
+    use crate::model::{ArchiveKind, Digest, Manifest, plan::Linked};
 
     const STEPS: [Step; 4] = [Step::Prepare, Step::Link, Step::Flush, Step::Journal];
 
@@ -378,7 +378,8 @@ mod tests {
             archive: ArchiveKind::Tar,
         };
         let (release, staged_at) = (id(release), CLOCK.stamp());
-        let record = Record { release, manifest, sequence, staged_at, activated_at: None, replaced: None };
+        let linked = Linked::default();
+        let record = Record { release, manifest, linked, sequence, staged_at, activated_at: None, replaced: None };
         fs::create_dir(root.staging(&record.release)).unwrap();
         releases::complete(root, &record).unwrap();
         let run = "00000000000000aa".parse().unwrap();

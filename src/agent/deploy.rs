@@ -25,7 +25,7 @@ use super::{
     releases::{self, Record},
     root::Root,
     session::{Cancel, Halt, Session},
-    space,
+    shared, space,
     store::{Store, UnverifiedBlob, VerifiedBlob, VerifyError},
     switch::{self, Unswitched},
 };
@@ -131,6 +131,7 @@ async fn stage<E: Engine>(
     session.add_peers(job.seed.into_iter().chain(peers).collect()).await;
     if !work.there {
         session.attend(async { Ok(operations.run(HookPoint::BeforeStage).await?) }).await?;
+        prepare_shared(session, job, work).await?;
         let blob = obtain(session, job, work).await?;
         unpack(session, job, work, blob).await?;
         session.attend(async { Ok(operations.run(HookPoint::AfterStage).await?) }).await?;
@@ -139,6 +140,12 @@ async fn stage<E: Engine>(
     let bytes = session.byte_counts(size);
     session.tell(FromAgent::Staged { release: job.release.clone(), bytes }).await;
     Ok(())
+}
+
+/// Looks after what the release will link to, before anything is transferred. A hook may have put it there.
+async fn prepare_shared(session: &mut Session, job: &Arc<DeployJob>, work: &Work) -> Result<(), Halt> {
+    let (job, root, uid) = (job.clone(), work.held.root.clone(), session.env.uid);
+    session.blocking(move |_| Ok(shared::prepare(&root, &job.linked, uid)?)).await
 }
 
 async fn start_engine<E: Engine>(
@@ -244,9 +251,11 @@ async fn unpack(session: &mut Session, job: &Arc<DeployJob>, work: &mut Work, bl
                 artifact::unpack(blob.path(), kind, name, &staging, &limits, &|| cancel.is_set())?;
                 Ok(flushed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
             })?;
+            shared::link(&root, &job.release, &job.linked)?;
             let record = Record {
                 release: job.release.clone(),
                 manifest: job.manifest.clone(),
+                linked: job.linked.clone(),
                 sequence,
                 staged_at: clock.stamp(),
                 activated_at: None,

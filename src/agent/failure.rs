@@ -11,6 +11,7 @@ use super::{
     lock::LockError,
     releases::CurrentError,
     root::RootError,
+    shared::SharedError,
     space::{self, SpaceError},
     store::VerifyError,
 };
@@ -47,6 +48,9 @@ pub(crate) enum JobError {
     /// The archive.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
+    /// What releases share.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
     /// The transfer.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -121,7 +125,7 @@ impl JobError {
             }
             Self::Space(SpaceError::Files { .. }) => "remove files there: the file system is out of inodes",
             Self::Space(SpaceError::Bytes { .. }) => "free space there, keep fewer releases, or deploy to another file system",
-            Self::Root(RootError::Untrusted { .. }) => {
+            Self::Root(RootError::Untrusted { .. }) | Self::Shared(SharedError::Root(RootError::Untrusted { .. })) => {
                 "choose another path, or make this one belong to the deploying user or root with mode 0755"
             }
             Self::Root(RootError::BadPath { .. }) => "set deploy_to to an absolute path or one that starts with `~/`",
@@ -141,6 +145,16 @@ impl JobError {
             Self::Unpack(error) => {
                 let stays = "nothing became visible and the old release stays live";
                 return Some(error.hint().map_or(stays.into(), |hint| format!("{hint}; {stays}")));
+            }
+            Self::Shared(SharedError::Missing { .. }) => {
+                "put them there once, by hand or with what configures the host (a `before_stage` hook can, too), then deploy again; \
+                 they are `linked_files` of the playbook"
+            }
+            Self::Shared(SharedError::Unusable { .. }) => {
+                "put right what is there, or take it out of the playbook's `linked_dirs` or `linked_files`"
+            }
+            Self::Shared(SharedError::InTheWay { .. }) => {
+                "make it a directory in the artifact, or take the path out of the playbook's `linked_dirs` or `linked_files`"
             }
             Self::OutOfOrder { .. } | Self::BadJob(_) | Self::Torrent(_) => {
                 "controller and agent disagree; use the same version of both"

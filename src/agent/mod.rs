@@ -10,7 +10,7 @@
 //! | `preflight` | what is checked before a deploy moves a byte |
 //! | `switch`, `activation`, `journal` | the switch of `current`: crash-safe, confirmed or reverted |
 //! | `hooks`, `health`, `command` | what the operator wants run around it, bounded and ended as a group |
-//! | `releases`, `store`, `lock`, `root` | what lies on the disk and how it is found |
+//! | `releases`, `shared`, `store`, `lock`, `root` | what lies on the disk and how it is found |
 //! | `space`, `disk`, `failure` | room, file operations and errors that tell an operator what to do |
 //!
 //! Promises: at any instant `current` is what it was before or names one complete, verified release; nothing is unpacked before its
@@ -38,6 +38,7 @@ mod releases;
 mod rollback;
 mod root;
 mod session;
+mod shared;
 mod space;
 mod status;
 mod store;

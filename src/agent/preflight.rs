@@ -143,13 +143,13 @@ pub(crate) fn deploy(job: &DeployJob, env: &AgentEnv, cancel: &Cancel) -> Result
     // Also where nothing is left to do: an agent may have died while it removed old releases after its confirmation.
     remove_leftovers(&mut held, job);
     if let Some(current) = held.current.clone()
-        && is_confirmed(&held.releases, &current, &job.manifest)
+        && is_confirmed(&held.releases, &current, job)
     {
         let previous = releases::previous(&held.releases, &current);
         return Ok(Start::AlreadyActive { current, previous, notices: held.notices });
     }
     let there = held.releases.iter().any(|release| release.id == job.release);
-    if there && !is_confirmed(&held.releases, &job.release, &job.manifest) {
+    if there && !is_confirmed(&held.releases, &job.release, job) {
         let text = format!("{} is already there and is something else", held.root.release(&job.release).display());
         return Err(JobError::BadJob(text));
     }
@@ -175,11 +175,12 @@ fn check_job(job: &DeployJob) -> Result<(), JobError> {
     Ok(())
 }
 
-/// True if that release was made of that artifact and was confirmed.
-fn is_confirmed(releases: &[Release], id: &ReleaseId, manifest: &Manifest) -> bool {
+/// True if that release is what the job would make, and was confirmed.
+fn is_confirmed(releases: &[Release], id: &ReleaseId, job: &DeployJob) -> bool {
     let record = releases.iter().find(|release| release.id == *id).and_then(|release| release.record.as_ref());
     record.is_some_and(|record| {
-        record.activated_at.is_some() && record.manifest.digest == manifest.digest && record.manifest.app == manifest.app
+        let (of, wanted) = (&record.manifest, &job.manifest);
+        record.activated_at.is_some() && (of.digest, &of.app, &record.linked) == (wanted.digest, &wanted.app, &job.linked)
     })
 }
 

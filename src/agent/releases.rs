@@ -16,7 +16,7 @@ use super::{
     disk::{self, At as _, DiskError, Entry},
     root::Root,
 };
-use crate::model::{Manifest, ReleaseId};
+use crate::model::{Manifest, ReleaseId, plan::Linked};
 
 /// The most entries of `releases/` that are looked at.
 const MAX_LISTED: usize = 10_000;
@@ -30,6 +30,9 @@ pub(crate) struct Record {
     pub(crate) release: ReleaseId,
     /// What it was unpacked from.
     pub(crate) manifest: Manifest,
+    /// What it links to in `shared/`.
+    #[serde(default)]
+    pub(crate) linked: Linked,
     /// Its place in the order of staging; does not depend on clocks.
     pub(crate) sequence: u64,
     /// When it was staged, RFC 3339 in UTC.

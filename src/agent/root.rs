@@ -180,6 +180,11 @@ impl Root {
         self.releases().join(format!(".tmp-{id}"))
     }
 
+    /// Where what the archive has in a link's place goes before it is removed: as much a leftover as the release it was in.
+    pub(crate) fn replaced(&self, id: &ReleaseId) -> PathBuf {
+        self.releases().join(format!(".tmp-{id}-replaced"))
+    }
+
     /// Linked files and directories.
     pub(crate) fn shared(&self) -> PathBuf {
         self.0.join("shared")

@@ -94,7 +94,7 @@ pub enum Encryption {
 impl DeployArgs {
     /// Returns what is asked for: by the options, then by the playbook.
     pub fn plan(&self, output: &Output) -> Result<Plan, CommandError> {
-        let mut plan = self.playbook.plan_to_perform(output)?;
+        let mut plan = self.playbook.plan(output)?;
         self.place.go_over(&mut plan);
         self.switch.go_over(&mut plan);
         if let Some(releases) = self.keep_releases {
@@ -141,6 +141,7 @@ pub async fn run(args: DeployArgs, output: &Output) -> Result<u8, CommandError> 
         torrent_out: args.torrent_out,
         cache_limit: args.cache_limit,
         keep_releases: plan.keep_releases,
+        linked: plan.linked,
     };
     reporting::report(output, async |events| controller::deploy(request, events, interrupt).await).await
 }

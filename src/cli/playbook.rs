@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{CommandError, Output, exit, fleet, output::Format};
+use super::{CommandError, Output, exit, output::Format};
 use crate::{
     model::Plan,
     playbook::{self, Playbook, PlaybookError},
@@ -29,21 +29,8 @@ pub struct PlaybookArgs {
 impl PlaybookArgs {
     /// Returns what the playbook asks for, or what is done without one. Everything that is wrong with it is told.
     pub fn plan(&self, output: &Output) -> Result<Plan, CommandError> {
-        Ok(self.load(output)?.map(|playbook| playbook.plan).unwrap_or_default())
-    }
-
-    /// As [`PlaybookArgs::plan`], and refuses what can't be done.
-    pub fn plan_to_perform(&self, output: &Output) -> Result<Plan, CommandError> {
-        let Some(playbook) = self.load(output)? else { return Ok(Plan::default()) };
-        match playbook.unperformed() {
-            missing if missing.is_empty() => Ok(playbook.plan),
-            missing => Err(all(&missing, output)),
-        }
-    }
-
-    fn load(&self, output: &Output) -> Result<Option<Playbook>, CommandError> {
-        let load = |file: &PathBuf| Playbook::load(file).map_err(|error| playbook_error(error, output));
-        self.playbook.as_ref().map(load).transpose()
+        let Some(file) = &self.playbook else { return Ok(Plan::default()) };
+        Playbook::load(file).map(|playbook| playbook.plan).map_err(|error| playbook_error(error, output))
     }
 }
 
@@ -111,12 +98,7 @@ fn check(files: &[PathBuf], output: &Output) -> Result<u8, CommandError> {
     }
     for (file, playbook) in checked {
         match playbook {
-            Ok(playbook) => {
-                for missing in playbook.unperformed() {
-                    fleet::warn(&missing.to_string(), None, output);
-                }
-                output.print(&format!("{} is a good playbook\n", escape::line(&file.to_string_lossy(), MAX_PATH)))?;
-            }
+            Ok(_) => output.print(&format!("{} is a good playbook\n", escape::line(&file.to_string_lossy(), MAX_PATH)))?,
             Err(error) => playbook_error(error, output).print(output),
         }
     }
@@ -139,8 +121,6 @@ struct Checked {
     /// False if there are problems.
     good: bool,
     problems: Vec<Remark>,
-    /// What it asks for that this version can't do.
-    unperformed: Vec<Remark>,
 }
 
 /// One problem; without line and column it is about the whole file.
@@ -154,13 +134,12 @@ struct Remark {
 
 impl Checked {
     fn new(file: &Path, playbook: &Result<Playbook, PlaybookError>) -> Self {
-        let remarks = |remarks: &[Diagnostic]| remarks.iter().map(Remark::at).collect();
-        let (problems, unperformed) = match playbook {
-            Ok(playbook) => (Vec::new(), remarks(&playbook.unperformed())),
-            Err(PlaybookError::Problems(problems)) => (remarks(problems), Vec::new()),
-            Err(PlaybookError::File(error)) => (vec![Remark::of_file(error)], Vec::new()),
+        let problems = match playbook {
+            Ok(_) => Vec::new(),
+            Err(PlaybookError::Problems(problems)) => problems.iter().map(Remark::at).collect(),
+            Err(PlaybookError::File(error)) => vec![Remark::of_file(error)],
         };
-        Self { playbook: file.display().to_string(), good: playbook.is_ok(), problems, unperformed }
+        Self { playbook: file.display().to_string(), good: playbook.is_ok(), problems }
     }
 }
 

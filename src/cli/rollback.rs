@@ -45,7 +45,7 @@ pub struct RollbackArgs {
 
 /// Rolls back and returns the exit code.
 pub async fn run(args: RollbackArgs, output: &Output) -> Result<u8, CommandError> {
-    let mut plan = args.playbook.plan_to_perform(output)?;
+    let mut plan = args.playbook.plan(output)?;
     args.place.go_over(&mut plan);
     args.switch.go_over(&mut plan);
     let fleet = fleet::settings(&args.connection, args.place.cache, args.switch.lease, args.switch.yes, &plan, output)?;

@@ -27,7 +27,7 @@ use crate::{
     model::{
         AppName, ArchiveKind, HostId, HostState, IdError, Manifest, Phase, PhaseTime, Place, ReleaseId, RunEvent, RunSummary,
         Verdict,
-        plan::{Health, Hooks, RolloutPlan},
+        plan::{Health, Hooks, Linked, RolloutPlan},
         rollout::{Lineup, Rollout},
     },
     ssh::{Connector, HostKeyPolicy, Target},
@@ -164,6 +164,8 @@ pub struct DeployRequest {
     pub cache_limit: u64,
     /// Releases that stay on each host.
     pub keep_releases: u32,
+    /// What every release shares.
+    pub linked: Linked,
 }
 
 /// What to go back to.
@@ -179,7 +181,7 @@ pub struct RollbackRequest {
 /// Deploys an artifact to a fleet. An error means that no host was touched; what happens to hosts is in the summary, which is also
 /// the last event.
 pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: CancellationToken) -> Result<RunSummary, RunError> {
-    let DeployRequest { fleet, artifact, advertise, zone, torrent_out, cache_limit, keep_releases } = request;
+    let DeployRequest { fleet, artifact, advertise, zone, torrent_out, cache_limit, keep_releases, linked } = request;
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let release = ReleaseId::compose(&now, &artifact.manifest.digest).map_err(RunError::Release)?;
     let pushes_itself = fleet.finder.uses_own_executable().await.map_err(RunError::Agent)?;
@@ -213,6 +215,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         release,
         cache_limit,
         keep_releases,
+        linked,
         info_base64: BASE64_STANDARD.encode(artifact.metainfo.info_bytes()),
         seed,
     }));

@@ -69,11 +69,11 @@ impl Section for Top {
                 |top: &mut Self, number| top.plan.keep_releases = number,
             )
             .default(5),
-            key("linked_dirs", "Directories that all releases share: links to shared/.", linked(), |top: &mut Self, dirs| {
+            key("linked_dirs", "Directories that all releases share: in each release a link to shared/, where they are made if they are missing.", linked(), |top: &mut Self, dirs| {
                 top.dirs = dirs
             })
             .default(Vec::<String>::new()),
-            key("linked_files", "Files that all releases share: links to shared/.", linked(), |top: &mut Self, files| {
+            key("linked_files", "Files that all releases share: in each release a link to shared/, where they must be.", linked(), |top: &mut Self, files| {
                 top.files = files
             })
             .default(Vec::<String>::new()),
@@ -109,7 +109,8 @@ impl Section for Top {
     fn finish(mut self, seen: &mut Seen<'_>) -> Option<Plan> {
         tell_overlaps(self.dirs.iter().chain(&self.files), seen);
         let paths = |placed: Vec<(LinkedPath, Location)>| placed.into_iter().map(|(path, _)| path).collect();
-        self.plan.linked = Linked { dirs: paths(self.dirs), files: paths(self.files) };
+        // What can't be linked has been told, with its place.
+        self.plan.linked = Linked::new(paths(self.dirs), paths(self.files)).unwrap_or_default();
         Some(self.plan)
     }
 }

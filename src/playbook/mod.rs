@@ -13,12 +13,10 @@
 //! | `shape` | kinds of values: how each is read and described |
 //! | `section` | mappings with known keys |
 //! | `keys`, `commands`, `health` | the declarations |
-//! | `performed` | refuses what this version reads but can't do yet |
 
 mod commands;
 mod health;
 mod keys;
-mod performed;
 mod reading;
 mod section;
 mod shape;
@@ -52,8 +50,6 @@ pub enum PlaybookError {
 pub struct Playbook {
     /// What it asks for; what it does not mention is as without a playbook.
     pub plan: Plan,
-    /// Every key it has, with the place of its value.
-    given: Vec<(String, Location)>,
 }
 
 impl Playbook {
@@ -70,14 +66,9 @@ impl Playbook {
         }
         let mut reading = Reading::default();
         let plan = Mapping::<keys::Top>::new().read(&root, "", &mut reading);
-        let given = reading.finish(&Location::whole(source.path()))?;
+        reading.finish(&Location::whole(source.path()))?;
         // Without a problem there is a plan.
-        Ok(Self { plan: plan.unwrap_or_default(), given })
-    }
-
-    /// Returns what the playbook asks for that this version can't do yet, one entry a key.
-    pub fn unperformed(&self) -> Vec<Diagnostic> {
-        performed::missing(&self.plan, &self.given)
+        Ok(Self { plan: plan.unwrap_or_default() })
     }
 }
 

@@ -1,4 +1,4 @@
-//! What one reading of a playbook finds: problems, and the keys that are there.
+//! The problems that one reading of a playbook finds.
 
 use crate::yaml::{Diagnostic, Location};
 
@@ -10,7 +10,6 @@ const MAX_PROBLEMS: usize = 100;
 pub(super) struct Reading {
     problems: Vec<Diagnostic>,
     left_out: usize,
-    given: Vec<(String, Location)>,
 }
 
 impl Reading {
@@ -22,15 +21,10 @@ impl Reading {
         }
     }
 
-    /// Notes that a key is there, by its way from the top: `rollout.waves`.
-    pub(super) fn given(&mut self, key: &str, value: &Location) {
-        self.given.push((key.to_owned(), value.clone()));
-    }
-
-    /// Returns the keys that are there, or the problems in the order of the file; a last one about the file says how many more there were.
-    pub(super) fn finish(mut self, file: &Location) -> Result<Vec<(String, Location)>, Vec<Diagnostic>> {
+    /// Returns the problems in the order of the file, if there are any; a last one about the file says how many more there were.
+    pub(super) fn finish(mut self, file: &Location) -> Result<(), Vec<Diagnostic>> {
         if self.problems.is_empty() {
-            return Ok(self.given);
+            return Ok(());
         }
         self.problems.sort_by_key(|problem| (problem.location.line(), problem.location.column()));
         if self.left_out > 0 {

@@ -141,7 +141,6 @@ impl<S: Section> Mapping<S> {
                 continue;
             };
             let key = path(key, known.name);
-            reading.given(&key, &value.location);
             if value.is_null() {
                 let problem = Diagnostic::new(&name.location, format!("`{key}` has no value"));
                 reading.problem(problem.with_hint("write a value, or remove the key"));

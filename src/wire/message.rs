@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::RelayToken;
 use crate::model::{
     ByteCounts, HostFailure, HostName, HostState, HostStatus, Manifest, Place, ReleaseId, RunId,
-    plan::{Health, Hooks},
+    plan::{Health, Hooks, Linked},
 };
 
 /// The protocol's version. Both sides must have the same; the controller pushes the agent that matches it.
-pub const WIRE_VERSION: u32 = 3;
+pub const WIRE_VERSION: u32 = 4;
 
 /// The agent's first message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -74,6 +74,9 @@ pub struct DeployJob {
     pub cache_limit: u64,
     /// How many releases stay on the host, the current and the previous included; at least 2.
     pub keep_releases: u32,
+    /// What the release links to in `shared/`.
+    #[serde(default)]
+    pub linked: Linked,
     /// The torrent's bencoded info dictionary in base64.
     pub info_base64: String,
     /// Where this host is reached by the others: the address to bind and to announce. None: all interfaces, announced as seen

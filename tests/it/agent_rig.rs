@@ -10,7 +10,7 @@ use std::{
 use base64::Engine as _;
 use fleetdrop::{
     artifact::hash_artifact,
-    model::{ArchiveKind, Manifest, RunId},
+    model::{ArchiveKind, Manifest, RunId, plan::Linked},
     swarm::{Engine, EngineConfig, EngineHandle, FleetEngine, Metainfo, Role},
     wire::{DeployJob, FromAgent, Job, PeerAddr, Procedure, ToAgent, read_frame, write_frame},
 };
@@ -71,6 +71,7 @@ impl Seeded {
             cache: Some(dir.join("cache").display().to_string()),
             cache_limit: 1 << 30,
             keep_releases: 3,
+            linked: Linked::default(),
             info_base64: base64::engine::general_purpose::STANDARD.encode(self.metainfo.info_bytes()),
             advertise: Some(Ipv4Addr::LOCALHOST.into()),
             tracker: None,

@@ -18,6 +18,7 @@ mod deploy_caches;
 mod deploy_faults;
 mod deploy_hosts;
 mod deploy_input;
+mod deploy_linked;
 mod deploy_refusals;
 mod deploy_reverts;
 mod deploy_routes;

@@ -19,7 +19,9 @@ use fleetdrop::{
     inventory::Inventory,
     model::{
         Envelope, HostState, RunEvent, RunId, RunSummary,
-        plan::{Command, FailureBudgets, Health, Hook, Hooks, HttpCheck, OnFailure, Rhythm, RolloutPlan, WaveSize, Waves},
+        plan::{
+            Command, FailureBudgets, Health, Hook, Hooks, HttpCheck, Linked, OnFailure, Rhythm, RolloutPlan, WaveSize, Waves,
+        },
     },
     ssh::{Connector, SshSettings},
 };
@@ -203,6 +205,7 @@ impl Rig {
                 torrent_out: None,
                 cache_limit: 1 << 30,
                 keep_releases: 5,
+                linked: Linked::default(),
             };
             let (sink, mut received): (_, mpsc::Receiver<Envelope>) =
                 EventSink::new(RunId::from_random(fastrand::u64(..).to_be_bytes()));

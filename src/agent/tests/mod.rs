@@ -4,4 +4,5 @@ mod conversation;
 mod endings;
 mod engine;
 mod hooks;
+mod linked;
 mod support;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::engine::{FakeEngine, Manner};
 use crate::{
     agent::{AgentEnv, Clock, Ended, serve},
-    model::{ArchiveKind, Digest, HostFailure, HostStatus, Manifest, ReleaseId, RunId},
+    model::{ArchiveKind, Digest, HostFailure, HostStatus, Manifest, ReleaseId, RunId, plan::Linked},
     swarm::Metainfo,
     wire::{self, DeployJob, FromAgent, Job, PeerAddr, Procedure, RollbackJob, StopReason, ToAgent},
 };
@@ -88,6 +88,7 @@ pub(super) struct Host {
     pub(super) lease_seconds: u32,
     pub(super) confirm_seconds: u32,
     pub(super) keep_releases: u32,
+    pub(super) linked: Linked,
     pub(super) cache_limit: u64,
     pub(super) procedure: Procedure,
     pub(super) runs: std::cell::Cell<u64>,
@@ -101,6 +102,7 @@ impl Host {
             lease_seconds: 30,
             confirm_seconds: 60,
             keep_releases: 3,
+            linked: Linked::default(),
             cache_limit: 1 << 30,
             procedure: Procedure::default(),
             runs: std::cell::Cell::new(0),
@@ -145,6 +147,7 @@ impl Host {
             cache: Some(self.path("cache").display().to_string()),
             cache_limit: self.cache_limit,
             keep_releases: self.keep_releases,
+            linked: self.linked.clone(),
             info_base64: base64::engine::general_purpose::STANDARD.encode(metainfo.info_bytes()),
             advertise: None,
             tracker: None,

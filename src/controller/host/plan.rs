@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::{push::ReadyAgent, seed::SeedAddresses, transport::Transport};
 use crate::{
     inventory::HostEntry,
-    model::{AppName, FailureKind, HostFailure, HostState, Manifest, Place, ReleaseId, RunId},
+    model::{AppName, FailureKind, HostFailure, HostState, Manifest, Place, ReleaseId, RunId, plan::Linked},
     wire::{DeployJob, Job, PeerAddr, Procedure, RollbackJob},
 };
 
@@ -37,6 +37,7 @@ pub(in crate::controller) struct DeployPlan {
     pub(in crate::controller) release: ReleaseId,
     pub(in crate::controller) cache_limit: u64,
     pub(in crate::controller) keep_releases: u32,
+    pub(in crate::controller) linked: Linked,
     pub(in crate::controller) info_base64: String,
     pub(in crate::controller) seed: SeedAddresses,
     /// Without the host's name.
@@ -130,6 +131,7 @@ impl JobPlan {
                     cache: plan.placement.cache.clone(),
                     cache_limit: plan.cache_limit,
                     keep_releases: plan.keep_releases,
+                    linked: plan.linked.clone(),
                     info_base64: plan.info_base64.clone(),
                     advertise: agent.advertise,
                     tracker: Some(tracker),

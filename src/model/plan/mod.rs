@@ -7,7 +7,8 @@
 mod budget;
 mod health;
 mod hooks;
-mod place;
+mod linked;
+mod paths;
 mod rollout;
 mod waves;
 
@@ -18,7 +19,8 @@ use super::AppName;
 pub use budget::{BudgetParseError, FailureBudget, FailureBudgets};
 pub use health::{CommandCheck, Health, HttpCheck, Rhythm};
 pub use hooks::{Command, Hook, HookPoint, Hooks};
-pub use place::{DeployTo, Linked, LinkedPath, PathError};
+pub use linked::{Linked, LinkedError};
+pub use paths::{DeployTo, LinkedPath, PathError};
 pub use rollout::{OnFailure, Order, Pause, RolloutPlan};
 pub use waves::{WaveSize, WaveSizeError, Waves};
 

@@ -41,8 +41,8 @@ fn every_key_reaches_the_plan() {
     assert_eq!(plan.deploy_to.unwrap().as_str(), "/srv/shop");
     assert_eq!(plan.keep_releases, 7);
     let paths = |paths: &[crate::model::plan::LinkedPath]| paths.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(paths(&plan.linked.dirs), ["log", "uploads"]);
-    assert_eq!(paths(&plan.linked.files), [".env"]);
+    assert_eq!(paths(plan.linked.dirs()), ["log", "uploads"]);
+    assert_eq!(paths(plan.linked.files()), [".env"]);
     assert_eq!(plan.rollout.waves.to_string(), "1, 10%, 50%, 100%");
     let budgets = FailureBudgets { canary: Some(FailureBudget::NONE), after: FailureBudget::Percent(10) };
     assert_eq!(plan.rollout.max_failures, budgets);
@@ -119,15 +119,4 @@ fn the_bounds_belong_to_the_values() {
     ] {
         plan(good);
     }
-}
-
-#[test]
-fn what_cannot_be_done_yet_is_named_with_its_place() {
-    let missing = |text: &str| read(text).unwrap().unperformed().iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert!(missing("app: shop\nrollout: {waves: 10%, on_failure: rollback}\nlinked_dirs: []\n").is_empty());
-    assert_eq!(
-        missing("app: shop\nlinked_dirs: [log]\n"),
-        ["p.yaml:2:14: `linked_dirs` can't be performed by this version of fleetdrop"]
-    );
-    assert_eq!(missing(EVERY_KEY).len(), 2);
 }

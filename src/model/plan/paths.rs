@@ -1,4 +1,4 @@
-//! Where things are on a host: the application's root, and what its releases share.
+//! Paths on a host that the operator names: the application's root, and what lies below a release.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -130,22 +130,6 @@ macro_rules! path_text {
 
 path_text!(DeployTo);
 path_text!(LinkedPath);
-
-/// What every release shares: links in the release that lead to `shared/`. No two of them overlap; at most [`Linked::MOST`] of
-/// each kind.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Linked {
-    /// Directories; made below `shared/` where they are missing.
-    pub dirs: Vec<LinkedPath>,
-    /// Files.
-    pub files: Vec<LinkedPath>,
-}
-
-impl Linked {
-    /// The most links of one kind.
-    pub const MOST: usize = 100;
-}
 
 #[cfg(test)]
 mod tests {
