@@ -42,6 +42,12 @@ impl Peer {
         let limit = if self.seed { limits.seed } else { limits.host };
         !self.chokes_us && self.asked.len() < if self.snubbed { 1 } else { limit }
     }
+
+    /// Returns whether what it says it has can be hoped for: it answered so far, or can be asked for the first time. Saying so is not enough,
+    /// for anybody can.
+    fn gives(&self, limits: Limits) -> bool {
+        !self.chokes_us && !self.snubbed && (self.service.is_some() || self.has_room(limits))
+    }
 }
 
 impl Policy {
@@ -218,11 +224,10 @@ impl Policy {
         if peer.seed {
             // The seed is the reserve: only what no neighbour has, and only while the neighbours have nothing to give.
             // Nor is it spared for a host that is farther.
-            let mut others = self
-                .peers
-                .values()
-                .filter(|other| other.full && !other.seed && !other.chokes_us && !other.snubbed && (peer.far || !other.far));
-            if self.rarity.has_copies() || others.next().is_some() {
+            let near_enough = |other: &Peer| !other.far || (peer.far && other.full);
+            let limits = self.limits();
+            let mut others = self.peers.values().filter(|other| !other.seed && near_enough(other) && other.gives(limits));
+            if others.any(|other| self.rarity.wants_any(&other.have)) {
                 return None;
             }
         }

@@ -11,6 +11,8 @@
 //!   waited long, and otherwise only [`PolicyConfig::reserve_percent`] of the artifact. Standard clients are never pushed to.
 //!   A neighbour that shows no sign of another source (it reaches nobody but the controller) is served like any other.
 //! * What a neighbour that came complete can give is not pushed, and a push that hangs does not hold up the others.
+//! * Anybody can claim pieces. The seed believes hosts alone, and serves at once what it never sent, whoever claims it; a host spares the seed
+//!   only for neighbours that answer.
 //! * Hosts request rarest first with random ties, few pieces per neighbour, whole pieces, each piece from one neighbour.
 //! * Uploads are whole pieces over few slots; next comes who waited long, then the request for the rarest piece, then that of
 //!   the neighbour with least. The seed has as many slots as fill its link (`width`); a transfer that takes far longer than usual gives its slot back.
@@ -71,6 +73,10 @@
 //!   1.22. Four zones of 8: 1.35 instead of 1.55, two zones of 8 1.18 instead of 1.17, slow hosts among 64 1.56 instead of 1.51. Only for hosts that are 3 or
 //!   10 % behind: no gain in zones. The usual transfer alone, not also that to the same host: 0.04 worse where half of the hosts are slow. The oldest of
 //!   those that waited long instead of the rarest: no difference.
+//! * Peers that claim pieces and never send one. Eight neighbours, last honest host to the same hosts alone, one liar and four: when every claimed copy
+//!   counted, a standard client that claimed all but one piece kept the others waiting for ever, one that claimed everything cost nothing. Now 1.01 and
+//!   1.03; eight beside eight hosts 1.5. A hostile one that speaks our extension 1.1 to 1.3, four 1.1 to 1.7: half of the pushes go to it. Only the
+//!   run's certificates keep such a one out. In honest fleets nothing changed, to the last digit.
 //!
 //! # Bounds
 //! Requests per neighbour, pieces in flight, wants kept per neighbour and upload slots are all bounded; an event costs at most
@@ -251,6 +257,12 @@ impl Peer {
     fn is_mate(&self) -> bool {
         !self.far && !self.seed
     }
+
+    /// Returns whether its pieces count as copies: for the seed those of the fleet, for a host those in its zone; for nobody those of a
+    /// neighbour that came with everything.
+    fn counts(&self, for_seed: bool) -> bool {
+        !self.full && if for_seed { self.fleet } else { !self.far }
+    }
 }
 
 impl Policy {
@@ -315,7 +327,7 @@ impl Policy {
             return self.peer_has(now, key, gained);
         }
         peer.full = have.is_full();
-        if !peer.full && (self.config.push || !peer.far) {
+        if peer.counts(self.config.push) {
             for piece in have.iter() {
                 self.rarity.gained(piece);
             }
@@ -345,7 +357,7 @@ impl Policy {
             if peer.gained > peer.given {
                 peer.elsewhere = Some(now);
             }
-            if self.config.push || !peer.far {
+            if peer.counts(self.config.push) {
                 self.rarity.gained(piece);
             }
             if let Some(zone) = &mut self.far {
@@ -379,7 +391,7 @@ impl Policy {
     /// Removes a connection; what it was asked for is asked elsewhere.
     pub fn peer_left(&mut self, now: Duration, key: PeerKey) {
         let Some(peer) = self.peers.remove(&key) else { return };
-        if !peer.full && (self.config.push || !peer.far) {
+        if peer.counts(self.config.push) {
             for piece in peer.have.iter() {
                 self.rarity.lost(piece);
             }

@@ -139,6 +139,11 @@ impl PieceSet {
         self.words().iter().zip(other.words()).any(|(own, other)| own & !other != 0)
     }
 
+    /// Returns whether a piece is in both sets.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        self.words().iter().zip(other.words()).any(|(own, other)| own & other != 0)
+    }
+
     /// Returns how many pieces there can be.
     pub fn len(&self) -> u32 {
         self.len
@@ -197,6 +202,7 @@ mod tests {
             prop_assert!(rest.iter().all(|piece| !set.contains(piece)));
             prop_assert_eq!((set.without(&rest), set.intersection(&rest)), (set.clone(), PieceSet::new(len)));
             prop_assert_eq!((set.exceeds(&rest), set.exceeds(&set)), (!set.is_empty(), false));
+            prop_assert_eq!((set.meets(&rest), set.meets(&set)), (false, !set.is_empty()));
         }
     }
 }

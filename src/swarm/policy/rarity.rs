@@ -52,14 +52,9 @@ impl Rarity {
         self.wanted.is_empty()
     }
 
-    /// Returns whether a neighbour (those that have everything are not counted) has a wanted piece.
-    pub(super) fn has_copies(&self) -> bool {
-        let counted =
-            |lines: &[Line], word: usize| lines.get(word).map_or(0, |line| line.0.iter().fold(0, |any, plane| any | plane));
-        let wanted = self.wanted.words().iter().enumerate();
-        wanted
-            .filter(|(_, wanted)| **wanted != 0)
-            .any(|(word, wanted)| wanted & (counted(&self.low, word) | counted(&self.high, word)) != 0)
+    /// Returns whether one of the pieces is wanted.
+    pub(super) fn wants_any(&self, among: &PieceSet) -> bool {
+        self.wanted.meets(among)
     }
 
     /// Returns the rarest wanted piece among those that a neighbour has.
@@ -204,7 +199,7 @@ mod tests {
                 prop_assert_eq!(rarity.wanted.contains(piece), wanted[piece as usize]);
             }
             prop_assert_eq!(rarity.is_empty(), !wanted.contains(&true));
-            prop_assert_eq!(rarity.has_copies(), wanted.iter().zip(&copies).any(|(wanted, copies)| *wanted && *copies > 0));
+            prop_assert_eq!(rarity.wants_any(&has), has.iter().any(|piece| wanted[piece as usize]));
             let least = has.iter().filter(|piece| wanted[*piece as usize]).map(|piece| copies[piece as usize]).min();
             let rarest = rarity.rarest(&has, &mut random);
             prop_assert_eq!(rarest.map(|piece| copies[piece as usize]), least);

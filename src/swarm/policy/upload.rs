@@ -64,8 +64,9 @@ pub(super) struct Upload {
     pushed: VecDeque<(Duration, u32)>,
     /// Whom each piece was pushed to, until another neighbour announces it.
     spreading: BTreeMap<u32, PeerKey>,
-    /// Pieces sent to fleet peers.
+    /// How many pieces were sent to fleet peers, and which.
     given: u64,
+    seeded: PieceSet,
 }
 
 impl Upload {
@@ -80,6 +81,7 @@ impl Upload {
             pushed: VecDeque::new(),
             spreading: BTreeMap::new(),
             given: 0,
+            seeded: PieceSet::new(pieces),
         }
     }
 
@@ -165,6 +167,9 @@ impl Policy {
                 peer.given += 1;
                 peer.recent.truncate(RECENT - 1);
                 peer.recent.push_front(piece);
+            }
+            if peer.fleet {
+                self.upload.seeded.insert(piece);
             }
             if push {
                 self.start_spreading(key, piece);
@@ -277,7 +282,8 @@ impl Policy {
 
     /// Notes that a neighbour announced a piece: if another was to spread it, it did.
     pub(super) fn note_spread(&mut self, key: PeerKey, piece: u32) {
-        if self.upload.spreading.get(&piece).is_some_and(|pushed| *pushed != key) {
+        let fleet = self.peers.get(&key).is_some_and(|peer| peer.fleet);
+        if fleet && self.upload.spreading.get(&piece).is_some_and(|pushed| *pushed != key) {
             self.stop_spreading(piece);
         }
     }
@@ -320,9 +326,11 @@ impl Policy {
         self.upload.took.max(peer.took).is_some_and(|usual| now.saturating_sub(want.at) > usual * LONG_WAIT)
     }
 
-    /// Returns whether no neighbour has the piece, or will have it in a moment because it was pushed.
+    /// Returns whether the fleet has not got the piece from us: it was never sent, whoever says to have it, or no neighbour has it, nor will in a
+    /// moment because it was pushed.
     fn is_missing(&self, piece: u32) -> bool {
-        self.rarity.copies(piece) == 0 && !self.upload.spreading.contains_key(&piece)
+        let lost = || self.rarity.copies(piece) == 0 && !self.upload.spreading.contains_key(&piece);
+        !self.upload.seeded.contains(piece) || lost()
     }
 
     /// Returns how many slots one neighbour may hold: two only where there are few neighbours, so that its next piece is ready.

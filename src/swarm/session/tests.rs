@@ -435,3 +435,29 @@ async fn a_standard_client_downloads_but_is_never_pushed_to() {
     assert!(got == artifact.bytes);
     seed.stop().await;
 }
+
+/// A standard client says that it has every piece but the first, to the seed as well as to the host, and never sends one.
+#[tokio::test]
+async fn a_client_that_claims_what_it_never_sends_holds_nothing_back() {
+    let artifact = Artifact::new(2_000_000, 64 << 10);
+    let seed = artifact.seed().await;
+    let mut claims = PieceSet::full(artifact.meta.piece_count());
+    claims.remove(0);
+    let mut lie = Vec::new();
+    protocol::write_bitfield(&claims, &mut lie);
+    protocol::write_message(&Message::Interested, &mut lie);
+    protocol::write_message(&Message::Request(Request::new(0, 0, 16384)), &mut lie);
+    let mut to_seed = Script::dial(seed.local_addr, &artifact).await;
+    to_seed.send(&lie).await;
+    while to_seed.read().await.expect("the seed hung up").0 != 7 {}
+    // The seed has heard it all: it has answered what came after.
+    let mut host = artifact.host("host", &[]).await;
+    let mut to_host = Script::dial(host.local_addr, &artifact).await;
+    to_host.send(&lie).await;
+    while to_host.read().await.expect("the host hung up").0 != 2 {}
+    host.add_peers(vec![seed.local_addr]).await;
+    complete(&mut host).await;
+    host.stop().await;
+    seed.stop().await;
+    artifact.assert_same(&artifact.path("host"));
+}

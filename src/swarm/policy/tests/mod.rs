@@ -4,6 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod fleet;
+mod liars;
+
 const HOST: PeerTraits = PeerTraits { fleet: true, seed: false, zone: None, rank: None };
 
 #[test]
