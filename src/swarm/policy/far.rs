@@ -4,8 +4,13 @@
 //! asks for pieces that are not its own, one at a time at first, and sooner each time; and one without zone mates asks for everything, as
 //! if there were no zones. What only such zone mates have that choke us or let requests time out is asked for in this way, too, and
 //! also while it is asked of them.
+//!
+//! A zone mate that never comes must not keep the pieces that it was to fetch either: soon they are others', by the same count that made them its own.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{Peer, PeerKey, PeerTraits, PieceSet, Place, Policy, download::Flight, share::Share};
 
@@ -16,6 +21,31 @@ const IDLE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_s
 const MORE: (Duration, usize) = (Duration::from_millis(250), 8);
 /// A host without zone mates for this long is on its own.
 const ALONE: Duration = Duration::from_secs(1);
+/// A zone mate that is not connected counts as gone when its pieces have been offered for this many times what the own first one took, and at
+/// least so long, ...
+const ABSENT: (u32, Duration) = (3, Duration::from_secs(1));
+/// ... and when it has got so many times fewer than we have.
+const BEHIND: u32 = 4;
+
+/// Who announced a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Announcer {
+    /// A host of the own zone.
+    Mate,
+    /// A host of another one.
+    Far,
+    /// The seed, or a standard client.
+    Other,
+}
+
+/// How a host of the zone gets on with its pieces, as far as one can see.
+#[derive(Debug, Default)]
+struct Owner {
+    /// Since when another zone offers one of them.
+    offered: Option<Duration>,
+    /// How many the zone has.
+    came: u32,
+}
 
 /// What is known of the own zone.
 #[derive(Debug)]
@@ -33,6 +63,12 @@ pub(super) struct Far {
     patience: Duration,
     /// Pieces of others that are asked for.
     reserve: PieceSet,
+    /// The zone's hosts whose pieces were offered or came, by number.
+    owners: BTreeMap<u32, Owner>,
+    /// How long the own first piece took from when it was offered.
+    first_took: Option<Duration>,
+    /// Zone mates that are connected, by number.
+    connected: BTreeSet<u32>,
 }
 
 impl Far {
@@ -45,6 +81,9 @@ impl Far {
             moved: None,
             patience: IDLE.1,
             reserve: PieceSet::new(pieces),
+            owners: BTreeMap::new(),
+            first_took: None,
+            connected: BTreeSet::new(),
         }
     }
 
@@ -56,11 +95,14 @@ impl Far {
     /// Takes in a new neighbour; returns whether it is far.
     pub(super) fn joined(&mut self, now: Duration, traits: PeerTraits) -> bool {
         self.alone_since.get_or_insert(now);
-        // A standard client may be anywhere; it is as good as a zone mate.
+        // A standard client may be anywhere: it is asked as a zone mate is, but nobody counts on it.
         let far = traits.fleet && !self.share.is_near(traits.zone);
-        if !far && !traits.seed {
+        if traits.fleet && !far && !traits.seed {
             self.mates += 1;
-            traits.rank.into_iter().for_each(|rank| self.share.note(rank, true));
+            if let Some(rank) = traits.rank {
+                self.connected.insert(rank);
+                self.share.note(rank, true);
+            }
         }
         far
     }
@@ -68,7 +110,10 @@ impl Far {
     /// Notes that a connection to a zone mate ended; `gone` is its rank if it was the only one, `near` are the pieces that the
     /// others have.
     pub(super) fn left(&mut self, now: Duration, gone: Option<u32>, near: PieceSet) {
-        gone.into_iter().for_each(|rank| self.share.note(rank, false));
+        if let Some(rank) = gone {
+            self.connected.remove(&rank);
+            self.share.note(rank, false);
+        }
         self.near = near;
         self.mates = self.mates.saturating_sub(1);
         if self.mates == 0 {
@@ -77,18 +122,54 @@ impl Far {
     }
 
     /// Notes that a neighbour announced a piece.
-    pub(super) fn announced(&mut self, now: Duration, piece: u32, mate: bool) {
+    pub(super) fn announced(&mut self, now: Duration, piece: u32, by: Announcer) {
         self.moved.get_or_insert(now);
-        if mate {
-            self.near.insert(piece);
+        match by {
+            Announcer::Mate => {
+                if self.near.insert(piece)
+                    && let Some(owner) = self.owner_of(piece)
+                {
+                    owner.came += 1;
+                }
+            }
+            Announcer::Far => {
+                if let Some(owner) = self.owner_of(piece) {
+                    owner.offered.get_or_insert(now);
+                }
+            }
+            Announcer::Other => {}
         }
     }
 
     /// Notes that a piece came.
     pub(super) fn received(&mut self, now: Duration, piece: u32) {
+        if self.share.first_owner(piece) == Some(self.share.rank()) {
+            let owner = self.owners.entry(self.share.rank()).or_default();
+            owner.came += 1;
+            if let Some(offered) = owner.offered {
+                self.first_took.get_or_insert(now.saturating_sub(offered));
+            }
+        }
         if !self.reserve.remove(piece) {
             self.moved = Some(now);
         }
+    }
+
+    fn owner_of(&mut self, piece: u32) -> Option<&mut Owner> {
+        let rank = self.share.first_owner(piece)?;
+        Some(self.owners.entry(rank).or_default())
+    }
+
+    /// Gives the pieces of zone mates that never came, or hardly get on, to others. We judge them by ourselves: what another zone offers took us so
+    /// long, and so many came. Pieces of theirs that do come may be others' work.
+    pub(super) fn note_absent(&mut self, now: Duration) {
+        let Some(took) = self.first_took else { return };
+        let patience = (took * ABSENT.0).max(ABSENT.1);
+        let own = self.owners.get(&self.share.rank()).map_or(0, |owner| owner.came);
+        let waits = |owner: &Owner| owner.offered.is_some_and(|since| now.saturating_sub(since) > patience);
+        let is_absent = |rank: u32, owner: &Owner| waits(owner) && owner.came * BEHIND < own && !self.connected.contains(&rank);
+        let absent = self.owners.iter().filter(|(rank, owner)| is_absent(**rank, owner));
+        self.share.note_gone(absent.map(|(rank, _)| *rank));
     }
 
     /// Notes that a piece is asked for; `far` tells whether in another zone.
@@ -125,6 +206,17 @@ impl Far {
     }
 }
 
+impl Peer {
+    /// Returns as whom it announces pieces.
+    pub(super) fn announcer(&self) -> Announcer {
+        match (self.fleet && !self.seed, self.far) {
+            (true, false) => Announcer::Mate,
+            (true, true) => Announcer::Far,
+            (false, _) => Announcer::Other,
+        }
+    }
+}
+
 impl Policy {
     /// Returns which of its pieces a neighbour in another zone may be asked for.
     pub(super) fn may_cross(&self, now: Duration, peer: &Peer) -> PieceSet {
@@ -154,7 +246,7 @@ impl Policy {
     pub(super) fn mate_left(&mut self, now: Duration, rank: Option<u32>) {
         let Some(zone) = &mut self.far else { return };
         let mut near = PieceSet::new(self.config.pieces);
-        for mate in self.peers.values().filter(|peer| peer.is_mate()) {
+        for mate in self.peers.values().filter(|peer| peer.announcer() == Announcer::Mate) {
             mate.have.iter().for_each(|piece| {
                 near.insert(piece);
             });

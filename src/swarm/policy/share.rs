@@ -42,13 +42,31 @@ impl Share {
 
     /// Notes that a host of the zone is there, or gone.
     pub(super) fn note(&mut self, rank: u32, here: bool) {
-        if rank == self.place.rank || rank >= self.place.of {
-            return;
+        if here && self.gone.remove(&rank) {
+            self.count();
+        } else if !here {
+            self.note_gone([rank]);
         }
-        let known = if here { self.gone.remove(&rank) } else { self.gone.insert(rank) };
-        if known {
+    }
+
+    /// Notes that these hosts of the zone are gone.
+    pub(super) fn note_gone(&mut self, ranks: impl IntoIterator<Item = u32>) {
+        let before = self.gone.len();
+        let Place { rank: own, of, .. } = self.place;
+        self.gone.extend(ranks.into_iter().filter(|rank| *rank != own && *rank < of));
+        if self.gone.len() > before {
             self.count();
         }
+    }
+
+    /// Returns the host that fetches a piece while nobody is gone.
+    pub(super) fn first_owner(&self, piece: u32) -> Option<u32> {
+        owner(piece, self.place.of, &BTreeSet::new())
+    }
+
+    /// Returns the own number in the zone.
+    pub(super) fn rank(&self) -> u32 {
+        self.place.rank
     }
 
     fn count(&mut self) {

@@ -153,6 +153,17 @@ fn deaths_in_a_zone_cost_little_and_do_not_stop_it() {
 }
 
 #[test]
+fn hosts_that_never_come_cost_their_zone_little() {
+    for (hosts, gone, most) in [(16, 2, 1.3), (32, 4, 1.6)] {
+        let mut scenario = zoned(hosts, 2, hosts as f64 / 8.0);
+        scenario.hosts[3..].iter_mut().step_by(8).take(gone).for_each(|host| host.dies = Some(Duration::ZERO));
+        let crossed = simulate(&scenario).zones[1] as f64 / scenario.size as f64;
+        let figures = figures(&scenario);
+        assert!(figures.last < most && crossed < 1.15, "{gone} of {hosts}: {crossed}, {figures:?}");
+    }
+}
+
+#[test]
 fn the_same_scenario_gives_the_same_prediction_on_any_number_of_threads() {
     let mut scenario = even(900, 1000, 8 * MIB, 512 * KIB, 11);
     for (index, host) in scenario.hosts.iter_mut().enumerate() {

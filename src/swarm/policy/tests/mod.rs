@@ -191,6 +191,45 @@ fn what_a_zone_mate_that_left_was_to_fetch_goes_to_others() {
     assert!((130..170).contains(&may(&zone)), "{}", may(&zone));
 }
 
+#[test]
+fn what_a_zone_mate_that_never_comes_was_to_fetch_goes_to_others() {
+    let config = PolicyConfig { place: Some(Place { zone: 1, rank: 0, of: 3 }), ..PolicyConfig::new(90, false, 1) };
+    let mut host = Policy::new(config, PieceSet::new(90));
+    let (mate, far) = (PeerKey(1), PeerKey(2));
+    host.peer_joined(Duration::ZERO, mate, PeerTraits { zone: Some(1), rank: Some(1), ..HOST });
+    host.peer_joined(Duration::ZERO, far, PeerTraits { zone: Some(0), rank: Some(0), ..HOST });
+    host.peer_bitfield(Duration::ZERO, far, PieceSet::full(90));
+    [mate, far].into_iter().for_each(|key| host.peer_chokes(Duration::ZERO, key, false));
+    let mut crossed: Vec<(Duration, u32)> = Vec::new();
+    for step in 0..20 {
+        let now = Duration::from_millis(step * 100);
+        // The mate gets on with its own pieces, so nobody is idle.
+        host.peer_has(now, mate, [step as u32 * 3 + 1]);
+        while let Some(action) = host.next_action() {
+            if let Action::Request { peer, piece } = action {
+                crossed.extend((peer == far).then_some((now, piece)));
+                host.received(now, peer, piece);
+                host.verified(now, piece);
+            }
+        }
+        host.tick(now);
+    }
+    let of = |rank| crossed.iter().filter(move |(_, piece)| piece % 3 == rank);
+    assert_eq!((of(0).count(), of(1).count()), (30, 0), "{crossed:?}");
+    assert!((8..23).contains(&of(2).count()), "about half of what the third was to fetch: {crossed:?}");
+    assert!(of(2).all(|(at, _)| *at >= Duration::from_secs(1)), "too soon: {crossed:?}");
+}
+
+#[test]
+fn what_a_standard_client_claims_does_not_keep_a_host_from_fetching_for_its_zone() {
+    let mut zone = far::Far::new(Place { zone: 1, rank: 0, of: 3 }, 300);
+    assert!(!zone.joined(Duration::ZERO, PeerTraits::default()));
+    (0..300).for_each(|piece| zone.announced(Duration::ZERO, piece, far::Announcer::Other));
+    assert_eq!((zone.own().count(), zone.mates()), (100, 0));
+    (0..30).for_each(|piece| zone.announced(Duration::ZERO, piece, far::Announcer::Mate));
+    assert_eq!(zone.own().count(), 90);
+}
+
 /// How many pieces of 8 the controller's seed in zone 0 pushes to a host in this zone when another, in zone 1, came with everything.
 fn pushed_beside_a_complete_host_of_another_zone(zone: u32) -> usize {
     let config = PolicyConfig { place: Some(Place::of_controller(0)), ..PolicyConfig::new(8, true, 1) };
