@@ -24,8 +24,22 @@ const PATIENCE: u32 = 4;
 /// The shortest virtual time after which it gives up.
 const MIN_LIMIT: Duration = Duration::from_secs(600);
 
+/// What it can answer.
+const EXAMPLES: &str = "\
+Examples:
+  How long will it take with 2,000 hosts if this machine has an uplink of 200 Mbit/s?
+    fleetdrop simulate --hosts 2000 --link 1gbit --controller-link 200mbit --size 500MB
+  How much do slow hosts, or hosts that die, hold up the others?
+    fleetdrop simulate --hosts 500 --link 1gbit --size 1GiB --slow 5% --deaths 10
+  What crosses the links between four data centres, and is 2 Gbit/s for each enough?
+    fleetdrop simulate --hosts 800 --link 1gbit --size 1GiB --zones 4 --zone-link 2gbit --latency 20ms
+
+--output json prints one JSON object. The floor is what no way of sending could beat.
+10,000 hosts and 1,024 pieces take less than a minute on two cores; twice the pieces, twice as long.";
+
 /// The fleet and the artifact.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct SimulateArgs {
     /// How many hosts
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000))]
