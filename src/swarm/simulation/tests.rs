@@ -204,7 +204,7 @@ fn any_fleet() -> impl Strategy<Value = Scenario> {
 
 /// Over its floor, the slowest host of a random fleet takes at most this factor, and so many seconds more. The factor: a few pieces on links that differ
 /// 16-fold can't be spread evenly, everybody may wait for a piece that only the slowest host got. The seconds: one until the seed comes to the rescue, two
-/// until zone mates are no longer waited for. 3,000 random fleets stayed within it.
+/// until zone mates are no longer waited for. 2,500 random fleets stayed within it.
 const BOUND: (f64, f64) = (3.0, 3.0);
 
 proptest! {
