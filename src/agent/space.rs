@@ -1,21 +1,16 @@
 //! Is there room? The preflight's estimate and the numbers for a message when a disk turned out to be full.
 //!
 //! Needed: what is missing of the artifact, the unpacked release and a reserve. How large a compressed archive becomes is not known
-//! before it is there; it is at least taken for its own size, which is required, and [`EXPANSION`] times its size, below
-//! which the operator is warned. Unpacking into a disk that is too small fails before anything is visible.
+//! before it is there; it is at least taken for its own size, which is required, and for a usual multiple of it, below which the
+//! operator is warned. Unpacking into a disk that is too small fails before anything is visible.
 
 use std::path::{Path, PathBuf};
 
 use super::disk::{self, DiskError, Room};
-use crate::model::{ArchiveKind, Manifest};
-
-/// How much larger than its archive a release usually is at most.
-const EXPANSION: u64 = 3;
-/// What stays free: this share of the file system, at most [`MAX_RESERVE`] bytes.
-const RESERVE_SHARE: u64 = 50;
-const MAX_RESERVE: u64 = 64 << 20;
-/// How many files must at least be possible.
-const MIN_FILES: u64 = 16;
+use crate::model::{
+    Manifest,
+    space::{MIN_FILES, bytes, reserve, usual_release},
+};
 
 /// Says that there is too little room.
 #[derive(Debug, thiserror::Error)]
@@ -50,21 +45,6 @@ pub(crate) enum SpaceError {
     Disk(#[from] DiskError),
 }
 
-/// Writes a number of bytes for people: `1.5 GiB`.
-pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    let mut value = count as f64;
-    let mut unit = "bytes";
-    for next in UNITS {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = next;
-    }
-    if unit == "bytes" { format!("{count} bytes") } else { format!("{value:.1} {unit}") }
-}
-
 /// One place that must hold something.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Demand<'a> {
@@ -84,10 +64,7 @@ pub(crate) fn check(artifact: Demand<'_>, releases: &Path, manifest: &Manifest) 
     }
     let here = if shared { artifact.bytes } else { 0 };
     fits(releases, &there, here, manifest.size)?;
-    let usual = match manifest.archive {
-        ArchiveKind::Tar | ArchiveKind::File => manifest.size,
-        _ => manifest.size.saturating_mul(EXPANSION),
-    };
+    let usual = usual_release(manifest);
     Ok(fits(releases, &there, here, usual).err().map(|error| format!("it may not fit when unpacked: {error}")))
 }
 
@@ -97,21 +74,17 @@ fn fits(path: &Path, room: &Room, artifact: u64, release: u64) -> Result<(), Spa
     {
         return Err(SpaceError::Files { path: path.to_owned(), free });
     }
-    let reserve = reserve(room);
+    let reserve = reserve(room.total);
     if artifact.saturating_add(release).saturating_add(reserve) > room.free {
         return Err(SpaceError::Bytes { path: path.to_owned(), artifact, release, reserve, free: room.free });
     }
     Ok(())
 }
 
-fn reserve(room: &Room) -> u64 {
-    (room.total / RESERVE_SHARE).min(MAX_RESERVE)
-}
-
 /// Returns how many bytes may be written below `path` without touching the reserve.
 pub(crate) fn spendable(path: &Path) -> Result<u64, DiskError> {
     let room = disk::room(path)?;
-    Ok(room.free.saturating_sub(reserve(&room)))
+    Ok(room.free.saturating_sub(reserve(room.total)))
 }
 
 /// Tells how much room is left where a write failed, for the message.
@@ -144,12 +117,5 @@ mod tests {
         let error = fits(Path::new("/srv"), &room(u64::MAX, u64::MAX, Some(3)), 1, 1).unwrap_err();
         assert_eq!(error.to_string(), "no more files can be created in /srv: 3 inodes are free");
         assert!(fits(Path::new("/srv"), &room(u64::MAX, 1, None), u64::MAX, u64::MAX).is_ok());
-    }
-
-    #[test]
-    fn bytes_for_people() {
-        for (count, text) in [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB")] {
-            assert_eq!(bytes(count), text);
-        }
     }
 }

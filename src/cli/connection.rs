@@ -3,11 +3,12 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 use super::value;
 
 /// Which hosts.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct FleetArgs {
     /// Ansible-compatible YAML inventory
     #[arg(help_heading = "Fleet", long, short = 'i', visible_alias = "inventory", value_name = "FILE")]
@@ -19,7 +20,7 @@ pub struct FleetArgs {
 }
 
 /// Which hosts, and how to reach them. What an option does not say comes from the inventory, then from ssh_config.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct ConnectionArgs {
     /// Which hosts.
     #[command(flatten)]
@@ -68,7 +69,8 @@ pub struct ConnectionArgs {
 }
 
 /// What to do with a host whose key is not known. A key that differs from the known one is always refused, except with `no`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum HostKeyChecking {
     /// Refuse it
     Strict,

@@ -8,26 +8,47 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use etcetera::BaseStrategy as _;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     CommandError, Output,
     connection::ConnectionArgs,
     fleet::{self, PlaceArgs, SwitchArgs},
-    interrupt,
+    history::HistoryArgs,
+    interrupt, plan,
     playbook::PlaybookArgs,
-    reporting, value,
+    reporting,
+    request::Request,
+    value,
 };
 use crate::{
-    controller::{self, Artifact, DeployRequest},
-    model::{AppName, ArchiveKind, Plan, plan::KEEP_RELEASES},
+    controller::{self, Artifact, DeployRequest, FleetSettings},
+    history::{Action, ArtifactRecord, RunStart},
+    model::{AppName, ArchiveKind, Plan, ReleaseId, RunId, RunSummary, plan::KEEP_RELEASES},
 };
 
 /// How often a person who waits for the hashes of a large artifact is told so.
 const HASHING_NOTE: Duration = Duration::from_secs(3);
 
-/// What to deploy, and how.
+/// `fleetdrop deploy`.
 #[derive(Debug, Clone, Args)]
+pub struct DeployCommandArgs {
+    /// What to deploy, and how.
+    #[command(flatten)]
+    pub deploy: DeployArgs,
+
+    /// Only show what would happen, as `fleetdrop plan` does
+    #[arg(long)]
+    pub check: bool,
+
+    /// Where it is written down.
+    #[command(flatten)]
+    pub history: HistoryArgs,
+}
+
+/// What to deploy, and how.
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct DeployArgs {
     /// The artifact: tar, tar.zst, tar.gz, tar.xz, tar.bz2 or zip; any other file becomes a release with that one file in it
     #[arg(value_name = "ARTIFACT")]
@@ -85,7 +106,8 @@ pub struct DeployArgs {
 }
 
 /// Whether peers and tracker encrypt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Encryption {
     /// Plain BitTorrent: nothing false goes live, but nothing is secret
     Off,
@@ -107,7 +129,7 @@ impl DeployArgs {
     }
 
     /// Returns the application's name: the plan's, or the artifact's name without its archive suffix.
-    fn app_name(&self, plan: &Plan) -> Result<AppName, CommandError> {
+    pub fn app_name(&self, plan: &Plan) -> Result<AppName, CommandError> {
         if let Some(app) = &plan.app {
             return Ok(app.clone());
         }
@@ -124,26 +146,101 @@ impl DeployArgs {
     }
 }
 
+/// A deploy that is ready to begin.
+pub struct Ready {
+    /// To which hosts.
+    pub fleet: FleetSettings,
+    /// What.
+    pub artifact: Artifact,
+    /// The options that asked for it.
+    pub args: DeployArgs,
+    /// What they and the playbook come to.
+    pub plan: Plan,
+    /// What the order of hosts is drawn from, where it is drawn.
+    pub order_seed: u64,
+    /// The interrupted run that it goes on with, and the release of that one.
+    pub continues: Option<(RunId, ReleaseId)>,
+}
+
 /// Deploys and returns the exit code.
-pub async fn run(args: DeployArgs, output: &Output) -> Result<u8, CommandError> {
+pub async fn run(args: DeployCommandArgs, output: &Output) -> Result<u8, CommandError> {
+    let DeployCommandArgs { deploy: args, check, history } = args;
+    if check {
+        return plan::run(plan::PlanArgs::of(args), output).await;
+    }
     let plan = args.plan(output)?;
     let app = args.app_name(&plan)?;
     // The only mode. Another one must refuse `--torrent-out`.
     let Encryption::Off = args.encryption;
-    let fleet = fleet::settings(&args.connection, args.place.cache, args.switch.lease, args.switch.yes, &plan, output)?;
+    let cache = args.place.cache.clone();
+    let fleet = fleet::settings(&args.connection, cache, args.switch.lease, args.switch.yes, &plan, output)?;
     let interrupt = interrupt::watch()?;
     let artifact = open(&args.artifact, app, fleet.hosts.len(), args.rehash, &interrupt, output).await?;
-    let request = DeployRequest {
-        fleet,
-        artifact,
-        advertise: args.advertise,
-        zone: args.controller_zone,
-        torrent_out: args.torrent_out,
-        cache_limit: args.cache_limit,
-        keep_releases: plan.keep_releases,
-        linked: plan.linked,
-    };
-    reporting::report(output, async |events| controller::deploy(request, events, interrupt).await).await
+    let ready = Ready { fleet, artifact, args, plan, order_seed: fastrand::u64(..), continues: None };
+    ready.begin(&history, interrupt, output).await.map(|summary| summary.exit_code)
+}
+
+impl Ready {
+    /// Deploys, reports it and writes it down.
+    pub async fn begin(
+        self,
+        history: &HistoryArgs,
+        interrupt: CancellationToken,
+        output: &Output,
+    ) -> Result<RunSummary, CommandError> {
+        let run = reporting::new_run()?;
+        let release = match &self.continues {
+            Some((_, release)) => release.clone(),
+            None => self.artifact.release().map_err(fleet::run_error)?,
+        };
+        let notebook = history.begin(&self.start(&run, &release, output), output);
+        let request = DeployRequest {
+            fleet: self.fleet,
+            artifact: self.artifact,
+            advertise: self.args.advertise,
+            zone: self.args.controller_zone,
+            torrent_out: self.args.torrent_out,
+            cache_limit: self.args.cache_limit,
+            keep_releases: self.plan.keep_releases,
+            linked: self.plan.linked,
+            release,
+            order_seed: self.order_seed,
+            goes_on: self.continues.is_some(),
+        };
+        reporting::report(run, notebook, output, async |events| controller::deploy(request, events, interrupt).await).await
+    }
+
+    /// Returns what the history has of it from the beginning.
+    fn start(&self, run: &RunId, release: &ReleaseId, output: &Output) -> RunStart {
+        let request = Request::new(&self.args, &self.plan, self.order_seed).map_err(anyhow::Error::new);
+        let kept = request.and_then(|request| Ok((request.to_text()?, request)));
+        let kept = kept.inspect_err(|error| {
+            fleet::warn(&format!("this run can't be resumed if it is cut off: {error:#}"), None, output);
+        });
+        let (text, args) = match kept {
+            Ok((text, request)) => (Some(text), request.deploy),
+            Err(_) => (None, self.args.clone()),
+        };
+        let manifest = &self.artifact.manifest;
+        RunStart {
+            run: run.clone(),
+            action: Action::Deploy,
+            app: Some(manifest.app.clone()),
+            release: Some(release.clone()),
+            artifact: Some(ArtifactRecord {
+                path: args.artifact.display().to_string(),
+                digest: manifest.digest,
+                size: manifest.size,
+            }),
+            inventory: args.connection.fleet.hosts,
+            pattern: args.connection.fleet.limit,
+            playbook: args.playbook.playbook,
+            who: fleet::operator(),
+            command: fleet::command_line(),
+            request: text,
+            continues: self.continues.as_ref().map(|(run, _)| run.clone()),
+        }
+    }
 }
 
 fn keep_releases() -> clap::builder::RangedI64ValueParser<u32> {
@@ -152,7 +249,7 @@ fn keep_releases() -> clap::builder::RangedI64ValueParser<u32> {
 }
 
 /// Hashes the artifact, which can take a while and can be interrupted.
-async fn open(
+pub async fn open(
     path: &Path,
     app: AppName,
     hosts: usize,

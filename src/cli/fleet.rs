@@ -12,6 +12,7 @@ use std::{
 };
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
 
 use super::{
     CommandError, ErrorKind, Output, ResultExt, approve,
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// Where things are on the hosts.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct PlaceArgs {
     /// The application's root on the hosts [default: `fleetdrop_deploy_to` in the inventory, then /srv/APP for root and
     /// ~/fleetdrop/APP otherwise]
@@ -41,7 +42,7 @@ pub struct PlaceArgs {
 }
 
 /// How the fleet switches: what may fail, and how long hosts wait for the controller.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct SwitchArgs {
     /// How many hosts may drop out: a number or a percentage of the fleet. One more before anything is switched, and nothing is
     /// [default: 0]
@@ -163,8 +164,7 @@ fn hosts(args: &ConnectionArgs, output: &Output) -> Result<Vec<HostEntry>, Comma
 
 fn ssh_settings(args: &ConnectionArgs) -> Result<SshSettings, CommandError> {
     let home = etcetera::home_dir().or_input("cannot tell your home directory; set HOME")?;
-    let user = ["LOGNAME", "USER"].into_iter().find_map(|name| env::var(name).ok().filter(|user| !user.is_empty()));
-    let mut settings = SshSettings::new(home, user.unwrap_or_else(|| "root".to_owned()));
+    let mut settings = SshSettings::new(home, variable(["LOGNAME", "USER"]).unwrap_or_else(|| "root".to_owned()));
     settings.agent_socket = env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from);
     settings.ssh_client = in_path("ssh");
     settings.config_file = args.ssh_config.clone();
@@ -189,6 +189,23 @@ fn ask_passphrase(key: &Path) -> Option<String> {
         write!(terminal, "passphrase of {}: ", escape::line(&key.to_string_lossy(), 200)).ok()?;
         terminal.read_secure_line().ok().filter(|line| !line.is_empty())
     })
+}
+
+/// Returns who is at the command line: a person, also behind sudo, and the machine.
+pub fn operator() -> String {
+    let user = variable(["SUDO_USER", "LOGNAME", "USER"]).unwrap_or_else(|| "?".to_owned());
+    let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{user}@{machine}")
+}
+
+/// Returns the words of this process's command line.
+pub fn command_line() -> Vec<String> {
+    env::args_os().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+/// Returns the first of these environment variables that says something.
+fn variable<const N: usize>(names: [&str; N]) -> Option<String> {
+    names.into_iter().find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
 }
 
 /// Returns where programs are sought, if the environment says.

@@ -11,11 +11,14 @@ pub mod deploy;
 pub mod error;
 pub mod exit;
 pub mod fleet;
+pub mod history;
 pub mod interrupt;
 pub mod inventory;
 pub mod output;
+pub mod plan;
 pub mod playbook;
 pub mod reporting;
+pub mod request;
 pub mod rollback;
 pub mod simulate;
 pub mod status;
@@ -51,11 +54,15 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Put an artifact on every host, verify it everywhere, then make it live at one moment
-    Deploy(Box<deploy::DeployArgs>),
+    Deploy(Box<deploy::DeployCommandArgs>),
+    /// Show what a deploy would do on each host; nothing on hosts is changed
+    Plan(Box<plan::PlanArgs>),
     /// Switch every host back to an earlier release, without any transfer
-    Rollback(rollback::RollbackArgs),
+    Rollback(Box<rollback::RollbackArgs>),
     /// Show each host's current and previous release
     Status(status::StatusArgs),
+    /// Show what earlier runs did: the latest ones, or one with its hosts
+    History(history::HistoryCommandArgs),
     /// Show the hosts an inventory and a pattern stand for
     Inventory(inventory::InventoryArgs),
     /// Deploy to a fleet of SSH servers inside this process: two versions, a rollback, and what status says
@@ -106,8 +113,10 @@ fn run(command: Command, output: &Output) -> Result<u8, CommandError> {
     let result = runtime.block_on(async {
         match command {
             Command::Deploy(args) => deploy::run(*args, output).await,
-            Command::Rollback(args) => rollback::run(args, output).await,
+            Command::Plan(args) => plan::run(*args, output).await,
+            Command::Rollback(args) => rollback::run(*args, output).await,
             Command::Status(args) => status::run(args, output).await,
+            Command::History(args) => history::run(args, output).await,
             Command::Inventory(args) => inventory::run(args, output).await,
             Command::Demo(args) => demo::run(args, output).await,
             Command::Playbook(args) => playbook::run(args, output).await,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{CommandError, Output, exit, output::Format};
 use crate::{
@@ -19,7 +19,7 @@ const CHECK_VERSION: u32 = 1;
 const MAX_PATH: usize = 500;
 
 /// The playbook that a command follows.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct PlaybookArgs {
     /// What to deploy where and how the fleet switches, in a YAML file; options go before it
     #[arg(long, value_name = "FILE")]

@@ -12,7 +12,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{CommandError, Output, fleet, output::Format};
+use super::{CommandError, Output, fleet, history::Notebook, output::Format};
 use crate::{
     controller::{EventSink, RunError},
     model::{Envelope, RunId, RunSummary},
@@ -27,11 +27,11 @@ pub struct Reporting {
 }
 
 impl Reporting {
-    /// Starts to report `events` as `output` says. Must be called within a runtime.
+    /// Starts to feed `events` to `reporter`. Must be called within a runtime.
     ///
     /// Writing to a slow terminal or pipe blocks; it happens on a thread of its own, so that it holds up nothing but the events.
-    pub fn start(output: &Output, events: mpsc::Receiver<Envelope>) -> Self {
-        let (reporter, runtime) = (reporter(output), Handle::current());
+    pub fn start(output: &Output, reporter: Box<dyn Reporter>, events: mpsc::Receiver<Envelope>) -> Self {
+        let runtime = Handle::current();
         let task = tokio::task::spawn_blocking(move || runtime.block_on(drive(reporter, events)));
         Self { task, output: *output }
     }
@@ -76,24 +76,31 @@ pub async fn drive(mut reporter: Box<dyn Reporter>, mut events: mpsc::Receiver<E
     }
 }
 
-/// Runs something that sends events and reports them; returns the exit code of its summary.
-pub async fn report<F>(output: &Output, run: F) -> Result<u8, CommandError>
+/// Draws the id of a run.
+pub fn new_run() -> Result<RunId, CommandError> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(CommandError::internal)?;
+    Ok(RunId::from_random(random))
+}
+
+/// Runs something that sends events, reports them and writes them down; returns its summary.
+pub async fn report<F>(run_id: RunId, notebook: Notebook, output: &Output, run: F) -> Result<RunSummary, CommandError>
 where
     F: AsyncFnOnce(EventSink) -> Result<RunSummary, RunError>,
 {
-    let mut random = [0; 8];
-    getrandom::fill(&mut random).map_err(CommandError::internal)?;
-    let (events, received) = EventSink::new(RunId::from_random(random));
-    let reporting = Reporting::start(output, received);
+    let (events, received) = EventSink::new(run_id);
+    let (reporter, aftermath) = notebook.beside(reporter(output));
+    let reporting = Reporting::start(output, reporter, received);
     let result = run(events.clone()).await;
     let lost = events.lost();
     drop(events);
     reporting.finish().await;
+    aftermath.tell(output);
     if lost > 0 {
         let told = format!("the report of this run lacks {}: its reader was too slow", measure::count(lost as usize, "event"));
         let _ = writeln!(io::stderr(), "{} {told}", output.palette().note("warning:"));
     }
-    result.map(|summary| summary.exit_code).map_err(fleet::run_error)
+    result.map_err(fleet::run_error)
 }
 
 #[cfg(test)]

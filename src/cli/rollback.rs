@@ -1,17 +1,21 @@
 //! `fleetdrop rollback`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::{
     CommandError, Output,
     connection::ConnectionArgs,
     fleet::{self, PlaceArgs, SwitchArgs},
+    history::HistoryArgs,
     interrupt,
     playbook::PlaybookArgs,
     reporting,
 };
 use crate::{
     controller::{self, RollbackRequest},
+    history::{Action, RunStart},
     model::{AppName, ReleaseId},
 };
 
@@ -41,6 +45,10 @@ pub struct RollbackArgs {
     /// How the fleet switches.
     #[command(flatten)]
     pub switch: SwitchArgs,
+
+    /// Where it is written down.
+    #[command(flatten)]
+    pub history: HistoryArgs,
 }
 
 /// Rolls back and returns the exit code.
@@ -51,5 +59,26 @@ pub async fn run(args: RollbackArgs, output: &Output) -> Result<u8, CommandError
     let fleet = fleet::settings(&args.connection, args.place.cache, args.switch.lease, args.switch.yes, &plan, output)?;
     let request = RollbackRequest { fleet, app: args.app.or(plan.app), to: args.to };
     let interrupt = interrupt::watch()?;
-    reporting::report(output, async |events| controller::rollback(request, events, interrupt).await).await
+    let run = reporting::new_run()?;
+    let file = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let notebook = args.history.begin(
+        &RunStart {
+            run: run.clone(),
+            action: Action::Rollback,
+            app: request.app.clone(),
+            release: request.to.clone(),
+            artifact: None,
+            inventory: file(args.connection.fleet.hosts),
+            pattern: args.connection.fleet.limit,
+            playbook: args.playbook.playbook.map(file),
+            who: fleet::operator(),
+            command: fleet::command_line(),
+            request: None,
+            continues: None,
+        },
+        output,
+    );
+    let rolled_back =
+        reporting::report(run, notebook, output, async |events| controller::rollback(request, events, interrupt).await);
+    rolled_back.await.map(|summary| summary.exit_code)
 }

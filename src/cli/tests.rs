@@ -5,7 +5,7 @@ use crate::model::{FailureBudget, Plan};
 
 fn deploy_args(line: &str) -> Result<deploy::DeployArgs, clap::Error> {
     match Cli::try_parse_from(line.split(' '))?.command {
-        Command::Deploy(args) => Ok(*args),
+        Command::Deploy(args) => Ok(args.deploy),
         other => panic!("{other:?}"),
     }
 }

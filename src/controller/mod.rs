@@ -9,6 +9,7 @@ mod dispatch;
 mod events;
 mod host;
 pub mod local_fleet;
+mod preview;
 mod push;
 mod run;
 mod seed;
@@ -19,6 +20,7 @@ mod transport;
 
 pub use dispatch::{Approval, Question};
 pub use events::EventSink;
+pub use preview::{AgentPreview, HostPreview, LockPreview, PreviewRequest, preview};
 pub use push::{AgentFinder, AgentFinderError};
 pub use run::{Artifact, DeployRequest, FleetSettings, RollbackRequest, RunError, deploy, rollback};
 pub use status::{StatusRequest, status};

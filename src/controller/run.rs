@@ -146,6 +146,12 @@ impl Artifact {
         let manifest = Manifest { app, file_name, digest: hashed.digest, size: hashed.size, archive };
         Ok(Self { path: path.to_owned(), manifest, metainfo: Arc::new(metainfo), hash_time: began.elapsed() })
     }
+
+    /// Returns the id of a release that is made of it now.
+    pub fn release(&self) -> Result<ReleaseId, RunError> {
+        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        ReleaseId::compose(&now, &self.manifest.digest).map_err(RunError::Release)
+    }
 }
 
 /// What to deploy.
@@ -166,6 +172,12 @@ pub struct DeployRequest {
     pub keep_releases: u32,
     /// What every release shares.
     pub linked: Linked,
+    /// The id of the new release: that of [`Artifact::release`], or of the run that this one goes on with.
+    pub release: ReleaseId,
+    /// What the order of hosts is drawn from, where it is drawn; a run that goes on with another has that one's.
+    pub order_seed: u64,
+    /// The run goes on with an interrupted one: hosts that have the release already keep their places in the waves.
+    pub goes_on: bool,
 }
 
 /// What to go back to.
@@ -181,9 +193,19 @@ pub struct RollbackRequest {
 /// Deploys an artifact to a fleet. An error means that no host was touched; what happens to hosts is in the summary, which is also
 /// the last event.
 pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: CancellationToken) -> Result<RunSummary, RunError> {
-    let DeployRequest { fleet, artifact, advertise, zone, torrent_out, cache_limit, keep_releases, linked } = request;
-    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let release = ReleaseId::compose(&now, &artifact.manifest.digest).map_err(RunError::Release)?;
+    let DeployRequest {
+        fleet,
+        artifact,
+        advertise,
+        zone,
+        torrent_out,
+        cache_limit,
+        keep_releases,
+        linked,
+        release,
+        order_seed,
+        goes_on,
+    } = request;
     let pushes_itself = fleet.finder.uses_own_executable().await.map_err(RunError::Agent)?;
     let neighbours = neighbours(&fleet);
     let place = neighbours.controllers_place(zone.as_deref());
@@ -219,7 +241,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         info_base64: BASE64_STANDARD.encode(artifact.metainfo.info_bytes()),
         seed,
     }));
-    let start = Start { event: started, pushes_itself, hash_time: Some(artifact.hash_time) };
+    let start = Start { event: started, pushes_itself, hash_time: Some(artifact.hash_time), order_seed, goes_on };
     Ok(drive(fleet, plan, start, Some(distribution), events, interrupt).await)
 }
 
@@ -247,7 +269,8 @@ pub async fn rollback(
         procedure: procedure(&fleet),
         to,
     }));
-    let start = Start { event: started, pushes_itself, hash_time: None };
+    let order_seed = fastrand::u64(..);
+    let start = Start { event: started, pushes_itself, hash_time: None, order_seed, goes_on: false };
     Ok(drive(fleet, plan, start, None, events, interrupt).await)
 }
 
@@ -283,8 +306,8 @@ fn allowed(fleet: &FleetSettings) -> u32 {
     u32::try_from(fleet.rollout.max_failures.after.allowed(fleet.hosts.len())).unwrap_or(u32::MAX)
 }
 
-async fn begin(start: Start, events: &EventSink) {
-    events.send(start.event).await;
+async fn begin(start: &Start, events: &EventSink) {
+    events.send(start.event.clone()).await;
     if start.pushes_itself {
         let message = "there is no separate agent, so hosts get the controller's own executable".to_owned();
         let hint = Some("`cargo agent` builds a small static one: put it in --agent-dir as fleetdrop-agent-<arch>".to_owned());
@@ -300,11 +323,13 @@ fn neighbours(fleet: &FleetSettings) -> Neighbours {
     Neighbours::new(DEGREE, fleet.hosts.iter().map(|host| host.zone.as_deref()), fastrand::u64(..))
 }
 
-/// What a run's first events tell.
+/// What a run begins with.
 struct Start {
     event: RunEvent,
     pushes_itself: bool,
     hash_time: Option<Duration>,
+    order_seed: u64,
+    goes_on: bool,
 }
 
 /// Starts a task for each host and runs the dispatcher to the end.
@@ -317,13 +342,12 @@ async fn drive(
     interrupt: CancellationToken,
 ) -> RunSummary {
     let began = tokio::time::Instant::now();
-    let hash_time = start.hash_time;
-    begin(start, &events).await;
+    begin(&start, &events).await;
     let neighbours = neighbours(&fleet);
     let places: Vec<Option<Place>> = (0..fleet.hosts.len()).map(|host| neighbours.place(host)).collect();
     let zones = fleet.hosts.iter().map(|host| host.zone.clone()).collect();
-    let rollout = Rollout::new(fleet.rollout, Lineup { zones, seed: fastrand::u64(..) });
-    let tally = Tally::new(fleet.hosts.iter().map(|host| host.name.clone()), hash_time, began);
+    let rollout = Rollout::new(fleet.rollout, Lineup { zones, seed: start.order_seed, goes_on: start.goes_on });
+    let tally = Tally::new(fleet.hosts.iter().map(|host| host.name.clone()), start.hash_time, began);
     let (report, reports) = mpsc::channel(REPORT_QUEUE);
     let mut dispatcher = Dispatcher::new(rollout, tally, events.clone(), distribution, reports, neighbours, fleet.approval);
     let plan = Arc::new(plan);

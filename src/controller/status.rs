@@ -6,14 +6,14 @@ use tokio::task::JoinSet;
 
 use super::{
     host::{AgentSession, JobPlan},
-    push::{Courier, Errand, ensure_agent},
+    push::{Courier, Errand, ReadyAgent, ensure_agent},
     run::{FleetSettings, placement, target},
     transport::Transport,
 };
 use crate::{
     inventory::HostEntry,
     model::{AppName, FailureKind, HostFailure, HostId, HostName, HostState, HostStatus},
-    wire::{FromAgent, ToAgent},
+    wire::{FromAgent, Job, ToAgent},
 };
 
 /// How long a host may take to answer once its agent runs.
@@ -59,8 +59,13 @@ async fn ask(fleet: &FleetSettings, host: &HostEntry, plan: &JobPlan, errand: &E
 async fn ask_over(host: &HostEntry, plan: &JobPlan, errand: &Errand, transport: &Transport) -> Result<HostStatus, HostFailure> {
     let agent = ensure_agent(transport, errand, host, plan.cache()).await?;
     let placed = plan.place(host, &agent, transport, None, None)?;
-    let mut session = AgentSession::start(transport, &agent).await?;
-    session.send(ToAgent::Job(placed.job)).await;
+    inquire(transport, &agent, placed.job).await
+}
+
+/// Starts the agent and returns its answer to a job that asks for the host's status.
+pub(super) async fn inquire(transport: &Transport, agent: &ReadyAgent, job: Job) -> Result<HostStatus, HostFailure> {
+    let mut session = AgentSession::start(transport, agent).await?;
+    session.send(ToAgent::Job(job)).await;
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, answer(&mut session)).await;
     session.close().await;
     answer.unwrap_or_else(|_| Err(failed("the agent gave no answer")))

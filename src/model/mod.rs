@@ -9,6 +9,7 @@ mod manifest;
 mod place;
 pub mod plan;
 pub mod rollout;
+pub mod space;
 mod state;
 mod status;
 

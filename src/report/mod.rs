@@ -7,10 +7,10 @@ pub mod escape;
 pub mod json;
 pub mod measure;
 mod palette;
-mod phrase;
+pub(crate) mod phrase;
 pub mod plain;
 #[cfg(test)]
-mod rehearsal;
+pub(crate) mod rehearsal;
 mod screen;
 mod speed;
 pub mod status;
@@ -45,6 +45,24 @@ pub trait Reporter: Send {
     /// Ends the report; no event follows. An error means that a consumer missed events that it wanted.
     fn finish(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl<R: Reporter + ?Sized> Reporter for Box<R> {
+    fn event(&mut self, envelope: &Envelope, now: Duration) {
+        (**self).event(envelope, now);
+    }
+
+    fn tick(&mut self, now: Duration) {
+        (**self).tick(now);
+    }
+
+    fn tick_every(&self) -> Duration {
+        (**self).tick_every()
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        (**self).finish()
     }
 }
 

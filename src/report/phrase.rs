@@ -18,7 +18,7 @@ const MAX_NAMED: usize = 3;
 pub(super) const MAX_TOLD_FAILURES: usize = 50;
 
 /// Returns a host's name, fit to be shown.
-pub(super) fn host(name: &HostName) -> String {
+pub(crate) fn host(name: &HostName) -> String {
     escape::line(name.as_str(), MAX_NAME)
 }
 
@@ -64,7 +64,7 @@ pub(super) fn step(event: &RunEvent) -> Option<String> {
 }
 
 /// Lists how many hosts are in which state: `12 downloading, 3 staged`.
-pub(super) fn counts(counts: impl Iterator<Item = (HostState, usize)>) -> String {
+pub(crate) fn counts(counts: impl Iterator<Item = (HostState, usize)>) -> String {
     counts.map(|(state, hosts)| format!("{hosts} {state}")).collect::<Vec<_>>().join(", ")
 }
 
@@ -90,7 +90,7 @@ pub(super) fn percent(transfer: &Transfer) -> u64 {
 }
 
 /// Says that a host dropped out, and what to do about it: one line, and one more for a hint.
-pub(super) fn dropped_out(name: &HostName, state: HostState, failure: Option<&HostFailure>, palette: Palette) -> Vec<String> {
+pub(crate) fn dropped_out(name: &HostName, state: HostState, failure: Option<&HostFailure>, palette: Palette) -> Vec<String> {
     let who = palette.bad(format!("{} {state}", host(name)));
     let Some(failure) = failure else { return vec![who] };
     let mut lines = vec![format!("{who} while {}: {}", failure.during, escape::line(&failure.message, MAX_MESSAGE))];
@@ -99,7 +99,7 @@ pub(super) fn dropped_out(name: &HostName, state: HostState, failure: Option<&Ho
 }
 
 /// Says what an operator should know: one line, and one more for a hint.
-pub(super) fn warning(name: Option<&HostName>, message: &str, to_do: Option<&str>, palette: Palette) -> Vec<String> {
+pub(crate) fn warning(name: Option<&HostName>, message: &str, to_do: Option<&str>, palette: Palette) -> Vec<String> {
     let place = name.map(|name| format!("{}: ", host(name))).unwrap_or_default();
     let mut lines = vec![format!("{} {place}{}", palette.note("warning:"), escape::line(message, MAX_MESSAGE))];
     lines.extend(to_do.map(|text| hint(text, palette)));
@@ -107,13 +107,13 @@ pub(super) fn warning(name: Option<&HostName>, message: &str, to_do: Option<&str
 }
 
 /// Returns a hint's line, indented below what it belongs to.
-pub(super) fn hint(text: &str, palette: Palette) -> String {
+pub(crate) fn hint(text: &str, palette: Palette) -> String {
     format!("  {} {}", palette.note("hint:"), escape::line(text, MAX_MESSAGE))
 }
 
 /// Breaks `text` into lines of at most `width` columns, at blanks where it can; lines after the first are indented. Our own
 /// colours may be in it: they take no room.
-pub(super) fn wrap(text: &str, width: usize, indent: usize) -> String {
+pub(crate) fn wrap(text: &str, width: usize, indent: usize) -> String {
     let indent = indent.min(width / 2);
     let mut out = String::new();
     let mut used = 0;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use console::measure_text_width;
 use serde::Serialize;
 
 use super::{
@@ -70,10 +69,7 @@ impl StatusReport {
     /// Returns the report for people: a row a host, then what is odd about single hosts, then how many run what.
     pub fn render(&self, width: usize, palette: Palette) -> String {
         let rows: Vec<_> = self.hosts.iter().map(row).collect();
-        let columns = |column: usize| rows.iter().map(|row| measure_text_width(&row[column].0)).max().unwrap_or(0);
-        let needed: usize =
-            (0..HEADER.len()).map(|column| columns(column).max(HEADER[column].len()) + usize::from(table::GAP)).sum();
-        let mut text = if needed <= width {
+        let mut text = if table::needed(&HEADER, &rows) <= width {
             table::render(&HEADER, rows, width, palette)
         } else {
             // Release ids broken in two can't be read or copied.

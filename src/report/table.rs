@@ -1,13 +1,14 @@
 //! One look for every table: no frame, one rule below the header, columns as narrow as they can be, nothing wider than the terminal.
 
 use comfy_table::{Cell, Color, ContentArrangement, LineStyle, Table, TableStyle};
+use console::measure_text_width;
 
 use super::Palette;
 
 const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('-'));
 
 /// Blanks between two columns.
-pub(super) const GAP: u16 = 2;
+const GAP: u16 = 2;
 
 /// The narrowest table: below it a cell would not hold a word.
 const MIN_WIDTH: usize = 40;
@@ -21,6 +22,12 @@ pub enum Tone {
     Bad,
     /// What went well.
     Good,
+}
+
+/// Returns how many columns these rows need so that no cell is broken.
+pub fn needed(header: &[&str], rows: &[Vec<(String, Tone)>]) -> usize {
+    let widest = |column: usize| rows.iter().map(|row| measure_text_width(&row[column].0)).max().unwrap_or(0);
+    (0..header.len()).map(|column| widest(column).max(header[column].len()) + usize::from(GAP)).sum()
 }
 
 /// Lays out rows of already escaped text under `header`, in at most `width` columns (but at least 40).

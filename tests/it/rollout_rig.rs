@@ -197,6 +197,7 @@ impl Rig {
         self.runtime.block_on(async {
             let app = "shop".parse().unwrap();
             let artifact = Artifact::open(&artifact, app, request.hosts.len(), None).await.unwrap();
+            let release = artifact.release().unwrap();
             let request = DeployRequest {
                 fleet: request,
                 artifact,
@@ -206,6 +207,9 @@ impl Rig {
                 cache_limit: 1 << 30,
                 keep_releases: 5,
                 linked: Linked::default(),
+                release,
+                order_seed: 0,
+                goes_on: false,
             };
             let (sink, mut received): (_, mpsc::Receiver<Envelope>) =
                 EventSink::new(RunId::from_random(fastrand::u64(..).to_be_bytes()));

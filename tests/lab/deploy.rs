@@ -175,7 +175,11 @@ async fn run(lab: &Lab, kind: Kind) -> Result<RunSummary> {
 fn command(lab: &Lab, kind: Kind) -> Result<std::process::Command> {
     let programs = lab.programs.as_ref().context("no fleetdrop to deploy with")?;
     let mut command = lab.fleet.controller.command_inside(&programs.fleetdrop.to_string_lossy());
-    command.args(["--output", "json", "deploy"]).arg(artifact(lab, kind)).arg("--hosts").arg(inventory_file(lab));
+    command
+        .args(["--output", "json", "deploy", "--no-history"])
+        .arg(artifact(lab, kind))
+        .arg("--hosts")
+        .arg(inventory_file(lab));
     command.args(["--app", APP, "--deploy-to", &format!("/srv/{APP}")]);
     if let Some(agents) = &programs.agents {
         command.arg("--agent-dir").arg(agents);

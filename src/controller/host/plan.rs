@@ -151,7 +151,7 @@ impl JobPlan {
 
 impl Placement {
     /// The command line, then the inventory, then the default for the user the job runs as.
-    fn deploy_to(&self, host: &HostEntry, is_root: bool) -> Option<String> {
+    pub(in crate::controller) fn deploy_to(&self, host: &HostEntry, is_root: bool) -> Option<String> {
         let below = if is_root { "/srv" } else { "~/fleetdrop" };
         let default = || self.app.as_ref().map(|app| format!("{below}/{app}"));
         self.deploy_to.clone().or_else(|| host.deploy_to.clone()).or_else(default)

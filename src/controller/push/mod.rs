@@ -32,6 +32,7 @@ pub use binary::{AgentFinder, AgentFinderError};
 use courier::Order;
 pub(in crate::controller) use courier::{Courier, Errand, Word};
 use fetcher::Fetcher;
+pub(in crate::controller) use script::quote_path;
 use script::{Facts, Found};
 use spread::Kind;
 pub(in crate::controller) use spread::Place;
@@ -103,13 +104,7 @@ pub(in crate::controller) async fn ensure_agent(
         .await
         .map_err(|error| error.failure(HostState::Preparing, "looking at the host"))?;
     let facts = read_facts(&output, host.r#become.as_ref())?;
-    let agent = finder.find(&facts.os, &facts.arch).await.map_err(|error| {
-        let failure = failed(error.to_string());
-        match error.hint() {
-            Some(hint) => failure.with_hint(hint),
-            None => failure,
-        }
-    })?;
+    let agent = finder.find(&facts.os, &facts.arch).await.map_err(|error| no_agent(&error))?;
     let advertise = transport.address_for_others(host, facts.ssh_ends);
     let place = advertise.map(|ip| Place { kind: Kind::new(agent.digest, agent.size, ip), zone: host.zone.clone() });
     let mut ready = ReadyAgent {
@@ -127,15 +122,92 @@ pub(in crate::controller) async fn ensure_agent(
             let delivery = Delivery { transport, prefix: &prefix, agent: &agent, directory, facts: &facts };
             delivery.bring(errand, &mut ready).await?
         }
-        Found::Nothing(refused) => {
-            return Err(failed(format!("no directory for the agent: {}", refused.join("; ")))
-                .with_hint("choose a directory on the host that can be written and executed from with --cache"));
-        }
+        Found::Nothing(refused) => return Err(nowhere(refused)),
     };
+    ready.command = start_command(&prefix, &agent, &path);
+    Ok(ready)
+}
+
+/// Returns the command that starts the agent at `path`.
+fn start_command(prefix: &str, agent: &AgentBinary, path: &str) -> String {
     let serve: Vec<_> = agent.arguments().iter().chain(&["serve"]).map(|argument| shell_quote(argument)).collect();
     let starter = shell_quote(&format!("echo {AGENT_MARKER}; exec \"$0\" \"$@\""));
-    ready.command = format!("{prefix}sh -c {starter} {} {}", shell_quote(&path), serve.join(" "));
-    Ok(ready)
+    format!("{prefix}sh -c {starter} {} {}", shell_quote(path), serve.join(" "))
+}
+
+/// What can be seen of a host without changing anything there.
+#[derive(Debug)]
+pub(in crate::controller) struct Sight {
+    /// The agent, if it is there.
+    pub(in crate::controller) agent: Option<ReadyAgent>,
+    /// The agent's size in bytes, where one is to come.
+    pub(in crate::controller) agent_size: u64,
+    /// Why it can't come.
+    pub(in crate::controller) refused: Option<HostFailure>,
+    /// True if the job would run as root.
+    pub(in crate::controller) is_root: bool,
+    pub(in crate::controller) has_gzip: bool,
+    /// The program it would fetch the agent with from other hosts.
+    pub(in crate::controller) fetcher: Option<&'static str>,
+    /// What the host answered, in lines `KEY=VALUE`; the facts are among them.
+    pub(in crate::controller) answers: String,
+}
+
+/// Looks at a host and changes nothing there. `questions` are lines of shell that print lines `KEY=VALUE`; see [`quote_path`].
+pub(in crate::controller) async fn look(
+    transport: &Transport,
+    finder: &AgentFinder,
+    host: &HostEntry,
+    cache: Option<&str>,
+    questions: &str,
+) -> Result<Sight, HostFailure> {
+    let agents = finder.available().await.map_err(|error| failed(error.to_string()))?;
+    let prefix = host.r#become.as_ref().map(sudo_prefix).unwrap_or_default();
+    let script = script::look(agents, cache, questions);
+    let output = transport
+        .run(&format!("{prefix}sh -s"), script.as_bytes(), PROBE_TIMEOUT)
+        .await
+        .map_err(|error| error.failure(HostState::Preparing, "looking at the host"))?;
+    let facts = read_facts(&output, host.r#become.as_ref())?;
+    let mut sight = Sight {
+        agent: None,
+        agent_size: 0,
+        refused: None,
+        is_root: facts.uid == 0,
+        has_gzip: facts.has_gzip,
+        fetcher: facts.fetcher.map(Fetcher::program),
+        answers: script::answer(&output.stdout).unwrap_or_default().to_owned(),
+    };
+    match (finder.find(&facts.os, &facts.arch).await, facts.found) {
+        (Err(error), _) => sight.refused = Some(no_agent(&error)),
+        (Ok(agent), Found::Agent(path)) => {
+            sight.agent = Some(ReadyAgent {
+                command: start_command(&prefix, &agent, &path),
+                is_root: sight.is_root,
+                ssh_ends: facts.ssh_ends,
+                advertise: transport.address_for_others(host, facts.ssh_ends),
+                place: None,
+                came: None,
+                failed_fetch: None,
+            });
+        }
+        (Ok(agent), Found::Directory(_)) => sight.agent_size = agent.size,
+        (Ok(_), Found::Nothing(refused)) => sight.refused = Some(nowhere(&refused)),
+    }
+    Ok(sight)
+}
+
+fn no_agent(error: &AgentFinderError) -> HostFailure {
+    let failure = failed(error.to_string());
+    match error.hint() {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
+    }
+}
+
+fn nowhere(refused: &[String]) -> HostFailure {
+    failed(format!("no directory for the agent: {}", refused.join("; ")))
+        .with_hint("choose a directory on the host that can be written and executed from with --cache")
 }
 
 /// An agent on its way to a host.

@@ -59,33 +59,11 @@ pub(super) struct Facts {
 /// A directory counts if it is ours alone (owned by us and no symlink, which matters below `/tmp`), can be written, and runs
 /// what lies in it.
 pub(super) fn probe(agents: &[Arc<AgentBinary>], cache: Option<&str>) -> String {
-    let mut script = format!("{SUM}\n");
-    script.push_str("arch=$(uname -m); uid=$(id -u); want=; size=\n");
-    for agent in agents {
-        let _ = writeln!(script, "if [ \"$arch\" = {} ]; then want={}; size={}; fi", agent.arch, agent.digest, agent.size);
-    }
-    let directories = match cache {
-        Some(cache) => match cache.strip_prefix("~/") {
-            Some(rest) => format!("\"$HOME\"/{}", shell_quote(rest)),
-            None => shell_quote(cache),
-        },
-        None => "\"$system\" \"$HOME/.cache/fleetdrop\" \"/var/tmp/fleetdrop-$uid\" \"/tmp/fleetdrop-$uid\"".to_owned(),
-    };
+    let mut script = opening(agents, cache);
+    let directories = directories(cache);
     let _ = write!(
         script,
-        r#"ends=${{FLEETDROP_SSH:-$SSH_CONNECTION}}
-echo {BEGIN}
-echo "os=$(uname -s)"; echo "arch=$arch"; echo "uid=$uid"; echo "ends=$ends"
-if command -v gzip >/dev/null 2>&1; then echo gzip=yes; fi
-if [ -z "$want" ]; then echo {END}; exit 0; fi
-system=; if [ "$uid" = 0 ]; then system=/var/cache/fleetdrop; fi
-same() {{ have=$(sum "$1"); if [ -z "$have" ]; then [ "$(wc -c < "$1")" -eq "$size" ]; else [ "$have" = "$want" ]; fi; }}
-for dir in {directories}; do
-  case $dir in /*) ;; *) continue ;; esac
-  if [ -O "$dir" ] && [ ! -L "$dir" ] && [ -x "$dir/agent/$want/fleetdrop-agent" ] && same "$dir/agent/$want/fleetdrop-agent"; then
-    echo "agent=$dir/agent/$want/fleetdrop-agent"; echo {END}; exit 0
-  fi
-done
+        r#"if [ -z "$want" ] || [ -n "$found" ]; then echo {END}; exit 0; fi
 umask 077
 for dir in {directories}; do
   case $dir in /*) ;; *) continue ;; esac
@@ -103,17 +81,98 @@ for dir in {directories}; do
     undo; echo "refused=$dir: $why"; continue
   fi
   if ! "$test" 2>/dev/null; then undo; echo "refused=$dir: mounted noexec"; continue; fi
-  rm -f "$test"; echo "directory=$dir/agent/$want"
-  if command -v gzip >/dev/null 2>&1 && [ -n "$(sum /dev/null)" ]; then
-    for tool in {fetchers}; do if command -v $tool >/dev/null 2>&1; then echo "fetch=$tool"; break; fi; done
-  fi
+  rm -f "$test"; echo "directory=$dir/agent/$want"; tools
   break
 done
 echo {END}
-"#,
-        fetchers = Fetcher::ALL.map(Fetcher::program).join(" "),
+"#
     );
     script
+}
+
+/// Builds a probe that changes nothing: facts, where the agent is or would go as far as that can be seen, and what `questions`, more
+/// lines of shell, print. Those have `$uid` and `near PATH`, which prints what exists of a path.
+pub(super) fn look(agents: &[Arc<AgentBinary>], cache: Option<&str>, questions: &str) -> String {
+    let mut script = opening(agents, cache);
+    let directories = directories(cache);
+    let _ = write!(
+        script,
+        r#"near() {{ at=$1; while [ ! -e "$at" ] && [ ! -L "$at" ]; do at=${{at%/*}}; at=${{at:-/}}; done; printf %s "$at"; }}
+if [ -n "$want" ] && [ -z "$found" ]; then
+for dir in {directories}; do
+  case $dir in /*) ;; *) continue ;; esac
+  if [ -L "$dir" ]; then echo "refused=$dir is a symlink"; continue; fi
+  if [ -e "$dir" ] && [ ! -O "$dir" ]; then echo "refused=$dir belongs to another user"; continue; fi
+  there=$(near "$dir/agent")
+  if [ ! -d "$there" ] || [ ! -w "$there" ]; then echo "refused=$dir: nothing can be made in $there"; continue; fi
+  if command -v findmnt >/dev/null 2>&1 && findmnt -n -o OPTIONS -T "$there" 2>/dev/null | grep -q -w noexec; then
+    echo "refused=$dir: mounted noexec"; continue
+  fi
+  echo "directory=$dir/agent/$want"; tools
+  break
+done
+fi
+{questions}
+echo {END}
+"#
+    );
+    script
+}
+
+/// Returns the directories that may hold the agent, as words of a shell command.
+fn directories(cache: Option<&str>) -> String {
+    match cache {
+        Some(cache) => quote_path(cache),
+        None => "\"$system\" \"$HOME/.cache/fleetdrop\" \"/var/tmp/fleetdrop-$uid\" \"/tmp/fleetdrop-$uid\"".to_owned(),
+    }
+}
+
+/// Quotes a path for a shell; `~/` at its start is the home directory.
+pub(in crate::controller) fn quote_path(path: &str) -> String {
+    match path.strip_prefix("~/") {
+        Some(rest) => format!("\"$HOME\"/{}", shell_quote(rest)),
+        None => shell_quote(path),
+    }
+}
+
+/// Returns what every probe begins with: it tells the facts and looks for the agent, whose path is `$found` then.
+fn opening(agents: &[Arc<AgentBinary>], cache: Option<&str>) -> String {
+    let mut script = format!("{SUM}\narch=$(uname -m); uid=$(id -u); want=; size=\n");
+    for agent in agents {
+        let _ = writeln!(script, "if [ \"$arch\" = {} ]; then want={}; size={}; fi", agent.arch, agent.digest, agent.size);
+    }
+    let _ = write!(
+        script,
+        r#"ends=${{FLEETDROP_SSH:-$SSH_CONNECTION}}
+echo {BEGIN}
+echo "os=$(uname -s)"; echo "arch=$arch"; echo "uid=$uid"; echo "ends=$ends"
+if command -v gzip >/dev/null 2>&1; then echo gzip=yes; fi
+system=; if [ "$uid" = 0 ]; then system=/var/cache/fleetdrop; fi
+same() {{ have=$(sum "$1"); if [ -z "$have" ]; then [ "$(wc -c < "$1")" -eq "$size" ]; else [ "$have" = "$want" ]; fi; }}
+tools() {{
+  if command -v gzip >/dev/null 2>&1 && [ -n "$(sum /dev/null)" ]; then
+    for tool in {fetchers}; do if command -v $tool >/dev/null 2>&1; then echo "fetch=$tool"; break; fi; done
+  fi
+}}
+found=
+for dir in {directories}; do
+  case $dir in /*) ;; *) continue ;; esac
+  agent=$dir/agent/$want/fleetdrop-agent
+  if [ -n "$want" ] && [ -O "$dir" ] && [ ! -L "$dir" ] && [ -x "$agent" ] && same "$agent"; then
+    found=$agent; echo "agent=$agent"; break
+  fi
+done
+"#,
+        fetchers = Fetcher::ALL.map(Fetcher::program).join(" "),
+        directories = directories(cache),
+    );
+    script
+}
+
+/// Returns the lines of a probe's answer, which may have anything before it.
+pub(super) fn answer(stdout: &str) -> Option<&str> {
+    let (_, answer) = stdout.split_once(BEGIN)?;
+    Some(answer.split_once(END)?.0)
 }
 
 /// Builds the installer for a directory that the probe offered. Reads the binary on stdin.
@@ -149,10 +208,9 @@ pub(super) fn adopt(agent: &AgentBinary) -> String {
 }
 
 impl Facts {
-    /// Reads the probe's answer, which may have anything before it.
+    /// Reads a probe's answer.
     pub(super) fn parse(stdout: &str) -> Option<Self> {
-        let (_, answer) = stdout.split_once(BEGIN)?;
-        let (answer, _) = answer.split_once(END)?;
+        let answer = answer(stdout)?;
         let mut facts = Self {
             os: String::new(),
             arch: String::new(),

@@ -14,6 +14,8 @@ mod waves;
 
 use std::{ops::RangeInclusive, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::AppName;
 
 pub use budget::{BudgetParseError, FailureBudget, FailureBudgets};
@@ -30,7 +32,8 @@ pub const KEEP_RELEASES: RangeInclusive<u32> = 2..=1000;
 pub const HOST_PATIENCE: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(3600);
 
 /// Everything that can be asked for. The default is what happens without a playbook.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Plan {
     /// The application's name; none: the artifact's.
     pub app: Option<AppName>,

@@ -2,10 +2,13 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 use super::{FailureBudgets, Waves};
 
 /// How the fleet goes live once everybody is staged.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RolloutPlan {
     /// How many hosts switch at a time.
     pub waves: Waves,
@@ -41,7 +44,8 @@ impl Default for RolloutPlan {
 }
 
 /// What lies between the last confirmation of one wave and the first switch of the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Pause {
     /// That much time; at most [`Pause::LONGEST`].
     For(Duration),
@@ -61,7 +65,8 @@ impl Default for Pause {
 }
 
 /// In which order hosts come into waves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Order {
     /// As the inventory has them.
     #[default]
@@ -75,7 +80,8 @@ pub enum Order {
 
 /// What follows when more hosts drop out than the budget allows. In each case no further host switches, except with
 /// [`OnFailure::Continue`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// Hosts that this run made live go back to the release they had, in reverse order.
     Rollback,

@@ -2,8 +2,11 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 /// The size of one wave: at least one host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum WaveSize {
     /// That many hosts; at least 1.
     Hosts(u32),
@@ -50,8 +53,22 @@ impl FromStr for WaveSize {
     }
 }
 
+impl TryFrom<String> for WaveSize {
+    type Error = WaveSizeError;
+    fn try_from(text: String) -> Result<Self, WaveSizeError> {
+        text.parse()
+    }
+}
+
+impl From<WaveSize> for String {
+    fn from(size: WaveSize) -> String {
+        size.to_string()
+    }
+}
+
 /// The sizes of all waves in order. The last one is repeated until every host has switched. Never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<WaveSize>", into = "Vec<WaveSize>")]
 pub struct Waves {
     first: Vec<WaveSize>,
     repeated: WaveSize,
@@ -85,6 +102,19 @@ impl Waves {
             (size > 0).then_some(size)
         })
         .collect()
+    }
+}
+
+impl TryFrom<Vec<WaveSize>> for Waves {
+    type Error = &'static str;
+    fn try_from(sizes: Vec<WaveSize>) -> Result<Self, Self::Error> {
+        Self::new(sizes).ok_or("no waves or too many")
+    }
+}
+
+impl From<Waves> for Vec<WaveSize> {
+    fn from(waves: Waves) -> Self {
+        waves.first.into_iter().chain([waves.repeated]).collect()
     }
 }
 
@@ -131,6 +161,16 @@ mod tests {
     fn no_waves_and_too_many_are_refused() {
         assert_eq!(Waves::new(Vec::new()), None);
         assert_eq!(Waves::new(vec![WaveSize::Hosts(1); Waves::MOST + 1]), None);
+    }
+
+    #[test]
+    fn waves_are_written_as_a_playbook_has_them_and_read_back() {
+        let sizes = waves(&["1", "10%", "100%"]);
+        let json = serde_json::to_string(&sizes).unwrap();
+        assert_eq!(json, r#"["1","10%","100%"]"#);
+        assert_eq!(serde_json::from_str::<Waves>(&json).unwrap(), sizes);
+        assert!(serde_json::from_str::<Waves>("[]").is_err());
+        assert!(serde_json::from_str::<Waves>(r#"["0"]"#).is_err());
     }
 
     proptest! {

@@ -12,12 +12,15 @@ pub struct Lineup {
     pub zones: Vec<Option<String>>,
     /// What [`Order::Shuffled`] draws from: the same seed gives the same order.
     pub seed: u64,
+    /// The run goes on with an interrupted one: hosts that are active already keep their places in the waves, so that the others
+    /// switch in theirs.
+    pub goes_on: bool,
 }
 
 impl Lineup {
     /// A fleet of that many hosts without zones.
     pub fn plain(hosts: usize) -> Self {
-        Self { zones: vec![None; hosts], seed: 0 }
+        Self { zones: vec![None; hosts], seed: 0, goes_on: false }
     }
 
     /// Returns every host, in the inventory's order.

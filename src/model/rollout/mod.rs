@@ -33,7 +33,7 @@ pub struct Rollout {
     plan: RolloutPlan,
     lineup: Lineup,
     hosts: Vec<Seat>,
-    /// From the barrier on: the hosts of each wave.
+    /// From the barrier on: the hosts of each wave that switch in it. Only where a run goes on with another can one be empty.
     waves: Vec<Vec<HostId>>,
     step: Step,
     stop: Option<Stop>,
@@ -86,7 +86,7 @@ impl Rollout {
         self.hosts.get(host.index())?.wave
     }
 
-    /// Returns the hosts of each wave; empty before the barrier.
+    /// Returns the hosts that switch in each wave; empty before the barrier.
     pub fn waves(&self) -> &[Vec<HostId>] {
         &self.waves
     }
@@ -292,17 +292,22 @@ impl Rollout {
             Some(Stop::Budget) => self.abandon_from(HostState::Downloading, actions),
             Some(_) => self.abandon_from(HostState::Queued, actions),
             None if self.hosts.iter().any(|seat| seat.state < HostState::Staged) => {}
-            None => {
-                let staged: Vec<HostId> = self.staged_hosts().collect();
-                self.waves = waves(&self.plan, &self.lineup, &staged);
-                for (index, wave) in self.waves.iter().enumerate() {
-                    wave.iter().for_each(|host| self.hosts[host.index()].wave = Some(index));
-                }
-                if self.barrier_met() {
-                    self.begin(0, actions);
-                }
-            }
+            None => self.begin_first_wave(actions),
         }
+    }
+
+    fn begin_first_wave(&mut self, actions: &mut Vec<Action>) {
+        let goes_on = self.lineup.goes_on;
+        let has_place = |state| state == HostState::Staged || (goes_on && state == HostState::Active);
+        let placed: Vec<HostId> = self.lineup.hosts().filter(|host| has_place(self.hosts[host.index()].state)).collect();
+        let mut waves = waves(&self.plan, &self.lineup, &placed);
+        waves.iter_mut().for_each(|wave| wave.retain(|host| self.state(*host) == Some(HostState::Staged)));
+        let Some(first) = waves.iter().position(|wave| !wave.is_empty()) else { return };
+        for (index, wave) in waves.iter().enumerate() {
+            wave.iter().for_each(|host| self.hosts[host.index()].wave = Some(index));
+        }
+        self.waves = waves;
+        self.begin(first, actions);
     }
 
     fn staged_hosts(&self) -> impl Iterator<Item = HostId> {

@@ -97,6 +97,37 @@ fn within_the_budget_the_others_go_live() {
 }
 
 #[test]
+fn a_run_that_goes_on_continues_in_the_wave_where_the_interrupted_one_was() {
+    let lineup = Lineup { goes_on: true, ..Lineup::plain(6) };
+    let mut rollout = Rollout::new(plan(&["1", "2", "3"], OnFailure::Rollback), lineup);
+    for host in [0, 1] {
+        rollout.handle(Event::AlreadyActive(HostId(host)), ZERO);
+    }
+    let mut begun = Vec::new();
+    for host in 2..6 {
+        rollout.handle(Event::Prepared(HostId(host)), ZERO);
+        begun = rollout.handle(Event::Staged(HostId(host)), ZERO);
+    }
+    assert_eq!(begun, activations([2]), "its wave's other host is active");
+    assert_eq!((rollout.step(), rollout.waves().len()), (Step::Wave(1), 3));
+    assert_eq!(succeed(&mut rollout, 2, ZERO), activations(3..6));
+    // What the interrupted run made live is not this one's to send back.
+    assert_eq!(fail(&mut rollout, 4, ZERO), [Action::GoBack(HostId(5)), Action::GoBack(HostId(3))]);
+    rollout.handle(Event::Reverted(HostId(3)), ZERO);
+    assert_eq!(rollout.handle(Event::Reverted(HostId(5)), ZERO), [Action::GoBack(HostId(2))]);
+    rollout.handle(Event::Reverted(HostId(2)), ZERO);
+    assert_eq!((rollout.verdict(), rollout.state(HostId(0))), (Some(Verdict::RolledBack), Some(HostState::Active)));
+}
+
+#[test]
+fn a_run_that_goes_on_where_everybody_is_active_has_nothing_to_do() {
+    let lineup = Lineup { goes_on: true, ..Lineup::plain(2) };
+    let mut rollout = Rollout::new(plan(&["1"], OnFailure::Rollback), lineup);
+    ids(2).for_each(|host| assert_eq!(rollout.handle(Event::AlreadyActive(host), ZERO), []));
+    assert_eq!((rollout.verdict(), rollout.barrier_met()), (Some(Verdict::Completed), false));
+}
+
+#[test]
 fn events_that_do_not_fit_change_nothing() {
     let mut rollout = all_at_once(1, 0);
     for event in [
@@ -340,7 +371,7 @@ fn time_only_moves_forward() {
 #[test]
 fn one_zone_follows_the_other_and_each_has_its_own_canary() {
     let zones = ["a", "b", "", "a", "b", "a"].map(|zone| (!zone.is_empty()).then(|| zone.to_owned())).to_vec();
-    let lineup = Lineup { zones, seed: 0 };
+    let lineup = Lineup { zones, seed: 0, goes_on: false };
     let plan = RolloutPlan { order: Order::Zone, ..plan(&["1", "100%"], OnFailure::Stop) };
     let of = |hosts: &[u32]| hosts.iter().copied().map(HostId).collect::<Vec<_>>();
     let every: Vec<HostId> = lineup.hosts().collect();

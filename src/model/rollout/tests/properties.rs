@@ -38,7 +38,7 @@ fn any_plan() -> impl Strategy<Value = RolloutPlan> {
 
 fn any_lineup(most: usize) -> impl Strategy<Value = Lineup> {
     let zone = select(vec![None, Some("a".to_owned()), Some("b".to_owned())]);
-    (vec(zone, 1..most), any::<u64>()).prop_map(|(zones, seed)| Lineup { zones, seed })
+    (vec(zone, 1..most), any::<u64>(), any::<bool>()).prop_map(|(zones, seed, goes_on)| Lineup { zones, seed, goes_on })
 }
 
 /// Mostly good hosts: a fleet where everything fails never gets past the barrier.

@@ -1,0 +1,139 @@
+//! The script on this machine, and what is made of answers.
+
+use std::{fs, os::unix::fs::symlink, path::Path, process::Stdio};
+
+use super::{questions::Answers, *};
+use crate::{
+    controller::push::Sight,
+    model::{ArchiveKind, HostStatus, ReleaseInfo},
+};
+
+const RELEASE: &str = "20261120T031500Z-1a2b3c4d";
+
+fn manifest() -> Manifest {
+    Manifest {
+        app: "shop".parse().unwrap(),
+        file_name: "shop.tar.zst".into(),
+        digest: "1a2b3c4d".repeat(8).parse().unwrap(),
+        size: 10 << 20,
+        archive: ArchiveKind::TarZst,
+    }
+}
+
+/// Asks this machine, as a host does it.
+fn ask(root: &Path, cache: &Path) -> String {
+    let roots = [root.display().to_string(), root.display().to_string()];
+    let questions = questions::script(&roots, cache.to_str(), &manifest().digest);
+    let near =
+        "near() { at=$1; while [ ! -e \"$at\" ] && [ ! -L \"$at\" ]; do at=${at%/*}; at=${at:-/}; done; printf %s \"$at\"; }";
+    let mut child = std::process::Command::new("sh")
+        .args(["-s"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), format!("uid=$(id -u)\n{near}\n{questions}\n").as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn sight(answers: String) -> Sight {
+    Sight { agent: None, agent_size: 7, refused: None, is_root: false, has_gzip: true, fetcher: Some("curl"), answers }
+}
+
+fn seen(answers: &str) -> HostPreview {
+    judge::judge(&sight(answers.to_owned()), &manifest())
+}
+
+#[test]
+fn an_empty_host_has_room_and_gets_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("it's/new/shop");
+    let text = ask(&root, &dir.path().join("cache"));
+    let answers = Answers(&text);
+    assert_eq!(answers.get("root"), root.to_str());
+    let (total, free) = answers.numbers("blocks").expect("df tells");
+    let room = rustix::fs::statvfs(dir.path()).unwrap();
+    assert_eq!(total, room.f_blocks * room.f_frsize >> 10);
+    assert!(free > 0 && free <= total, "{text}");
+    for absent in ["blocked", "current", "current_is", "record", "cached", "partial", "lock"] {
+        assert_eq!(answers.get(absent), None, "{text}");
+    }
+    let preview = seen(&text);
+    assert_eq!((preview.agent, preview.transfer, preview.unchanged), (AgentPreview::ToCome(7), 10 << 20, false));
+    assert!(preview.failure.is_none() && preview.free.is_some(), "{preview:?}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was made");
+}
+
+#[test]
+fn what_is_there_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, cache) = (dir.path().join("shop"), dir.path().join("cache"));
+    let digest = manifest().digest.to_string();
+    for below in ["releases", ".fleetdrop/releases", ".fleetdrop/partial"] {
+        fs::create_dir_all(root.join(below)).unwrap();
+    }
+    fs::create_dir(root.join("releases").join(RELEASE)).unwrap();
+    symlink(format!("releases/{RELEASE}"), root.join("current")).unwrap();
+    let record = |activated: &str| {
+        let manifest = serde_json::to_string(&manifest()).unwrap();
+        let record =
+            format!("{{\"release\":\"{RELEASE}\",\"manifest\":{manifest},\"sequence\":1,\"activated_at\":{activated}}}");
+        fs::write(root.join(format!(".fleetdrop/releases/{RELEASE}.json")), record).unwrap();
+    };
+    record("null");
+    fs::write(root.join(".fleetdrop/partial").join(&digest), vec![1; 5000]).unwrap();
+    fs::create_dir_all(cache.join("blobs/sha256")).unwrap();
+    fs::write(cache.join("blobs/sha256").join(&digest), "too short").unwrap();
+    let lock = |pid: u32| {
+        let text = format!("{{\"run\":\"00000000000000aa\",\"pid\":{pid},\"since\":\"2026-11-20T03:15:00Z\"}}");
+        fs::write(root.join(".fleetdrop/lock"), text).unwrap();
+    };
+    // No process has that id.
+    lock(u32::MAX);
+    let preview = seen(&ask(&root, &cache));
+    assert_eq!(preview.current.as_ref().unwrap().as_str(), RELEASE);
+    assert_eq!((preview.unchanged, preview.cached, preview.partial), (false, false, true));
+    assert!(preview.locked_by.is_none() && preview.failure.is_none(), "{preview:?}");
+
+    record("\"2026-11-20T03:15:00Z\"");
+    lock(std::process::id());
+    let preview = seen(&ask(&root, &cache));
+    assert_eq!((preview.unchanged, preview.transfer, preview.needed), (true, 0, 0));
+    let failure = preview.failure.unwrap();
+    assert_eq!(failure.message, "another deploy works there: run 00000000000000aa since 2026-11-20T03:15:00Z");
+    assert!(failure.hint.is_some());
+
+    // The agent asks the kernel: nobody holds it.
+    let mut preview = seen(&ask(&root, &cache));
+    let release = ReleaseInfo { id: RELEASE.parse().unwrap(), app: None, digest: None, activated_at: None };
+    let status = HostStatus { current: Some(release.id.clone()), releases: vec![release], ..HostStatus::default() };
+    judge::correct(&mut preview, &status, &manifest());
+    assert_eq!((preview.failure, preview.locked_by, preview.unchanged), (None, None, false));
+}
+
+#[test]
+fn what_would_stop_a_deploy_is_told() {
+    let base = "root=/srv/shop\nblocks=1000000 900000\nfiles=1000 900\n";
+    for (answers, wanted) in [
+        ("blocked=/srv cannot be written", "/srv cannot be written"),
+        ("current_is=directory", "/srv/shop/current is a directory, not a symlink to a release"),
+        ("current=/opt/x\ncurrent_is=release", "points to /opt/x, which is not in /srv/shop/releases"),
+        ("blocks=1000000 20000", "not enough space in /srv/shop: 39.5 MiB needed, 19.5 MiB free"),
+        ("files=1000 3", "no more files can be created in /srv/shop: 3 inodes are free"),
+        ("lock=what is this", "another deploy works there"),
+    ] {
+        let preview = seen(&format!("{base}{answers}\n"));
+        let failure = preview.failure.unwrap_or_else(|| panic!("{answers} stops nothing"));
+        assert!(failure.message.contains(wanted), "{}", failure.message);
+    }
+    let tight = seen(&format!("{base}blocks=1000000 50000\n"));
+    assert!(tight.failure.is_none() && tight.warnings[0].contains("may not fit"), "{tight:?}");
+    let cached = seen(&format!("{base}blocks=1000000 50000\ncached={}\n", 10 << 20));
+    assert!(cached.cached && cached.transfer == 0 && cached.needed < tight.needed, "{cached:?}");
+    let untold = seen("root=/srv/shop\n");
+    assert!(untold.failure.is_none() && untold.free.is_none() && !untold.warnings.is_empty(), "{untold:?}");
+}
