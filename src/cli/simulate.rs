@@ -9,8 +9,7 @@ use super::{CommandError, Output, ResultExt, exit, output::Format, value};
 use crate::{
     report::{Palette, measure},
     swarm::{
-        MAX_PIECE_LENGTH, MIN_PIECE_LENGTH, choose_piece_length,
-        policy::DEGREE,
+        MAX_PIECE_LENGTH, MIN_PIECE_LENGTH, choose_piece_length, policy,
         simulation::{HostOutcome, Prediction, Scenario, SimulatedHost, simulate},
     },
 };
@@ -195,7 +194,7 @@ fn scenario(args: &SimulateArgs) -> Result<Scenario, CommandError> {
         piece_length,
         latency: args.latency,
         queue: args.queue,
-        degree: DEGREE,
+        degree: policy::degree(args.hosts as usize),
         seed: random.u64(..),
         limit: MIN_LIMIT + Duration::from_secs_f64(one_by_one),
     })

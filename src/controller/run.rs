@@ -33,7 +33,7 @@ use crate::{
     ssh::{Connector, HostKeyPolicy, Target},
     swarm::{
         EngineError, FleetEngine, Metainfo, MetainfoError, choose_piece_length,
-        policy::{DEGREE, Neighbours},
+        policy::{self, Neighbours},
     },
     tracker::TrackerError,
     wire::Procedure,
@@ -320,7 +320,8 @@ async fn begin(start: &Start, events: &EventSink) {
 
 /// Starts the graph of who connects to whom.
 fn neighbours(fleet: &FleetSettings) -> Neighbours {
-    Neighbours::new(DEGREE, fleet.hosts.iter().map(|host| host.zone.as_deref()), fastrand::u64(..))
+    let zones = fleet.hosts.iter().map(|host| host.zone.as_deref());
+    Neighbours::new(policy::degree(fleet.hosts.len()), zones, fastrand::u64(..))
 }
 
 /// What a run begins with.

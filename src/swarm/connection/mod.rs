@@ -15,7 +15,10 @@ mod writer;
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,20 +27,18 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
     EngineError, Metainfo,
-    policy::{PeerKey, PieceSet},
+    policy::{PeerKey, PieceSet, pace::Pace},
     protocol::{self, Extensions, HANDSHAKE_LEN, Violation},
     storage::{Checked, Storage},
     transport::{Stream, Transport},
 };
 use crate::model::Place;
 pub(super) use link::Link;
-#[cfg(feature = "controller")]
-pub(super) use writer::ANNOUNCE_EVERY;
 
 /// A TCP (and later TLS) connection must stand within this.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -134,23 +135,39 @@ pub(super) enum Command {
 /// needs no queue.
 #[derive(Debug)]
 pub(super) struct HaveLog {
-    pieces: Mutex<Vec<u32>>,
+    started: Instant,
+    pieces: Mutex<(Vec<u32>, Pace)>,
     length: watch::Sender<usize>,
+    /// Microseconds that an announcement waits for others.
+    pause: AtomicU64,
 }
 
 impl HaveLog {
-    pub(super) fn new() -> Self {
-        Self { pieces: Mutex::default(), length: watch::Sender::new(0) }
+    /// Returns the empty log of a transfer of that many pieces.
+    pub(super) fn new(pieces: u32) -> Self {
+        Self {
+            started: Instant::now(),
+            pieces: Mutex::new((Vec::new(), Pace::new(pieces))),
+            length: watch::Sender::new(0),
+            pause: AtomicU64::new(0),
+        }
     }
 
     /// Adds a piece and wakes the connections.
     pub(super) fn push(&self, piece: u32) {
         let length = {
-            let mut pieces = super::storage::lock(&self.pieces);
+            let (pieces, pace) = &mut *super::storage::lock(&self.pieces);
             pieces.push(piece);
+            let pause = pace.verified(self.started.elapsed());
+            self.pause.store(pause.as_micros() as u64, Ordering::Relaxed);
             pieces.len()
         };
         self.length.send_replace(length);
+    }
+
+    /// Returns how long announcements wait for others.
+    fn pause(&self) -> Duration {
+        Duration::from_micros(self.pause.load(Ordering::Relaxed))
     }
 
     /// Returns where the list ends now.

@@ -4,9 +4,9 @@ use librqbit_peer_protocol::{Message, Request};
 use proptest::prelude::*;
 use sha1::{Digest as _, Sha1};
 use tempfile::TempDir;
-use tokio::{io::DuplexStream, time::Instant};
+use tokio::io::DuplexStream;
 
-use super::{writer::ANNOUNCE_EVERY, *};
+use super::*;
 use crate::swarm::{
     Role,
     protocol::{BLOCK, HAVE_LEN},
@@ -43,7 +43,7 @@ fn rig(pieces: u32, piece_length: u32) -> (Rig, impl Future<Output = Exit>) {
         seed: false,
         place: None,
         port: 1,
-        haves: HaveLog::new(),
+        haves: HaveLog::new(pieces),
         counters: Counters::default(),
         events: sender,
     });
@@ -185,28 +185,42 @@ async fn many_announcements_are_reported_in_parts() {
 
 #[tokio::test(start_paused = true)]
 async fn announcements_go_together_or_with_whatever_else_is_written() {
-    let (rig, reader) = rig(4, 64 << 10);
+    let (rig, reader) = rig(1 << 10, BLOCK);
     drop(reader);
     let (commands, orders) = mpsc::channel(COMMANDS);
-    let welcome = Welcome { have: PieceSet::new(4), cursor: 0, commands: orders };
+    let welcome = Welcome { have: PieceSet::new(1 << 10), cursor: 0, commands: orders };
     let (near, mut peer) = tokio::io::duplex(1 << 10);
     let (_input, output) = tokio::io::split(Box::new(near) as Stream);
+    let every = Duration::from_millis(10);
     let check = async {
-        let (haves, start, mut bytes) = (&rig.context.haves, Instant::now(), [0; 64]);
-        haves.push(0);
-        assert_eq!(peer.read(&mut bytes).await.unwrap(), HAVE_LEN);
-        assert!(start.elapsed() < ANNOUNCE_EVERY, "the first had to wait");
-        haves.push(1);
-        tokio::time::sleep(ANNOUNCE_EVERY / 2).await;
-        haves.push(2);
-        assert_eq!(peer.read(&mut bytes).await.unwrap(), 2 * HAVE_LEN, "two announcements in one write");
-        assert_eq!([protocol::read_have(&bytes), protocol::read_have(&bytes[HAVE_LEN..])], [Some(1), Some(2)]);
-        assert!((ANNOUNCE_EVERY..ANNOUNCE_EVERY * 2).contains(&start.elapsed()), "{:?}", start.elapsed());
+        let (haves, mut bytes, start) = (&rig.context.haves, [0; 1 << 10], Instant::now());
+        let pieces_come = async {
+            for piece in 0..100 {
+                haves.push(piece);
+                tokio::time::sleep(every).await;
+            }
+        };
+        let peer_hears = async {
+            let mut heard = Vec::new();
+            while heard.last().is_none_or(|(told, _)| *told < 100) {
+                let read = peer.read(&mut bytes).await.unwrap();
+                let before = heard.last().map_or(0, |(told, _)| *told);
+                let told = before + (read / HAVE_LEN) as u32;
+                assert!(bytes[..read].chunks(HAVE_LEN).map(protocol::read_have).eq((before..told).map(Some)));
+                heard.push((told, start.elapsed()));
+            }
+            heard
+        };
+        let ((), heard) = tokio::join!(pieces_come, peer_hears);
+        assert_eq!(heard[0].0, 1);
+        assert!(heard[0].1 < every, "the first had to wait");
+        assert!(heard.len() < 20, "hardly any went together: {heard:?}");
+        assert!(heard[heard.len() - 1].1 <= every * (99 + 17), "the last was told late: {heard:?}");
         let before = Instant::now();
-        haves.push(3);
+        haves.push(100);
         commands.send(Command::Unchoke).await.unwrap();
         assert_eq!(peer.read(&mut bytes).await.unwrap(), 5 + HAVE_LEN, "it goes along");
-        assert!(before.elapsed() < ANNOUNCE_EVERY);
+        assert!(before.elapsed() < every);
     };
     tokio::select! {
         exit = writer::run(&rig.context, &rig.link, KEY, false, welcome, output) => panic!("{exit:?}"),

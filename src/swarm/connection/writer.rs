@@ -2,7 +2,7 @@
 //!
 //! Announcements and requests go before blocks, and blocks go in batches of a few, so that a request never waits for a whole
 //! piece. A batch is one vectored write straight from the storage's chunk. Announcements go along with what is written anyway; alone they
-//! wait until [`ANNOUNCE_EVERY`] has passed since the last ones, so that a piece does not cost a packet to every neighbour.
+//! wait until some time has passed since the last ones ([`pace`](crate::swarm::policy)), so that a piece does not cost a packet to every neighbour.
 
 use std::{
     collections::VecDeque,
@@ -29,13 +29,6 @@ use crate::swarm::{
 
 /// Blocks in one write.
 const BATCH: usize = 4;
-/// The least time between two writes that only announce pieces. The first piece after a pause is announced at once.
-///
-/// In the lab, pieces of 32 KiB, processor seconds per GB and the slowest host: 16 hosts at 50 Mbit/s without a pause 17.4 and 11.80 s, with
-/// 25 ms 12.8 and 11.78 s; with one network thread 25 ms 10.2 to 10.4 and 11.76 to 11.98 s, 100 ms 9.6 and 11.83 s. 64 hosts at 10 Mbit/s, one
-/// network thread: 25 ms 30.9 and 18.97 s, 100 ms 27.2 to 29.3 and 18.33 to 18.78 s. Not announcing to another host what it has already: no
-/// difference.
-pub(in crate::swarm) const ANNOUNCE_EVERY: Duration = Duration::from_millis(100);
 
 /// Writes until the connection ends.
 pub(super) async fn run(
@@ -165,7 +158,7 @@ impl Writer {
 
     /// Returns how long announcements that go alone have to wait.
     fn announce_pause(&self) -> Duration {
-        self.announced.map_or(Duration::ZERO, |at| ANNOUNCE_EVERY.saturating_sub(at.elapsed()))
+        self.announced.map_or(Duration::ZERO, |at| self.context.haves.pause().saturating_sub(at.elapsed()))
     }
 
     /// Announces the pieces verified since the last time.
@@ -174,11 +167,11 @@ impl Writer {
         if length <= self.cursor {
             return;
         }
-        let pieces = lock(&self.context.haves.pieces);
-        for piece in pieces.get(self.cursor..length).unwrap_or_default() {
+        let log = lock(&self.context.haves.pieces);
+        for piece in log.0.get(self.cursor..length).unwrap_or_default() {
             protocol::write_message(&Message::Have(*piece), &mut self.out);
         }
-        drop(pieces);
+        drop(log);
         self.cursor = length;
         self.announced = Some(Instant::now());
     }

@@ -89,6 +89,7 @@
 //! the number of neighbours times their outstanding requests, never pieces times neighbours.
 
 pub mod neighbours;
+pub(in crate::swarm) mod pace;
 
 mod download;
 mod far;
@@ -103,7 +104,7 @@ mod width;
 
 use std::{collections::VecDeque, time::Duration};
 
-pub use neighbours::{DEGREE, Neighbours};
+pub use neighbours::{Neighbours, degree};
 pub use pieces::PieceSet;
 
 use download::Flight;

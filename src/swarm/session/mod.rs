@@ -84,6 +84,7 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
     let (events, received) = mpsc::channel(EVENTS);
     let mut policy_config = policy_config(meta.piece_count(), meta.piece_length(), seed, random.u64(..));
     policy_config.place = config.place;
+    let haves = HaveLog::new(meta.piece_count());
     let context = Arc::new(Context {
         meta,
         storage,
@@ -92,7 +93,7 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
         seed,
         place: config.place,
         port: local_addr.port(),
-        haves: HaveLog::new(),
+        haves,
         counters: Counters::default(),
         events,
     });

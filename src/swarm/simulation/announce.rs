@@ -1,9 +1,11 @@
 //! When a node tells which neighbour of its pieces: as the real connection's writer does.
 //!
-//! Announcements go along with whatever is sent to a neighbour anyway. Alone they wait until [`ANNOUNCE_EVERY`] has passed since the last ones.
+//! Announcements go along with whatever is sent to a neighbour anyway. Alone they wait for others, as the policy's pace says.
+
+use std::time::Duration;
 
 use super::{event::Time, nanoseconds};
-use crate::swarm::connection::ANNOUNCE_EVERY;
+use crate::swarm::policy::pace::Pace;
 
 /// Neighbours that may be told within so long of each other are told at the same time: the node has one event for them all.
 const TOGETHER: Time = 10_000_000;
@@ -31,6 +33,9 @@ pub(super) struct Announcer {
     neighbours: Vec<Neighbour>,
     /// How long the log is.
     length: u32,
+    pace: Pace,
+    /// How long announcements wait for others.
+    pause: Time,
     /// No neighbour is due before.
     quiet_until: Time,
     /// Whether an event was asked for that has not come yet.
@@ -38,9 +43,9 @@ pub(super) struct Announcer {
 }
 
 impl Announcer {
-    pub(super) fn new(neighbours: &[u32]) -> Self {
+    pub(super) fn new(neighbours: &[u32], pieces: u32) -> Self {
         let neighbours = neighbours.iter().map(|id| Neighbour { id: *id, told: 0, due: 0 }).collect();
-        Self { neighbours, length: 0, quiet_until: 0, armed: false }
+        Self { neighbours, length: 0, pace: Pace::new(pieces), pause: 0, quiet_until: 0, armed: false }
     }
 
     /// Returns the neighbours.
@@ -56,7 +61,8 @@ impl Announcer {
     }
 
     /// Adds a piece; returns its place in the log.
-    pub(super) fn add(&mut self) -> u32 {
+    pub(super) fn add(&mut self, now: Time) -> u32 {
+        self.pause = nanoseconds(self.pace.verified(Duration::from_nanos(now)));
         self.length += 1;
         self.length - 1
     }
@@ -67,18 +73,21 @@ impl Announcer {
         if self.length == 0 {
             return None;
         }
-        self.neighbours.iter_mut().find(|neighbour| neighbour.id == id)?.tell(now, self.length)
+        let neighbour = self.neighbours.iter_mut().find(|neighbour| neighbour.id == id)?;
+        let batch = neighbour.tell(now, self.length, self.pause)?;
+        self.quiet_until = self.quiet_until.min(neighbour.due);
+        Some(batch)
     }
 
     /// Tells the neighbours that may be told something now; returns when to call again, if it was not said before.
     pub(super) fn tell_due(&mut self, now: Time, told: &mut Vec<(u32, Batch)>) -> Option<Time> {
         if now >= self.quiet_until {
             let due = self.neighbours.iter_mut().filter(|neighbour| neighbour.due <= now + TOGETHER);
-            told.extend(due.filter_map(|neighbour| Some((neighbour.id, neighbour.tell(now, self.length)?))));
+            told.extend(due.filter_map(|neighbour| Some((neighbour.id, neighbour.tell(now, self.length, self.pause)?))));
             self.quiet_until = self.neighbours.iter().map(|neighbour| neighbour.due).min().unwrap_or(Time::MAX);
         }
-        let waiting = || self.neighbours.iter().any(|neighbour| neighbour.told < self.length);
-        let wake = (!self.armed && waiting()).then_some(self.quiet_until);
+        let waiting = self.neighbours.iter().filter(|neighbour| neighbour.told < self.length);
+        let wake = if self.armed { None } else { waiting.map(|neighbour| neighbour.due).min() };
         self.armed |= wake.is_some();
         wake
     }
@@ -90,13 +99,13 @@ impl Announcer {
 }
 
 impl Neighbour {
-    fn tell(&mut self, now: Time, length: u32) -> Option<Batch> {
+    fn tell(&mut self, now: Time, length: u32, pause: Time) -> Option<Batch> {
         let batch = Batch { first: self.told, count: length - self.told };
         if batch.count == 0 {
             return None;
         }
         self.told = length;
-        self.due = now + nanoseconds(ANNOUNCE_EVERY);
+        self.due = now + pause;
         Some(batch)
     }
 }

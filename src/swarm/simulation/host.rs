@@ -10,8 +10,7 @@ use super::{
     nanoseconds, payload,
 };
 use crate::swarm::{
-    connection::ANNOUNCE_EVERY,
-    policy::{Action, PeerKey, PeerTraits, PieceSet, Policy},
+    policy::{Action, PeerKey, PeerTraits, PieceSet, Policy, pace},
     protocol::BLOCK,
     session::{self, TICK},
 };
@@ -91,7 +90,7 @@ pub(super) struct Host {
 /// the packet's acknowledgement in the other direction, and, on the seed's way out, the acknowledgements alone.
 fn beside_announcements(rate: u64, world: &World, neighbours: usize, seed: bool) -> f64 {
     let pieces = rate as f64 / f64::from(world.piece_length);
-    let packets = pieces.min(1.0 / ANNOUNCE_EVERY.as_secs_f64());
+    let packets = (pieces / f64::from(pace::together(world.pieces))).max(pieces.min(1.0 / pace::LONGEST.as_secs_f64()));
     let announced = if seed { 0.0 } else { pieces * ANNOUNCEMENT + packets * (EMPTY_PACKET + RECORD) };
     1.0 / (1.0 + neighbours as f64 * (announced + packets * EMPTY_PACKET) / rate as f64)
 }
@@ -111,7 +110,7 @@ impl Host {
         Self {
             id,
             policy: Policy::new(config, have),
-            announcer: Announcer::new(neighbours),
+            announcer: Announcer::new(neighbours, world.pieces),
             told: Vec::new(),
             up: Uplink::new(out),
             down: Pipe::new(both_ways),
@@ -337,7 +336,7 @@ impl Host {
             return;
         }
         self.policy.verified(Duration::from_nanos(now), piece);
-        world.logs[self.id as usize].write(self.announcer.add(), piece);
+        world.logs[self.id as usize].write(self.announcer.add(now), piece);
         self.announce(now, world, out);
         if self.policy.have().is_full() {
             self.account.done = Some(now);

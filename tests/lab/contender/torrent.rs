@@ -5,7 +5,7 @@ use std::{path::Path, process::Command};
 use anyhow::Result;
 use fleetdrop::{
     model::Place,
-    swarm::policy::{DEGREE, Neighbours},
+    swarm::policy::{self, Neighbours},
 };
 
 use super::{Round, place, script, start_all, write_script};
@@ -25,7 +25,7 @@ pub(super) async fn engine(lab: &Lab, kind: &str) -> Result<Round> {
     let info = lab.payload.info.to_string_lossy();
     let seed_address = format!("{}:{PORT}", fleet.controller.address);
     let zones = (0..fleet.hosts.len()).map(|number| fleet.shape.zone(number));
-    let mut neighbours = Neighbours::new(DEGREE, zones, fastrand::u64(..));
+    let mut neighbours = Neighbours::new(policy::degree(fleet.hosts.len()), zones, fastrand::u64(..));
     let command = |machine: &Machine, file: &Path| {
         let mut command = machine.command(&lab.executable);
         command.args(["engine", "--engine", kind, "--info", &info, "--listen", &format!("{}:{PORT}", machine.address)]);
