@@ -8,8 +8,7 @@ use super::{CommandError, Row};
 use crate::{
     cli::ResultExt,
     swarm::{
-        MAX_PIECE_LENGTH, choose_piece_length,
-        policy::DEGREE,
+        MAX_PIECE_LENGTH, choose_piece_length, policy,
         simulation::{Scenario, SimulatedHost, simulate},
     },
 };
@@ -65,7 +64,7 @@ pub(super) async fn predict(
         piece_length,
         latency: LATENCY,
         queue: QUEUE,
-        degree: DEGREE,
+        degree: policy::degree(taking_part.len()),
         seed: 1,
         limit: Duration::from_secs(600) + Duration::from_secs_f64(size as f64 / link as f64 * 100.0),
     };

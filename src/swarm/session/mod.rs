@@ -232,7 +232,7 @@ impl Session {
 
     fn dial(&mut self) {
         let now = self.started.elapsed();
-        for addr in self.pool.due(now, self.peers.room_to_dial(), self.peers.joined()) {
+        for addr in self.pool.due(now, self.peers.room_to_dial(), self.peers.count()) {
             let key = self.peers.dial(now, &self.context, addr);
             self.pool.busy(addr, key);
         }

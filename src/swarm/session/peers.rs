@@ -103,6 +103,11 @@ impl Peers {
         self.peers.values().filter(|peer| peer.joined).count()
     }
 
+    /// Returns how many connections there are, those that are being made included.
+    pub(super) fn count(&self) -> usize {
+        self.peers.len()
+    }
+
     /// Returns whether a peer that listens there is connected.
     pub(super) fn is_connected_to(&self, addr: SocketAddr) -> bool {
         self.peers.values().any(|peer| peer.listens == Some(plain(addr)))
