@@ -6,7 +6,10 @@ use super::{
     section::{Key, Mapping, Section, Seen, key},
     shape::{ByKind, List, Shape, Text, Time},
 };
-use crate::model::plan::{Command, Hook, Hooks};
+use crate::{
+    model::plan::{Command, Hook, Hooks},
+    yaml::Diagnostic,
+};
 
 /// Returns the shape of a command: a line for the shell, or a program and its arguments.
 pub(super) fn command() -> ByKind<Command> {
@@ -74,7 +77,14 @@ impl Section for HookLists {
         ]
     }
 
-    fn finish(self, _: &mut Seen<'_>) -> Option<Hooks> {
+    fn finish(self, seen: &mut Seen<'_>) -> Option<Hooks> {
+        let size = self.0.revert_bytes();
+        if size > Hooks::MOST_REVERT_BYTES {
+            let (key, most) = (seen.path("on_revert"), Hooks::MOST_REVERT_BYTES >> 10);
+            let message = format!("`{key}` has {} KiB of commands, but a host keeps at most {most} KiB", size >> 10);
+            let problem = Diagnostic::new(&seen.place("on_revert"), message);
+            seen.problem(problem.with_hint("put long commands into scripts that are part of the release"));
+        }
         Some(self.0)
     }
 }

@@ -6,7 +6,7 @@ use super::{
     commands::HookLists,
     health::HealthKeys,
     section::{Key, Mapping, Section, Seen, key},
-    shape::{Amount, ByKind, Choice, List, Placed, Shape as _, Text, Time, Whole, WordOr},
+    shape::{Amount, ByKind, Choice, List, Placed, Shape as _, Text, Time, Whole, WordOr, duration},
 };
 use crate::{
     model::{
@@ -21,6 +21,8 @@ use crate::{
 
 /// The longest path, in bytes.
 const MAX_PATH: usize = 1024;
+/// How much longer than hooks and checks the progress deadline is that nobody gave.
+const SPARE: Duration = Duration::from_secs(60);
 
 /// The whole playbook.
 #[derive(Default)]
@@ -28,6 +30,7 @@ pub(super) struct Top {
     plan: Plan,
     dirs: Vec<(LinkedPath, Location)>,
     files: Vec<(LinkedPath, Location)>,
+    deadline: Option<Location>,
 }
 
 impl Section for Top {
@@ -77,8 +80,8 @@ impl Section for Top {
                 top.files = files
             })
             .default(Vec::<String>::new()),
-            key("rollout", "Who switches when.", Mapping::<RolloutKeys>::new(), |top: &mut Self, rollout| {
-                top.plan.rollout = rollout
+            key("rollout", "Who switches when.", Mapping::<RolloutKeys>::new(), |top: &mut Self, (rollout, deadline)| {
+                (top.plan.rollout, top.deadline) = (rollout, deadline);
             }),
             key(
                 "hooks",
@@ -111,7 +114,34 @@ impl Section for Top {
         let paths = |placed: Vec<(LinkedPath, Location)>| placed.into_iter().map(|(path, _)| path).collect();
         // What can't be linked has been told, with its place.
         self.plan.linked = Linked::new(paths(self.dirs), paths(self.files)).unwrap_or_default();
+        settle_deadline(&mut self.plan, self.deadline.as_ref(), seen);
         Some(self.plan)
+    }
+}
+
+/// A host that is at work must not count as one that gets no further: without a deadline in the playbook there is one that is long
+/// enough, and one that is too short is told.
+fn settle_deadline(plan: &mut Plan, given: Option<&Location>, seen: &mut Seen<'_>) {
+    let (needed, longest) = (plan.longest_silence(), *RolloutPlan::PROGRESS_DEADLINE.end());
+    let deadline = plan.rollout.progress_deadline;
+    let [shown, most] = [needed, longest].map(duration);
+    let takes = format!("hooks and health checks of one host may take {shown}");
+    match given {
+        _ if needed > longest => {
+            let problem =
+                Diagnostic::new(&seen.place("hooks"), format!("{takes}, longer than the longest progress deadline ({most})"));
+            seen.problem(problem.with_hint("give them shorter timeouts"));
+        }
+        Some(place) if deadline < needed => {
+            let message = format!(
+                "`rollout.progress_deadline` is {}, but {takes}: it would count as failed while it still works",
+                duration(deadline)
+            );
+            let problem = Diagnostic::new(place, message);
+            seen.problem(problem.with_hint(format!("make it at least {shown}, or give them shorter timeouts")));
+        }
+        Some(_) => (),
+        None => plan.rollout.progress_deadline = deadline.max(needed + SPARE).min(longest),
     }
 }
 
@@ -143,10 +173,11 @@ fn tell_overlaps<'a>(links: impl Iterator<Item = &'a (LinkedPath, Location)>, se
 
 /// `rollout`.
 #[derive(Default)]
-struct RolloutKeys(RolloutPlan);
+struct RolloutKeys(RolloutPlan, Option<Location>);
 
 impl Section for RolloutKeys {
-    type Value = RolloutPlan;
+    /// The plan, and the place of its deadline if that was given.
+    type Value = (RolloutPlan, Option<Location>);
 
     fn keys() -> Vec<Key<Self>> {
         let waves = ByKind::scalar(wave_size().map(|size| vec![size])).list(List { entries: 1..=Waves::MOST, of: wave_size() });
@@ -190,16 +221,17 @@ impl Section for RolloutKeys {
             .default("stop"),
             key(
                 "progress_deadline",
-                "How long a wave may go on without any of its hosts getting further.",
-                Time(RolloutPlan::PROGRESS_DEADLINE),
-                |rollout: &mut Self, time| rollout.0.progress_deadline = time,
+                "How long a wave may go on without any of its hosts getting further, and a host may take to go back; at least as long \
+                 as hooks and health checks of one host may take. Without it that is seen to.",
+                Placed(Time(RolloutPlan::PROGRESS_DEADLINE)),
+                |rollout: &mut Self, (time, place)| (rollout.0.progress_deadline, rollout.1) = (time, Some(place)),
             )
             .default("10m"),
         ]
     }
 
-    fn finish(self, _: &mut Seen<'_>) -> Option<RolloutPlan> {
-        Some(self.0)
+    fn finish(self, _: &mut Seen<'_>) -> Option<Self::Value> {
+        Some((self.0, self.1))
     }
 }
 
@@ -222,7 +254,8 @@ impl Section for BudgetKeys {
         vec![
             key(
                 "canary",
-                "Of the first wave's hosts, once they have been told to switch. Without it only `after` bounds them.",
+                "Of the first wave's hosts, once they have been told to switch, also where it is the only wave. Without it only `after` \
+                 bounds them.",
                 budget(),
                 |budgets: &mut Self, budget| {
                     budgets.0.canary = Some(budget);

@@ -215,7 +215,7 @@ impl Shape for Time {
 }
 
 /// Writes a duration as a playbook may have it, in one unit: `90s`, `24h`.
-fn duration(time: Duration) -> String {
+pub(super) fn duration(time: Duration) -> String {
     let millis = time.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
     let exact = units.into_iter().find(|(unit, _)| millis > 0 && millis.is_multiple_of(*unit));

@@ -62,8 +62,8 @@ impl FromStr for FailureBudget {
 /// How many hosts may drop out, told apart by when. One value alone is the whole fleet's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureBudgets {
-    /// Of the first wave's hosts, once they have been told to switch. A share is one of that wave. Without it the first wave is
-    /// bounded as the fleet is.
+    /// Of the first wave's hosts, once they have been told to switch, also where it is the only wave. A share is one of that wave.
+    /// Without it the first wave is bounded as the fleet is.
     pub canary: Option<FailureBudget>,
     /// Of the whole fleet, from first to last: also of hosts that are lost before anything is switched.
     pub after: FailureBudget,

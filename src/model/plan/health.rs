@@ -21,6 +21,13 @@ impl Health {
     pub fn is_empty(&self) -> bool {
         self.http.is_none() && self.command.is_none()
     }
+
+    /// Returns how long the checks, which are made at once, may take.
+    pub fn longest(&self) -> Duration {
+        let http = self.http.as_ref().map(|check| check.rhythm);
+        let command = self.command.as_ref().map(|check| check.rhythm);
+        [http, command].into_iter().flatten().map(|rhythm| rhythm.deadline).max().unwrap_or_default()
+    }
 }
 
 /// An address that the host itself asks.

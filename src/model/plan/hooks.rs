@@ -34,6 +34,8 @@ pub struct Hook {
 impl Hook {
     /// How long a hook may run that says nothing about it.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
+    /// How long a hook that is out of time may take to end.
+    pub const GRACE: Duration = Duration::from_secs(3);
     /// The bounds of [`Hook::timeout`].
     pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 }
@@ -90,6 +92,8 @@ pub struct Hooks {
 impl Hooks {
     /// The most hooks of one point.
     pub const MOST: usize = 32;
+    /// The most bytes of [`Hooks::revert_bytes`]: a host keeps the hooks of a revert for an agent that finishes what a dead one began.
+    pub const MOST_REVERT_BYTES: usize = 256 << 10;
 
     /// Returns the hooks of one point, in order.
     pub fn at(&self, point: HookPoint) -> &[Hook] {
@@ -100,6 +104,16 @@ impl Hooks {
             HookPoint::AfterActivate => &self.after_activate,
             HookPoint::OnRevert => &self.on_revert,
         }
+    }
+
+    /// Returns how long the hooks of one point may take together.
+    pub fn longest(&self, point: HookPoint) -> Duration {
+        self.at(point).iter().map(|hook| hook.timeout + Hook::GRACE).sum()
+    }
+
+    /// Returns how many bytes the hooks of a revert take where they are kept.
+    pub fn revert_bytes(&self) -> usize {
+        serde_json::to_vec(&self.on_revert).map_or(usize::MAX, |bytes| bytes.len())
     }
 
     /// True if nothing runs at any point.

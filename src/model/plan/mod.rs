@@ -54,6 +54,16 @@ pub struct Plan {
     pub confirm_timeout: Duration,
 }
 
+impl Plan {
+    /// Returns the longest time for which a host that switches or goes back may be at work without a word: its hooks and checks take
+    /// as long as they may.
+    pub fn longest_silence(&self) -> Duration {
+        let before = self.hooks.longest(HookPoint::BeforeActivate);
+        let after = self.hooks.longest(HookPoint::AfterActivate) + self.health.longest();
+        before.max(after).max(self.hooks.longest(HookPoint::OnRevert))
+    }
+}
+
 impl Default for Plan {
     fn default() -> Self {
         Self {

@@ -311,6 +311,36 @@ fn a_wrong_command_or_check_is_told_with_key_value_and_range() {
 }
 
 #[test]
+fn a_deadline_in_which_a_host_that_works_would_count_as_failed_is_refused() {
+    let shown = refusals(&[
+        "{rollout: {progress_deadline: 2m}, hooks: {after_activate: [a]}, health: {command: b}}",
+        "{rollout: {progress_deadline: 60s}, hooks: {on_revert: [a]}}",
+    ]);
+    insta::assert_snapshot!(shown, @r#"
+    p.yaml:1:31: `rollout.progress_deadline` is 2m, but hooks and health checks of one host may take 423s: it would count as failed while it still works
+    1 | {rollout: {progress_deadline: 2m}, hooks: {after_activate: [a]}, health: {command: b}}
+      |                               ^
+      hint: make it at least 423s, or give them shorter timeouts
+
+    p.yaml:1:31: `rollout.progress_deadline` is 1m, but hooks and health checks of one host may take 123s: it would count as failed while it still works
+    1 | {rollout: {progress_deadline: 60s}, hooks: {on_revert: [a]}}
+      |                               ^
+      hint: make it at least 123s, or give them shorter timeouts
+    "#);
+    let day = format!("hooks:\n  before_activate:\n{}", "  - {run: a, timeout: 1h}\n".repeat(24));
+    let told = read(&day).unwrap_err()[0].to_string();
+    assert!(told.contains("may take 86472s, longer than the longest progress deadline (24h)"), "{told}");
+}
+
+#[test]
+fn revert_hooks_that_a_host_could_not_keep_are_refused() {
+    let word = "x".repeat(16 << 10);
+    let problems = read(&format!("hooks: {{on_revert: [{}]}}", vec![format!("[{word}, {word}]"); 9].join(", "))).unwrap_err();
+    let told = problems[0].to_string();
+    assert!(told.contains("`hooks.on_revert` has 288 KiB of commands, but a host keeps at most 256 KiB"), "{told}");
+}
+
+#[test]
 fn the_number_of_problems_told_is_bounded() {
     let text: String = (0..5000).map(|number| format!("key{number}: 1\n")).collect();
     let problems = read(&text).unwrap_err();

@@ -63,6 +63,17 @@ fn every_key_reaches_the_plan() {
 }
 
 #[test]
+fn hosts_have_as_long_as_their_hooks_and_checks_may_take() {
+    let deadline = |text: &str| plan(text).rollout.progress_deadline.as_secs();
+    assert_eq!(deadline("hooks: {after_activate: [one]}"), 600);
+    // Three hooks of 2 min, each with 3 s to end, the 5 min of the check, and a minute to spare.
+    assert_eq!(deadline("{hooks: {after_activate: [a, b, c]}, health: {command: check}}"), 3 * 123 + 300 + 60);
+    assert_eq!(deadline("{hooks: {before_activate: [{run: a, timeout: 1h}]}, health: {command: check}}"), 3603 + 60);
+    assert_eq!(deadline("hooks: {on_revert: [{run: a, timeout: 1h}]}"), 3603 + 60);
+    assert_eq!(deadline("{rollout: {progress_deadline: 4m}, hooks: {after_activate: [one], before_stage: [a, b]}}"), 240);
+}
+
+#[test]
 fn a_command_is_a_line_for_the_shell_or_a_list_of_words_with_or_without_a_time() {
     let argv = |words: &[&str]| Command::Argv(words.iter().map(|word| (*word).to_owned()).collect());
     let shell = |line: &str| Command::Shell(line.to_owned());
