@@ -248,7 +248,11 @@ pub fn outcome(header: Option<&RunHeader>, summary: &RunSummary) -> String {
         Verdict::RolledBack if switched == 0 => format!("rolled back: {}", dropped(summary)),
         Verdict::RolledBack => format!("rolled back, but {live}: {}", dropped(summary)),
         Verdict::NotApproved => format!("stopped before the next wave: {}", so_far(switched, &live)),
-        Verdict::Interrupted => format!("interrupted: {}", so_far(switched, &live)),
+        Verdict::Interrupted if !summary.counts.contains_key(&HostState::Reverted) => {
+            format!("interrupted: {}", so_far(switched, &live))
+        }
+        Verdict::Interrupted if switched == 0 => format!("interrupted: {}", dropped(summary)),
+        Verdict::Interrupted => format!("interrupted: {live}; {}", dropped(summary)),
         Verdict::Aborted => {
             let reason = summary.abort_reason.as_deref().unwrap_or("the run could not go on");
             format!("stopped: {}; {}", escape::line(reason, MAX_MESSAGE), so_far(switched, &live))

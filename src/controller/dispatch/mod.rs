@@ -266,7 +266,10 @@ impl Dispatcher {
             }
             FromAgent::Staged { release, bytes } => {
                 let notes = self.tally.host(host);
-                (notes.release, notes.bytes) = (Some(release), bytes);
+                // A host that was lost and staged it again has what it transferred before.
+                if notes.release.replace(release).is_none() {
+                    notes.bytes = bytes;
+                }
                 self.apply(Some(host), Event::Staged(host)).await;
             }
             FromAgent::AlreadyActive { current, previous } => {
@@ -325,12 +328,24 @@ impl Dispatcher {
         self.apply(Some(host), event).await;
     }
 
-    /// Notes that an active host could not go back.
+    /// Notes that an active host could not be brought back.
     async fn stays(&mut self, host: HostId, failure: HostFailure) {
-        let message = format!("could not be sent back and stays active: {}", failure.message);
+        let message = format!("could not be sent back: {}", failure.message);
         self.tally.host(host).failure = Some(HostFailure { message: message.clone(), ..failure });
         let hint = "look at the host, then send it back with `fleetdrop rollback --limit`".to_owned();
         self.warn(host, message, Some(hint)).await;
+    }
+
+    /// Notes that a host that was told to go back did not say in time whether it did.
+    async fn give_up(&mut self, host: HostId) {
+        let message = "it was told to go back and did not answer within the progress deadline";
+        let failure = HostFailure::new(FailureKind::Failed, self.members[host.index()].shown, message);
+        let hint = "look with `fleetdrop status`: an agent that lives undoes an unconfirmed switch";
+        let failure = failure.with_hint(hint);
+        match self.rollout.state(host) {
+            Some(HostState::Active) => self.stays(host, failure).await,
+            _ => self.tally.host(host).failure = Some(failure),
+        }
     }
 
     /// Gives an event to the rollout and performs what it wants; a host that can't be told something drops out, which is an event.
@@ -341,6 +356,9 @@ impl Dispatcher {
             let actions = self.rollout.handle(event, self.began.elapsed());
             // Act first, tell afterwards: a slow reporter must not come between two hosts that switch.
             for action in &actions {
+                if let Action::GiveUp(host) = *action {
+                    self.give_up(host).await;
+                }
                 if let Err(message) = self.perform(*action) {
                     let stuck = action.host();
                     let state = self.rollout.state(stuck).unwrap_or(HostState::Queued);
@@ -381,6 +399,7 @@ impl Dispatcher {
             Action::Activate(host) => self.tell(host, Command::Activate),
             Action::Confirm(host) => self.tell(host, Command::Confirm),
             Action::Abandon(host) => self.tell(host, Command::Stop(self.stop_reason())),
+            Action::GiveUp(host) => self.tell(host, Command::Stop(self.stop_reason())),
             Action::GoBack(host) if self.members[host.index()].commands.is_closed() => Err("its agent has ended"),
             Action::GoBack(host) => self.tell(host, Command::GoBack(self.why_back())),
         }

@@ -130,6 +130,7 @@ impl Dispatcher {
     pub(super) fn why_back(&self) -> String {
         match self.rollout.stop() {
             _ if !matches!(self.rollout.step(), Step::GoingBack(_)) => "its wave got no further for too long".into(),
+            Some(Stop::Interrupt) => "the run is rolled back: it was interrupted".into(),
             Some(Stop::NotApproved) => "the run is rolled back: the next wave was not let go".into(),
             _ => "the run is rolled back: too many hosts dropped out".into(),
         }

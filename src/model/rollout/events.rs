@@ -50,13 +50,21 @@ pub enum Action {
     Abandon(HostId),
     /// Tell the host, which switches or has switched, to go back to the release it had before the run.
     GoBack(HostId),
+    /// Wait no longer for the host, which was told to go back and has not answered. It is [`HostState::Failed`] from now on, or still
+    /// [`HostState::Active`].
+    GiveUp(HostId),
 }
 
 impl Action {
     /// Returns the host it is about.
     pub fn host(self) -> HostId {
         match self {
-            Self::Start(host) | Self::Activate(host) | Self::Confirm(host) | Self::Abandon(host) | Self::GoBack(host) => host,
+            Self::Start(host)
+            | Self::Activate(host)
+            | Self::Confirm(host)
+            | Self::Abandon(host)
+            | Self::GoBack(host)
+            | Self::GiveUp(host) => host,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! - hosts activate in waves, and no more of them are between two releases at a time than their wave has;
 //! - once more hosts have dropped out than may, no further host activates, unless the plan says to go on;
 //! - a host that was told to activate ends active or reverted, or failed where it could not say what became of it;
+//! - a host that was told to go back is waited for no longer than the plan's progress deadline;
 //! - a final state never changes, except that an active host that was told to go back becomes reverted; an event that does not
 //!   fit a host's state changes nothing;
 //! - there is a [`Verdict`] when every host has reached a final state and none is going back, and only then.
@@ -48,21 +49,35 @@ pub struct Rollout {
 struct Seat {
     state: HostState,
     wave: Option<usize>,
-    /// It was told to go back and has not answered.
-    going_back: bool,
+    back: Back,
+}
+
+/// Whether a host was told to go back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Back {
+    /// It was not, or has answered.
+    No,
+    /// It was, then, and has not answered.
+    Since(Duration),
+    /// It was, did not answer, and is not waited for any more.
+    GivenUp,
 }
 
 impl Seat {
     /// True while it is between two releases.
     fn is_switching(self) -> bool {
-        matches!(self.state, HostState::Activating | HostState::Checking) || self.going_back
+        matches!(self.state, HostState::Activating | HostState::Checking) || self.is_going_back()
+    }
+
+    fn is_going_back(self) -> bool {
+        matches!(self.back, Back::Since(_))
     }
 }
 
 impl Rollout {
     /// Starts a rollout over the fleet in `lineup`, all queued.
     pub fn new(plan: RolloutPlan, lineup: Lineup) -> Self {
-        let seat = Seat { state: HostState::Queued, wave: None, going_back: false };
+        let seat = Seat { state: HostState::Queued, wave: None, back: Back::No };
         Self {
             plan,
             hosts: vec![seat; lineup.zones.len()],
@@ -103,7 +118,7 @@ impl Rollout {
 
     /// True for a host that was told to go back and has not answered.
     pub fn is_going_back(&self, host: HostId) -> bool {
-        self.hosts.get(host.index()).is_some_and(|seat| seat.going_back)
+        self.hosts.get(host.index()).is_some_and(|seat| seat.is_going_back())
     }
 
     /// True once hosts were told to activate.
@@ -113,6 +128,12 @@ impl Rollout {
 
     /// Returns when [`Event::TimePassed`] changes something, if nothing else happens before.
     pub fn deadline(&self) -> Option<Duration> {
+        let answer = self.hosts.iter().filter_map(|seat| self.answer_until(*seat)).min();
+        [self.step_until(), answer].into_iter().flatten().min()
+    }
+
+    /// Returns when the step goes on though nothing happens.
+    fn step_until(&self) -> Option<Duration> {
         let patience = self.moved.saturating_add(self.plan.progress_deadline);
         match self.step {
             Step::Wave(wave) if self.stragglers(wave).next().is_some() => Some(patience),
@@ -121,17 +142,25 @@ impl Rollout {
         }
     }
 
+    /// Returns until when a host that was told to go back is waited for.
+    fn answer_until(&self, seat: Seat) -> Option<Duration> {
+        match seat.back {
+            Back::Since(told) => Some(told.saturating_add(self.plan.progress_deadline)),
+            Back::No | Back::GivenUp => None,
+        }
+    }
+
     /// Returns how the run ended, once every host is in a final state and none is going back.
     pub fn verdict(&self) -> Option<Verdict> {
-        if !self.hosts.iter().all(|seat| seat.state.is_final() && !seat.going_back) {
+        if !self.hosts.iter().all(|seat| seat.state.is_final() && !seat.is_going_back()) {
             return None;
         }
         let is_partial = self.hosts.iter().any(|seat| seat.state == HostState::Skipped);
         Some(match self.stop {
+            Some(Stop::Interrupt) if is_partial || self.went_back => Verdict::Interrupted,
             _ if self.went_back => Verdict::RolledBack,
             Some(Stop::Budget) if is_partial || !self.barrier_met() => Verdict::StoppedByBudget,
             Some(Stop::NotApproved) if is_partial => Verdict::NotApproved,
-            Some(Stop::Interrupt) if is_partial => Verdict::Interrupted,
             _ => Verdict::Completed,
         })
     }
@@ -187,7 +216,7 @@ impl Rollout {
     }
 
     fn checked(&mut self, host: HostId, actions: &mut Vec<Action>) {
-        let waits = |seat: &Seat| seat.state == HostState::Checking && !seat.going_back;
+        let waits = |seat: &Seat| seat.state == HostState::Checking && !seat.is_going_back();
         if self.hosts.get(host.index()).is_some_and(waits) {
             self.moved = self.now;
             actions.push(Action::Confirm(host));
@@ -206,11 +235,13 @@ impl Rollout {
             Event::Failed(_) | Event::Unreachable(_) if seat.state == HostState::Active => HostState::Active,
             Event::Failed(_) => HostState::Failed,
             Event::Unreachable(_) => HostState::Unreachable,
-            Event::Reverted(_) if seat.is_switching() => HostState::Reverted,
+            // Also one that answers after it was given up.
+            Event::Reverted(_) if seat.is_switching() || seat.back == Back::GivenUp => HostState::Reverted,
             _ => return,
         };
-        let answers = matches!(event, Event::Failed(_) | Event::Unreachable(_) | Event::Reverted(_));
-        self.hosts[host.index()].going_back &= !answers;
+        if matches!(event, Event::Failed(_) | Event::Unreachable(_) | Event::Reverted(_)) {
+            self.hosts[host.index()].back = Back::No;
+        }
         self.set(host, next);
     }
 
@@ -253,7 +284,7 @@ impl Rollout {
         }
     }
 
-    /// True if more hosts are out than may be, over the whole run or in the first of several waves.
+    /// True if more hosts are out than may be, over the whole run or in the first wave.
     fn is_over_budget(&self) -> bool {
         let limits = self.plan.max_failures;
         let fleet = self.hosts.len();
@@ -261,7 +292,7 @@ impl Rollout {
             return true;
         }
         match (limits.canary, self.waves.as_slice()) {
-            (Some(allowed), [canary, _, ..]) => self.dropped(canary.iter().copied()) > allowed.allowed(canary.len()),
+            (Some(allowed), [canary, ..]) => self.dropped(canary.iter().copied()) > allowed.allowed(canary.len()),
             _ => false,
         }
     }
@@ -273,6 +304,7 @@ impl Rollout {
 
     /// Takes the next step if its time has come.
     fn advance(&mut self, actions: &mut Vec<Action>) {
+        self.give_up_late(actions);
         let goes_on = self.barrier_met() && self.plan.on_failure == OnFailure::Continue;
         if self.is_over_budget() && !goes_on {
             self.stop.get_or_insert(Stop::Budget);
@@ -283,6 +315,20 @@ impl Rollout {
             Step::Pause { next, until } => self.wait(next, until, actions),
             Step::GoingBack(wave) => self.finish_going_back(wave, actions),
             Step::Over => {}
+        }
+    }
+
+    /// Waits no longer for hosts that were told to go back too long ago.
+    fn give_up_late(&mut self, actions: &mut Vec<Action>) {
+        for host in self.lineup.hosts() {
+            let seat = self.hosts[host.index()];
+            if self.answer_until(seat).is_some_and(|until| until <= self.now) {
+                self.hosts[host.index()].back = Back::GivenUp;
+                if seat.state != HostState::Active {
+                    self.set(host, HostState::Failed);
+                }
+                actions.push(Action::GiveUp(host));
+            }
         }
     }
 
@@ -319,7 +365,7 @@ impl Rollout {
         let hosts = self.waves.get(wave).into_iter().flatten().copied();
         hosts.filter(|host| {
             let seat = self.hosts[host.index()];
-            seat.is_switching() && !seat.going_back
+            seat.is_switching() && !seat.is_going_back()
         })
     }
 
@@ -340,7 +386,7 @@ impl Rollout {
             self.go_back(wave, actions);
             return;
         }
-        if self.deadline().is_some_and(|deadline| deadline <= self.now) {
+        if self.step_until().is_some_and(|deadline| deadline <= self.now) {
             let late: Vec<HostId> = self.stragglers(wave).collect();
             late.into_iter().for_each(|host| self.tell_to_go_back(host, actions));
         }
@@ -353,9 +399,9 @@ impl Rollout {
         }
     }
 
+    /// True if the run does not get to its end, for whatever reason, and the plan wants all of it undone then.
     fn must_go_back(&self) -> bool {
-        let failed = matches!(self.stop, Some(Stop::Budget | Stop::NotApproved));
-        failed && self.plan.on_failure == OnFailure::Rollback
+        self.stop.is_some() && self.plan.on_failure == OnFailure::Rollback
     }
 
     /// Goes on to the first wave from `wave` on that still has hosts to switch.
@@ -373,7 +419,7 @@ impl Rollout {
     }
 
     fn wait(&mut self, next: usize, until: Option<Duration>, actions: &mut Vec<Action>) {
-        let is_up = self.deadline().is_some_and(|deadline| deadline <= self.now);
+        let is_up = self.step_until().is_some_and(|deadline| deadline <= self.now);
         if is_up && until.is_none() {
             self.stop.get_or_insert(Stop::NotApproved);
         }
@@ -413,7 +459,7 @@ impl Rollout {
     }
 
     fn finish_going_back(&mut self, wave: usize, actions: &mut Vec<Action>) {
-        if self.waves[wave].iter().any(|host| self.hosts[host.index()].going_back) {
+        if self.waves[wave].iter().any(|host| self.hosts[host.index()].is_going_back()) {
             return;
         }
         match wave.checked_sub(1) {
@@ -424,7 +470,8 @@ impl Rollout {
 
     fn tell_to_go_back(&mut self, host: HostId, actions: &mut Vec<Action>) {
         let seat = &mut self.hosts[host.index()];
-        if !std::mem::replace(&mut seat.going_back, true) {
+        if !seat.is_going_back() {
+            seat.back = Back::Since(self.now);
             actions.push(Action::GoBack(host));
         }
     }

@@ -324,9 +324,52 @@ fn a_pause_for_the_operator_ends_with_a_word_or_with_the_deadline() {
         let mut rollout = paused(OnFailure::Rollback);
         assert_eq!(rollout.handle(event, seconds(at)), [Action::Abandon(HostId(1)), Action::GoBack(HostId(0))]);
     }
-    let mut rollout = paused(OnFailure::Rollback);
-    assert_eq!(rollout.handle(Event::Interrupted, seconds(6)), abandons([1]), "Ctrl-C leaves what is live");
-    assert_eq!(rollout.verdict(), Some(Verdict::Interrupted));
+}
+
+#[test]
+fn an_interrupt_in_a_pause_leaves_or_undoes_what_is_live_as_the_plan_says() {
+    for on_failure in [OnFailure::Stop, OnFailure::Continue, OnFailure::Rollback] {
+        let plan = RolloutPlan { pause: Pause::Confirm, ..plan(&["1"], on_failure) };
+        let mut rollout = Rollout::new(plan, Lineup::plain(2));
+        stage(&mut rollout, 2);
+        succeed(&mut rollout, 0, ZERO);
+        let actions = rollout.handle(Event::Interrupted, ZERO);
+        if on_failure == OnFailure::Rollback {
+            assert_eq!(actions, [Action::Abandon(HostId(1)), Action::GoBack(HostId(0))]);
+            rollout.handle(Event::Reverted(HostId(0)), ZERO);
+        } else {
+            assert_eq!(actions, abandons([1]));
+        }
+        assert_eq!(rollout.verdict(), Some(Verdict::Interrupted), "{on_failure:?}");
+    }
+}
+
+#[test]
+fn a_host_that_never_answers_is_given_up_and_holds_up_nobody() {
+    let mut rollout = Rollout::new(plan(&["1", "2"], OnFailure::Rollback), Lineup::plain(3));
+    stage(&mut rollout, 3);
+    succeed(&mut rollout, 0, ZERO);
+    rollout.handle(Event::Activated(HostId(2)), ZERO);
+    let back = |host| Action::GoBack(HostId(host));
+    assert_eq!(rollout.handle(Event::Failed(HostId(1)), seconds(10)), [back(2)]);
+    assert_eq!(rollout.deadline(), Some(seconds(610)));
+    assert_eq!(rollout.handle(Event::TimePassed, seconds(609)), []);
+    assert_eq!(rollout.handle(Event::TimePassed, seconds(610)), [Action::GiveUp(HostId(2)), back(0)]);
+    assert_eq!(rollout.state(HostId(2)), Some(HostState::Failed));
+    assert_eq!(rollout.handle(Event::TimePassed, seconds(1210)), [Action::GiveUp(HostId(0))]);
+    assert_eq!((rollout.state(HostId(0)), rollout.verdict()), (Some(HostState::Active), Some(Verdict::RolledBack)));
+    rollout.handle(Event::Reverted(HostId(0)), seconds(1211));
+    assert_eq!(rollout.state(HostId(0)), Some(HostState::Reverted), "late, and true");
+}
+
+#[test]
+fn a_straggler_that_never_answers_is_given_up_too() {
+    let mut rollout = Rollout::new(with_budget(plan(&["1"], OnFailure::Continue), 9, 9), Lineup::plain(2));
+    stage(&mut rollout, 2);
+    assert_eq!(rollout.handle(Event::TimePassed, seconds(600)), [Action::GoBack(HostId(0))]);
+    assert_eq!(rollout.deadline(), Some(seconds(1200)));
+    let next = rollout.handle(Event::TimePassed, seconds(1200));
+    assert_eq!(next, [Action::GiveUp(HostId(0)), Action::Activate(HostId(1))]);
 }
 
 #[test]
@@ -338,7 +381,7 @@ fn a_wave_that_gets_no_further_goes_back_at_its_deadline() {
     assert_eq!(succeed_now(&mut rollout, 1, seconds(500)), []);
     assert_eq!(rollout.handle(Event::TimePassed, seconds(1099)), []);
     assert_eq!(rollout.handle(Event::TimePassed, seconds(1100)), [Action::GoBack(HostId(0))]);
-    assert_eq!(rollout.deadline(), None, "it is asked once");
+    assert_eq!(rollout.deadline(), Some(seconds(1700)), "it is asked once, and waited for as long again");
     assert_eq!(rollout.handle(Event::Reverted(HostId(0)), seconds(1101)), abandons([2]));
     assert_eq!(rollout.verdict(), Some(Verdict::StoppedByBudget));
 }
@@ -350,12 +393,38 @@ fn succeed_now(rollout: &mut Rollout, host: u32, now: Duration) -> Vec<Action> {
 
 #[test]
 fn an_interrupt_lets_the_wave_finish_and_begins_no_other() {
-    let mut rollout = Rollout::new(plan(&["2"], OnFailure::Rollback), Lineup::plain(4));
+    for fails in [false, true] {
+        let mut rollout = Rollout::new(plan(&["2"], OnFailure::Stop), Lineup::plain(4));
+        stage(&mut rollout, 4);
+        succeed(&mut rollout, 0, ZERO);
+        assert_eq!(rollout.handle(Event::Interrupted, ZERO), []);
+        let end = if fails { fail(&mut rollout, 1, ZERO) } else { succeed(&mut rollout, 1, ZERO) };
+        assert_eq!((end, rollout.verdict()), (abandons([2, 3]), Some(Verdict::Interrupted)));
+        assert_eq!(rollout.state(HostId(0)), Some(HostState::Active));
+    }
+}
+
+#[test]
+fn an_interrupt_undoes_what_was_switched_if_the_plan_rolls_back() {
+    let mut rollout = Rollout::new(plan(&["1", "2"], OnFailure::Rollback), Lineup::plain(4));
     stage(&mut rollout, 4);
     succeed(&mut rollout, 0, ZERO);
+    succeed(&mut rollout, 1, ZERO);
+    let back = |host| Action::GoBack(HostId(host));
+    assert_eq!(rollout.handle(Event::Interrupted, ZERO), [abandons([3]), vec![back(2), back(1)]].concat());
     assert_eq!(rollout.handle(Event::Interrupted, ZERO), []);
-    assert_eq!(succeed(&mut rollout, 1, ZERO), abandons([2, 3]));
+    rollout.handle(Event::Reverted(HostId(2)), ZERO);
+    assert_eq!(rollout.handle(Event::Reverted(HostId(1)), ZERO), [back(0)]);
+    rollout.handle(Event::Reverted(HostId(0)), ZERO);
     assert_eq!(rollout.verdict(), Some(Verdict::Interrupted));
+}
+
+#[test]
+fn the_first_waves_budget_holds_also_where_it_is_the_only_wave() {
+    let plan = with_budget(plan(&["100%"], OnFailure::Rollback), 0, 9);
+    let mut rollout = Rollout::new(plan, Lineup::plain(3));
+    stage(&mut rollout, 3);
+    assert_eq!(fail(&mut rollout, 1, ZERO), [Action::GoBack(HostId(2)), Action::GoBack(HostId(0))]);
 }
 
 #[test]

@@ -25,10 +25,14 @@ pub(super) enum Fate {
     LostWhileSwitching,
     /// It takes the release, and fails to go back from it.
     CannotGoBack,
+    /// It takes the release, and never answers when it is told to go back.
+    SilentGoingBack,
+    /// It never answers once it was told to switch.
+    NeverAnswers,
 }
 
 impl Fate {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Good,
         Self::Unreachable,
         Self::AlreadyActive,
@@ -38,6 +42,8 @@ impl Fate {
         Self::Hangs,
         Self::LostWhileSwitching,
         Self::CannotGoBack,
+        Self::SilentGoingBack,
+        Self::NeverAnswers,
     ];
 }
 
@@ -191,7 +197,7 @@ impl World {
                 }
             }
             (Action::Activate(_), Fate::LostWhileSwitching) => self.soon(Event::Failed(host)),
-            (Action::Activate(_), Fate::LostWhileStaged) => {}
+            (Action::Activate(_), Fate::LostWhileStaged | Fate::NeverAnswers) => {}
             (Action::Activate(_), _) => {
                 let switched = self.now + Duration::from_millis(self.rng.u64(0..=self.slowest * 1000));
                 self.at(switched, Event::Activated(host));
@@ -204,8 +210,9 @@ impl World {
             }
             (Action::Confirm(_), _) => self.soon(Event::Confirmed(host)),
             (Action::GoBack(_), Fate::CannotGoBack) => self.soon(Event::Failed(host)),
+            (Action::GoBack(_), Fate::SilentGoingBack | Fate::NeverAnswers) => {}
             (Action::GoBack(_), _) => self.soon(Event::Reverted(host)),
-            (Action::Abandon(_), _) => {}
+            (Action::Abandon(_) | Action::GiveUp(_), _) => {}
         }
     }
 }
