@@ -234,6 +234,35 @@ impl Reverted {
 }
 
 impl Confirmed {
+    /// Takes up what `run` confirmed and its agent, which is gone, can't take back; none if something else is live or was switched
+    /// to since.
+    pub(crate) fn reopen(root: &Root, clock: Clock, run: &RunId) -> Result<Option<Self>, SwitchError> {
+        let journal = Journal::load(root.journal())?;
+        let is_its = |last: &&JournalEntry| last.stage == Stage::Confirmed && last.run == *run;
+        let Some(entry) = journal.last().filter(is_its).cloned() else { return Ok(None) };
+        if releases::current(root)?.live().as_ref() != Some(&entry.release) {
+            return Ok(None);
+        }
+        // Whether it had been live before this run is not known any more: it stays listed as one that was.
+        Ok(Some(Self { activated: Activated { root: root.clone(), clock, journal, entry }, record: None }))
+    }
+
+    /// Returns the live release.
+    pub(crate) fn release(&self) -> &ReleaseId {
+        self.activated.release()
+    }
+
+    /// Returns the release that was live before.
+    pub(crate) fn previous(&self) -> Option<&ReleaseId> {
+        self.activated.previous()
+    }
+
+    /// Says what going back takes besides `current`, for an agent that has to finish it.
+    pub(crate) fn undone_with(mut self, undo: Option<Undo>) -> Self {
+        self.activated.entry.undo = undo;
+        self
+    }
+
     /// Takes the confirmation back and reverts. An error before the first step leaves the release live and confirmed.
     pub(crate) fn revert(mut self) -> Result<Reverted, SwitchError> {
         // From here on an agent that dies is followed by one that finishes this.
@@ -525,6 +554,28 @@ mod tests {
             assert_eq!(live(&root), before);
             assert_eq!(releases::record(&root, &id("r2")).unwrap().unwrap().activated_at, None);
             assert_eq!(recover(&root, CLOCK).unwrap(), None, "nothing is left to be undone");
+        }
+    }
+
+    #[test]
+    fn what_a_run_confirmed_can_be_taken_back_after_its_agent_is_gone_and_only_by_that_run() {
+        for first_deploy in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let root = root(&dir);
+            let before = (!first_deploy).then(|| id("r1"));
+            if !first_deploy {
+                complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
+            }
+            drop(complete(&root, "r2", 2).activate().unwrap().confirm().unwrap());
+            let reopen = |run: &str| Confirmed::reopen(&root, CLOCK, &run.parse().unwrap()).unwrap();
+            assert!(reopen("00000000000000bb").is_none(), "another run's");
+            let undo = Undo { host: None, app: None, hooks: Vec::new() };
+            let back = reopen("00000000000000aa").unwrap().undone_with(Some(undo.clone())).revert().unwrap();
+            assert_eq!((back.live(), live(&root)), (before.as_ref(), before.clone()));
+            // It dies in its hooks.
+            drop(back);
+            assert_eq!(hooks_left(recover(&root, CLOCK).unwrap()), Some(undo));
+            assert!(reopen("00000000000000aa").is_none(), "it has gone back");
         }
     }
 

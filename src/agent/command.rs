@@ -1,7 +1,8 @@
 //! One command of the operator's on this host: started in its own process group, bounded in time and in what is kept of its output.
 //!
 //! A command that fails, takes too long or is no longer wanted is ended with everything in its group. What a command that
-//! succeeded left running, a service for example, is left alone; nothing reads its output any more.
+//! succeeded left running, a service for example, is left alone. If it still writes to the command's output, a `cat` reads and forgets
+//! that until it ends, also when the agent is gone: a pipe without a reader would kill it at its next line, and a file would grow.
 
 use std::{
     collections::VecDeque,
@@ -21,10 +22,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::model::plan::Command;
+use crate::model::plan::{Command, Hook};
 
-/// How long a command that is out of time may take to end by itself.
-const GRACE: Duration = Duration::from_secs(3);
 /// Bytes that are kept of the beginning of a command's output, and of its end.
 const HEAD: usize = 4 << 10;
 const TAIL: usize = 12 << 10;
@@ -32,6 +31,8 @@ const TAIL: usize = 12 << 10;
 const HEAD_LINES: usize = 10;
 const TAIL_LINES: usize = 30;
 const LINE: usize = 400;
+/// Where programs are sought if nothing else says it.
+pub(crate) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Says how a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -89,11 +90,11 @@ impl Place {
         let (mut child, mut pipe) = self.start(command).map_err(Failure::Start)?;
         let group = Group::of(&child);
         let until = Instant::now() + limit;
-        let ended = match timeout_at(until, end(&mut child, &mut pipe, output)).await {
+        let (ended, still_open) = match timeout_at(until, end(&mut child, &mut pipe, output)).await {
             Ok(ended) => ended.map_err(Failure::Watch)?,
             Err(_) => {
                 group.signal(Signal::TERM);
-                let _ = timeout_at(Instant::now() + GRACE, end(&mut child, &mut pipe, output)).await;
+                let _ = timeout_at(Instant::now() + Hook::GRACE, end(&mut child, &mut pipe, output)).await;
                 return Err(Failure::Time(limit));
             }
         };
@@ -101,6 +102,9 @@ impl Place {
             return Err(Failure::Exit(ended));
         }
         group.let_live();
+        if still_open && let Err(error) = forget(pipe) {
+            tracing::warn!("nothing reads the output of what the command left running: {error}");
+        }
         Ok(())
     }
 
@@ -135,8 +139,17 @@ impl Place {
     }
 }
 
-/// Waits for the command's end; what it started and left running is not waited for.
-async fn end(child: &mut Child, pipe: &mut Receiver, output: &mut Output) -> io::Result<ExitStatus> {
+/// Lets a process of its own read a pipe to its end, however long that takes.
+fn forget(pipe: Receiver) -> io::Result<()> {
+    let mut reader = tokio::process::Command::new("/bin/sh");
+    reader.args(["-c", "exec cat"]).current_dir("/").env_clear().env("PATH", DEFAULT_PATH).process_group(0);
+    reader.stdin(pipe.into_blocking_fd()?).stdout(Stdio::null()).stderr(Stdio::null());
+    // Reaped by the runtime, or by the system's first process when the agent has ended.
+    reader.spawn().map(|_| ())
+}
+
+/// Waits for the command's end; what it started and left running is not waited for. Returns also whether that can still write.
+async fn end(child: &mut Child, pipe: &mut Receiver, output: &mut Output) -> io::Result<(ExitStatus, bool)> {
     let mut buffer = [0; 4096];
     let mut open = true;
     loop {
@@ -148,10 +161,14 @@ async fn end(child: &mut Child, pipe: &mut Receiver, output: &mut Output) -> io:
             },
             status = child.wait() => {
                 let status = status?;
-                while let Ok(read @ 1..) = pipe.try_read(&mut buffer) {
-                    output.push(&buffer[..read]);
+                while open {
+                    match pipe.try_read(&mut buffer) {
+                        Ok(read @ 1..) => output.push(&buffer[..read]),
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                        Ok(0) | Err(_) => open = false,
+                    }
                 }
-                return Ok(status);
+                return Ok((status, open));
             }
         }
     }
@@ -330,6 +347,22 @@ mod tests {
             () = begun => {}
         }
         assert!(nobody_has(&format!("MARK={mark}")).await);
+    }
+
+    #[tokio::test]
+    async fn what_is_left_running_may_go_on_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        // More than fits into a pipe, after the command has ended.
+        let command = shell("(until test -e ended; do sleep 0.01; done; yes | head -c 300000 && touch alive) & echo started");
+        place(dir.path(), &[]).run(&command, SECONDS).await.unwrap();
+        std::fs::write(dir.path().join("ended"), "").unwrap();
+        for _ in 0..2000 {
+            if dir.path().join("alive").exists() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("it died of its output");
     }
 
     #[tokio::test]

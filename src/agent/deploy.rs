@@ -61,12 +61,13 @@ pub(crate) async fn deploy<E: Engine>(session: &mut Session, engine: &E, job: De
     let (run, app) = (&job.run, job.manifest.app.as_str());
     let previous = work.held.current.clone();
     let operations = Operations::new(job.procedure.clone(), run, Some(app), &work.held.root, &job.release, previous.as_ref());
+    let undo = operations.undo()?;
     let staged = stage(session, engine, &job, metainfo, &mut work, &operations).await;
     if let Err(halt) = staged {
         abandon(session, &job, work, &halt).await;
         return Err(halt);
     }
-    let live = Staged::new(work.held.root.clone(), session.env.clock, job.run.clone(), job.release.clone(), operations.undo());
+    let live = Staged::new(work.held.root.clone(), session.env.clock, job.run.clone(), job.release.clone(), undo);
     let live = match switch::switch(session, live, operations, job.confirm_seconds).await {
         Ok(live) => live,
         Err(Unswitched::Before(halt)) => {
@@ -76,9 +77,13 @@ pub(crate) async fn deploy<E: Engine>(session: &mut Session, engine: &E, job: De
         // It was live: it stays for people to look at until the next deploy.
         Err(Unswitched::After(halt)) => return Err(halt),
     };
-    let work = housekeep(session, &job, work).await?;
     // The lock is held while the host uploads.
-    let halt = switch::stay(session, live).await;
+    let (work, halt) = housekeep(session, &job, work).await;
+    let halt = match halt {
+        None => switch::stay(session, live).await,
+        Some(Halt::SentBack(reason)) => switch::send_back(session, live, reason).await,
+        Some(halt) => halt,
+    };
     drop(work);
     Err(halt)
 }
@@ -301,18 +306,22 @@ async fn abandon(session: &mut Session, job: &Arc<DeployJob>, work: Work, halt: 
 }
 
 /// After the confirmation: the cache gets what a rename could not give it, old releases and old blobs go. Nothing here can
-/// fail the host, and a stop, which often follows the confirmation closely, leaves it time.
-async fn housekeep(session: &mut Session, job: &Arc<DeployJob>, mut work: Work) -> Result<Work, Halt> {
+/// fail the host, and a stop, which often follows the confirmation closely, leaves it time. Returns what ended it early, if something
+/// did, and the work with its lock unless there was a bug.
+async fn housekeep(session: &mut Session, job: &Arc<DeployJob>, mut work: Work) -> (Option<Work>, Option<Halt>) {
     let (job, env) = (job.clone(), session.env.clone());
-    let tidied = session.blocking_with_grace(HOUSEKEEPING_GRACE, move |cancel| {
+    let tidied = session.tidying(HOUSEKEEPING_GRACE, move |cancel| {
         let notices = tidy(&job, &mut work, &env, cancel);
-        Ok((work, notices))
+        (work, notices)
     });
-    let (work, notices) = tidied.await?;
+    let (work, notices, halt) = match tidied.await {
+        (Ok((work, notices)), halt) => (Some(work), notices, halt),
+        (Err(error), halt) => (None, vec![chain(&error)], Some(halt.unwrap_or(Halt::Failed(error)))),
+    };
     for notice in notices {
         session.warn(notice, None).await;
     }
-    Ok(work)
+    (work, halt)
 }
 
 fn tidy(job: &DeployJob, work: &mut Work, env: &AgentEnv, cancel: &Cancel) -> Vec<String> {

@@ -88,6 +88,14 @@ pub(crate) enum JobError {
     /// A release that does not work.
     #[error(transparent)]
     Health(#[from] HealthError),
+    /// The switch failed, and then hooks that undo what came before it.
+    #[error("{}; then {}", chain(error), hooks.iter().map(ToString::to_string).collect::<Vec<_>>().join("; then "))]
+    AndHooks {
+        /// Why the switch failed.
+        error: SwitchError,
+        /// The hooks, at least one.
+        hooks: Vec<HookError>,
+    },
     /// A bug: work ended without a result.
     #[error("the agent failed: {0}")]
     Internal(String),
@@ -96,7 +104,10 @@ pub(crate) enum JobError {
 impl JobError {
     /// Returns the I/O error at the bottom of it, if there is one.
     fn io(&self) -> Option<&io::Error> {
-        let mut error: Option<&(dyn Error + 'static)> = Some(self);
+        let mut error: Option<&(dyn Error + 'static)> = match self {
+            Self::AndHooks { error, .. } => Some(error),
+            error => Some(error),
+        };
         while let Some(current) = error {
             if let Some(io) = current.downcast_ref() {
                 return Some(io);
@@ -159,6 +170,7 @@ impl JobError {
             Self::OutOfOrder { .. } | Self::BadJob(_) | Self::Torrent(_) => {
                 "controller and agent disagree; use the same version of both"
             }
+            Self::AndHooks { .. } => "look whether the service runs on the old release",
             Self::Hook(_) => "the old release stays live; run the command by hand on the host",
             Self::Gone(Gone::Silent(_)) => "check the network between controller and host, then deploy again",
             Self::NoPrevious(_) => "`fleetdrop status` lists what is there; name one with --to",
@@ -184,12 +196,13 @@ impl JobError {
         Some(hint.to_owned())
     }
 
-    /// Returns what the operator's own command wrote, if it is to blame.
-    pub(crate) fn output(&self) -> &[String] {
+    /// Returns what the operator's own commands wrote, if they are to blame.
+    pub(crate) fn output(&self) -> Vec<String> {
         match self {
-            Self::Hook(error) => &error.failed.output,
-            Self::Health(error) => &error.output,
-            _ => &[],
+            Self::Hook(error) => error.failed.output.clone(),
+            Self::AndHooks { hooks, .. } => hooks.iter().flat_map(|error| error.failed.output.iter().cloned()).collect(),
+            Self::Health(error) => error.output.clone(),
+            _ => Vec::new(),
         }
     }
 
@@ -202,7 +215,7 @@ impl JobError {
             message = format!("{message} ({left})");
         }
         let mut failure = HostFailure::new(FailureKind::Failed, during, message);
-        failure.log_tail = self.output().to_vec();
+        failure.log_tail = self.output();
         match self.hint() {
             Some(hint) => failure.with_hint(hint),
             None => failure,

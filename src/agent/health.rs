@@ -27,35 +27,47 @@ struct Miss {
 }
 
 /// What is tried, again and again.
-enum Probe<'a> {
-    Http(reqwest::Client, &'a HttpCheck),
-    Command(&'a Place, &'a CommandCheck),
+trait Probe {
+    fn name(&self) -> String;
+
+    fn rhythm(&self) -> &Rhythm;
+
+    /// Tries once, for at most `limit`.
+    fn attempt(&self, limit: Duration) -> impl Future<Output = Result<(), Miss>> + Send;
 }
 
-impl Probe<'_> {
+/// An address.
+struct Http<'a>(reqwest::Client, &'a HttpCheck);
+
+impl Probe for Http<'_> {
     fn name(&self) -> String {
-        match self {
-            Self::Http(_, check) => check.url.clone(),
-            Self::Command(_, check) => format!("`{}`", shown(&check.command)),
-        }
+        self.1.url.clone()
     }
 
     fn rhythm(&self) -> &Rhythm {
-        match self {
-            Self::Http(_, check) => &check.rhythm,
-            Self::Command(_, check) => &check.rhythm,
-        }
+        &self.1.rhythm
     }
 
-    /// Tries once, for at most `limit`.
     async fn attempt(&self, limit: Duration) -> Result<(), Miss> {
-        match self {
-            Self::Http(client, check) => ask(client, check, limit).await,
-            Self::Command(place, check) => {
-                let ran = place.run(&check.command, limit).await;
-                ran.map_err(|failed| Miss { why: failed.failure.to_string(), output: failed.output })
-            }
-        }
+        ask(&self.0, self.1, limit).await
+    }
+}
+
+/// A command and where it runs.
+struct Run<'a>(&'a Place, &'a CommandCheck);
+
+impl Probe for Run<'_> {
+    fn name(&self) -> String {
+        format!("`{}`", shown(&self.1.command))
+    }
+
+    fn rhythm(&self) -> &Rhythm {
+        &self.1.rhythm
+    }
+
+    async fn attempt(&self, limit: Duration) -> Result<(), Miss> {
+        let ran = self.0.run(&self.1.command, limit).await;
+        ran.map_err(|failed| Miss { why: failed.failure.to_string(), output: failed.output })
     }
 }
 
@@ -65,11 +77,11 @@ pub(crate) async fn check(health: &Health, place: &Place) -> Result<(), HealthEr
         let Some(check) = &health.http else { return Ok(()) };
         let cannot =
             |error| HealthError { what: check.url.clone(), why: format!("cannot be asked: {error}"), output: Vec::new() };
-        pass(&Probe::Http(client().map_err(cannot)?, check)).await
+        pass(&Http(client().map_err(cannot)?, check)).await
     };
     let command = async {
         match &health.command {
-            Some(check) => pass(&Probe::Command(place, check)).await,
+            Some(check) => pass(&Run(place, check)).await,
             None => Ok(()),
         }
     };
@@ -116,7 +128,7 @@ fn whole_millis(duration: Duration) -> Duration {
 }
 
 /// Tries until every try has succeeded for long enough.
-async fn pass(probe: &Probe<'_>) -> Result<(), HealthError> {
+async fn pass(probe: &impl Probe) -> Result<(), HealthError> {
     let rhythm = probe.rhythm();
     let end = Instant::now() + rhythm.deadline;
     let mut healthy_since = None;
@@ -134,7 +146,7 @@ async fn pass(probe: &Probe<'_>) -> Result<(), HealthError> {
                 }
             }
             // A try that only the deadline cut short tells less than the one before.
-            Err(_) if tries > 1 && limit < rhythm.timeout && Instant::now() >= end => healthy_since = None,
+            Err(_) if tries > 1 && limit < rhythm.timeout && Instant::now() >= end => {}
             Err(miss) => (healthy_since, last) = (None, miss),
         }
         let next = Instant::now() + rhythm.interval;
@@ -204,6 +216,47 @@ mod tests {
         check(&health, &nowhere()).await
     }
 
+    /// A probe with these answers in turn, the last one for ever, each after half a second; an empty one is that all is well.
+    struct Script {
+        answers: &'static [&'static str],
+        given: AtomicUsize,
+        rhythm: Rhythm,
+    }
+
+    impl Probe for Script {
+        fn name(&self) -> String {
+            "the service".into()
+        }
+
+        fn rhythm(&self) -> &Rhythm {
+            &self.rhythm
+        }
+
+        async fn attempt(&self, limit: Duration) -> Result<(), Miss> {
+            let miss = |why: &str| Miss { why: why.into(), output: Vec::new() };
+            let answer = self.answers[self.given.fetch_add(1, Ordering::Relaxed).min(self.answers.len() - 1)];
+            let took = timeout(limit, tokio::time::sleep(Duration::from_millis(500))).await;
+            took.map_err(|_| miss("was cut short"))?;
+            if answer.is_empty() { Ok(()) } else { Err(miss(answer)) }
+        }
+    }
+
+    async fn script(answers: &'static [&'static str], rhythm: Rhythm) -> Result<(), String> {
+        let script = Script { answers, given: AtomicUsize::new(0), rhythm };
+        pass(&script).await.map_err(|error| error.to_string())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_fails_at_its_deadline_and_tells_the_last_answer_that_says_something() {
+        let failed = |why: &str| Err(format!("the health check failed: the service {why}"));
+        assert_eq!(script(&["", "", "is ill"], rhythm(600, 2000)).await, Ok(()));
+        assert_eq!(script(&["is ill"], rhythm(0, 2000)).await, failed("is ill (2s are over)"));
+        assert_eq!(script(&[""], rhythm(60_000, 2000)).await, failed("was not well for 1m within 2s"));
+        assert_eq!(script(&["", "is ill"], rhythm(1000, 2000)).await, failed("is ill (2s are over)"));
+        let patient = Rhythm { timeout: Duration::from_secs(60), ..rhythm(0, 400) };
+        assert_eq!(script(&["is ill"], patient).await, failed("was cut short (400ms are over)"));
+    }
+
     #[tokio::test]
     async fn a_service_may_take_its_time_to_start_and_has_to_stay_up() {
         let (url, served) = serve(&["503 Starting", "200 OK", "500 Oops", "200 OK"]).await;
@@ -218,23 +271,18 @@ mod tests {
     #[tokio::test]
     async fn what_is_wrong_is_told() {
         let (redirected, _) = serve(&["302 Found"]).await;
-        let (well, _) = serve(&["200 OK"]).await;
         let (silent, _) = serve(&[""]).await;
         // Nobody listens on the port of a listener that is gone.
         let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let gone = format!("http://{gone}/");
-        let impatient = Rhythm { timeout: Duration::from_millis(100), ..rhythm(0, 2000) };
-        let (a, b, c, d) = tokio::join!(
-            http(&redirected, rhythm(0, 2000)),
-            http(&well, rhythm(60_000, 2000)),
-            http(&silent, impatient),
-            http(&gone, rhythm(0, 2000)),
-        );
-        let [a, b, c, d] = [a, b, c, d].map(|result| result.unwrap_err().to_string());
-        assert_eq!(a, format!("the health check failed: {redirected} answered with status 302 instead of 200 (2s are over)"));
-        assert!(b.ends_with("was not well for 1m within 2s"), "{b}");
-        assert!(c.contains("gave no answer within 100ms"), "{c}");
-        assert!(d.contains("could not be asked: Connection refused"), "{d}");
+        let why = async |url: &str, limit| {
+            let asked = HttpCheck { url: url.into(), status: 200, rhythm: Rhythm::default() };
+            ask(&client().unwrap(), &asked, limit).await.unwrap_err().why
+        };
+        let (enough, short) = (Duration::from_secs(60), Duration::from_millis(100));
+        assert_eq!(why(&redirected, enough).await, "answered with status 302 instead of 200");
+        assert_eq!(why(&silent, short).await, "gave no answer within 100ms");
+        assert!(why(&gone, enough).await.starts_with("could not be asked: Connection refused"));
     }
 
     #[tokio::test]
@@ -247,7 +295,9 @@ mod tests {
             command: Some(CommandCheck { command: Command::Shell(text.into()), rhythm }),
         };
         check(&health("echo x >> tries; test $(wc -l < tries) = 3", rhythm(0, 20_000)), &place).await.unwrap();
-        let error = check(&health("echo broken; exit 1", rhythm(0, 2000)), &place).await.unwrap_err();
+        // At least one try is made, however short the deadline.
+        let once = Rhythm { timeout: Duration::from_secs(20), interval: Duration::from_secs(60), ..rhythm(0, 20_000) };
+        let error = check(&health("echo broken; exit 1", once), &place).await.unwrap_err();
         assert!(error.to_string().contains("`echo broken; exit 1` failed with exit code 1"), "{error}");
         assert_eq!(error.output, ["broken"]);
     }

@@ -2,31 +2,29 @@
 //!
 //! Each command runs in the release's directory (`before_stage` in the application's root: there is no release yet) with
 //! `FLEETDROP_APP`, `_HOST`, `_RUN_ID`, `_RELEASE_ID`, `_RELEASE_DIR`, `_PREVIOUS_DIR` (empty if nothing was live before) and
-//! `_DEPLOY_TO`, and with little else. The variables keep their meaning on a revert: the release is the one that goes, the
+//! `_DEPLOY_TO`, and with little else; `_STEP` tells the commands of one run apart. The variables keep their meaning on a revert: the release is the one that goes, the
 //! previous one is what is live again.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::ffi::OsString;
 
 use super::{
-    command::{Failed, Place},
+    command::{DEFAULT_PATH, Failed, Place},
+    failure::JobError,
     health::{self, HealthError},
     journal::Undo,
     root::Root,
+    stray::{self, Running},
 };
 use crate::{
     model::{
         ReleaseId, RunId,
-        plan::{Command, Hook, HookPoint},
+        plan::{Command, Hook, HookPoint, Hooks},
     },
     wire::Procedure,
 };
 
 /// Variables that commands get from the agent's own environment.
 const INHERITED: [&str; 8] = ["HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TZ", "USER", "XDG_RUNTIME_DIR"];
-/// Where programs are sought if the agent itself was not told.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// The largest hooks, in bytes, that are kept for an agent that has to finish what this one began.
-const MAX_UNDO: usize = 256 << 10;
 /// How much of a command is shown, in characters.
 const SHOWN: usize = 80;
 
@@ -43,8 +41,9 @@ pub(crate) struct HookError {
 #[derive(Debug, Clone)]
 pub(crate) struct Operations {
     procedure: Procedure,
+    run: RunId,
     app: Option<String>,
-    root: PathBuf,
+    root: Root,
     /// The release's directory.
     release: Place,
 }
@@ -75,21 +74,26 @@ impl Operations {
             ("FLEETDROP_DEPLOY_TO", root.path().into()),
         ]);
         let app = app.map(str::to_owned);
-        Self { procedure, app, root: root.path().to_owned(), release: Place { directory, variables } }
+        Self { procedure, run: run.clone(), app, root: root.clone(), release: Place { directory, variables } }
     }
 
-    /// Returns what another agent needs to run the hooks of a revert; none if there are none, or too many to be kept.
-    pub(crate) fn undo(&self) -> Option<Undo> {
+    /// Returns what another agent needs to run the hooks of a revert; none if there are none. Fails if they are too large to be
+    /// kept for it.
+    pub(crate) fn undo(&self) -> Result<Option<Undo>, JobError> {
         let hooks = self.procedure.hooks.on_revert.clone();
-        let undo = Undo { host: self.procedure.host.clone(), app: self.app.clone(), hooks };
-        let size = serde_json::to_vec(&undo).map_or(usize::MAX, |bytes| bytes.len());
-        (!undo.hooks.is_empty() && size <= MAX_UNDO).then_some(undo)
+        let size = self.procedure.hooks.revert_bytes();
+        if size > Hooks::MOST_REVERT_BYTES {
+            let text =
+                format!("its on_revert hooks have {size} bytes, more than the {} that a host keeps", Hooks::MOST_REVERT_BYTES);
+            return Err(JobError::BadJob(text));
+        }
+        Ok((!hooks.is_empty()).then(|| Undo { host: self.procedure.host.clone(), app: self.app.clone(), hooks }))
     }
 
     /// Runs the hooks of one point, one after the other, until one fails.
     pub(crate) async fn run(&self, point: HookPoint) -> Result<(), HookError> {
-        for hook in self.procedure.hooks.at(point) {
-            self.hook(point, hook).await?;
+        for (number, hook) in self.procedure.hooks.at(point).iter().enumerate() {
+            self.hook(point, number, hook).await?;
         }
         Ok(())
     }
@@ -97,26 +101,33 @@ impl Operations {
     /// Runs the hooks of a revert, all of them, and returns the failures.
     pub(crate) async fn run_on_revert(&self) -> Vec<HookError> {
         let mut failures = Vec::new();
-        for hook in self.procedure.hooks.at(HookPoint::OnRevert) {
-            failures.extend(self.hook(HookPoint::OnRevert, hook).await.err());
+        for (number, hook) in self.procedure.hooks.at(HookPoint::OnRevert).iter().enumerate() {
+            failures.extend(self.hook(HookPoint::OnRevert, number, hook).await.err());
         }
         failures
     }
 
-    async fn hook(&self, point: HookPoint, hook: &Hook) -> Result<(), HookError> {
+    async fn hook(&self, point: HookPoint, number: usize, hook: &Hook) -> Result<(), HookError> {
         tracing::info!("running the {} hook `{}`", point.name(), shown(&hook.command));
-        let ran = if point == HookPoint::BeforeStage {
-            let root = Place { directory: self.root.clone(), ..self.release.clone() };
-            root.run(&hook.command, hook.timeout).await
-        } else {
-            self.release.run(&hook.command, hook.timeout).await
-        };
+        let (mut place, _running) = self.begin(&format!("{}.{number}", point.name()));
+        if point == HookPoint::BeforeStage {
+            place.directory = self.root.path().to_owned();
+        }
+        let ran = place.run(&hook.command, hook.timeout).await;
         ran.map_err(|failed| HookError { point, command: shown(&hook.command), failed })
     }
 
     /// Waits until the release that was made live passes its checks, or fails them.
     pub(crate) async fn check_health(&self) -> Result<(), HealthError> {
-        health::check(&self.procedure.health, &self.release).await
+        let (place, _running) = self.begin("health");
+        health::check(&self.procedure.health, &place).await
+    }
+
+    /// Returns where a step's commands run, and the note that they do, which is kept until they have ended.
+    fn begin(&self, step: &str) -> (Place, Running) {
+        let mut place = self.release.clone();
+        place.variables.push((stray::STEP, step.into()));
+        (place, Running::note(&self.root, &self.run, step))
     }
 }
 

@@ -18,7 +18,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::wire::{self, FrameError, FromAgent, ToAgent};
+use crate::{
+    model::{FailureKind, HostFailure, HostState},
+    wire::{self, FrameError, FromAgent, ToAgent},
+};
 
 /// How many messages wait at most, in either direction.
 const QUEUE: usize = 32;
@@ -186,7 +189,16 @@ async fn read(
 
 async fn write(mut output: impl AsyncWrite + Unpin, mut outbox: mpsc::Receiver<FromAgent>) {
     while let Some(message) = outbox.recv().await {
-        if let Err(error) = wire::write_frame(&mut output, &message).await {
+        let written = match wire::write_frame(&mut output, &message).await {
+            // Nothing of it was written. The controller waits for an answer, so it gets one.
+            Err(error @ FrameError::TooLong(_)) => {
+                let failure =
+                    HostFailure::new(FailureKind::Failed, HostState::Preparing, format!("the agent's answer is {error}"));
+                wire::write_frame(&mut output, &FromAgent::Failed(failure)).await
+            }
+            written => written,
+        };
+        if let Err(error) = written {
             tracing::debug!("cannot write to the controller: {error}");
             return;
         }
@@ -239,6 +251,19 @@ mod tests {
         link.close().await;
         assert!(begin.elapsed() < LAST_WORDS, "the reader keeps the writer from ending");
         assert!(wire::read_frame::<FromAgent>(&mut controller).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_long_is_told_instead_of_dropped() {
+        let (mut link, mut controller, _stop) = link();
+        link.send(FromAgent::Warning { message: "x".repeat(wire::MAX_FRAME), hint: None }).await;
+        link.send(FromAgent::Checked).await;
+        let told = wire::read_frame::<FromAgent>(&mut controller).await.unwrap();
+        assert!(
+            matches!(&told, Some(FromAgent::Failed(failure)) if failure.message.contains("the limit is 8388608")),
+            "{told:?}"
+        );
+        assert!(matches!(wire::read_frame::<FromAgent>(&mut controller).await.unwrap(), Some(FromAgent::Checked)));
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@
 //! | `deploy`, `rollback`, `recovery`, `status` | the four jobs, step by step |
 //! | `preflight` | what is checked before a deploy moves a byte |
 //! | `switch`, `activation`, `journal` | the switch of `current`: crash-safe, confirmed or reverted |
-//! | `hooks`, `health`, `command` | what the operator wants run around it, bounded and ended as a group |
+//! | `hooks`, `health`, `command`, `stray` | what the operator wants run around it, bounded and ended as a group, also after a kill |
 //! | `releases`, `shared`, `store`, `lock`, `root` | what lies on the disk and how it is found |
 //! | `space`, `disk`, `failure` | room, file operations and errors that tell an operator what to do |
 //!
@@ -42,6 +42,7 @@ mod shared;
 mod space;
 mod status;
 mod store;
+mod stray;
 mod switch;
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::{
     session::Cancel,
     space::{self, Demand},
     store::{Store, UnverifiedBlob, VerifiedBlob, VerifyError},
+    stray,
 };
 use crate::{
     model::{
@@ -60,6 +61,13 @@ pub(crate) struct Held {
     pub(crate) notices: Vec<Notice>,
 }
 
+impl Held {
+    /// Releases the lock. Returns what to tell.
+    pub(crate) fn let_go(self) -> Vec<Notice> {
+        self.notices
+    }
+}
+
 /// What a deploy starts from.
 #[derive(Debug)]
 pub(crate) enum Start {
@@ -93,9 +101,10 @@ pub(crate) struct Work {
 pub(crate) fn hold(root: Root, predecessor: &Predecessor, env: &AgentEnv, cancel: &Cancel) -> Result<Held, JobError> {
     let holder = Holder { run: predecessor.run.clone(), pid: std::process::id(), since: env.clock.stamp() };
     let lock = DeployLock::acquire(&root.lock(), &holder, predecessor, &|| cancel.is_set())?;
+    let stray = end_stray(&root);
     let mut failed_hooks = Vec::new();
     let recovered = activation::recover(&root, env.clock, |recovered| failed_hooks = run_hooks_left(&root, recovered))?;
-    let mut notices: Vec<Notice> = recovered.iter().map(recovery_notice).collect();
+    let mut notices: Vec<Notice> = stray.into_iter().chain(recovered.iter().map(recovery_notice)).collect();
     notices.extend(failed_hooks.iter().map(|error| Notice::new(error.to_string(), Some("look whether the service runs"))));
     let current = releases::current(&root)?;
     if let Current::Dangling(id) = &current {
@@ -104,6 +113,20 @@ pub(crate) fn hold(root: Root, predecessor: &Predecessor, env: &AgentEnv, cancel
     }
     let releases = releases::list(&root)?;
     Ok(Held { root, _lock: lock, recovered, failed_hooks, current: current.live(), releases, notices })
+}
+
+/// Ends the hook or check that an earlier agent was killed in. Whatever comes of it, the deploy goes on.
+fn end_stray(root: &Root) -> Option<Notice> {
+    match stray::end(root) {
+        Ok(None) => None,
+        Ok(Some((run, step))) => {
+            Some(Notice::new(format!("{step} of run {run} still ran although its agent was killed: it was ended"), None))
+        }
+        Err(error) => {
+            let message = format!("cannot tell whether a hook of an earlier run still runs: {}", chain(&error));
+            Some(Notice::new(message, Some("look for its processes on the host")))
+        }
+    }
 }
 
 /// Runs the hooks that a dead agent did not run to their end when its switch was undone. Returns what failed.

@@ -20,6 +20,7 @@ use crate::{
 /// Does a rollback. Returns once the controller has been told how it ended or has stopped it.
 pub(crate) async fn rollback(session: &mut Session, job: RollbackJob) -> Result<(), Halt> {
     session.during = HostState::Preparing;
+    session.place = super::root::resolve(&job.deploy_to, "deploy_to", session.env.home.as_deref()).ok();
     let (asked, env) = (job.clone(), session.env.clone());
     let (mut held, target) = session.blocking(move |cancel| prepare(&asked, &env, cancel)).await?;
     for notice in std::mem::take(&mut held.notices) {
@@ -31,6 +32,10 @@ pub(crate) async fn rollback(session: &mut Session, job: RollbackJob) -> Result<
         session.tell(FromAgent::AlreadyActive { current: target, previous }).await;
         return Err(session.settle().await);
     }
+    let record = held.releases.iter().find(|release| release.id == target).and_then(|release| release.record.as_ref());
+    let app = record.map(|record| record.manifest.app.as_str());
+    let operations = Operations::new(job.procedure, &job.run, app, &held.root, &target, held.current.as_ref());
+    let undo = operations.undo()?;
     session.tell(FromAgent::Prepared { port: None, have: 0, current: held.current.clone() }).await;
     match session.hear().await? {
         ToAgent::Start { .. } => {}
@@ -38,10 +43,7 @@ pub(crate) async fn rollback(session: &mut Session, job: RollbackJob) -> Result<
     }
     session.during = HostState::Staged;
     session.tell(FromAgent::Staged { release: target.clone(), bytes: ByteCounts::default() }).await;
-    let record = held.releases.iter().find(|release| release.id == target).and_then(|release| release.record.as_ref());
-    let app = record.map(|record| record.manifest.app.as_str());
-    let operations = Operations::new(job.procedure, &job.run, app, &held.root, &target, held.current.as_ref());
-    let staged = Staged::new(held.root.clone(), session.env.clock, job.run, target, operations.undo());
+    let staged = Staged::new(held.root.clone(), session.env.clock, job.run, target, undo);
     let live = match switch::switch(session, staged, operations, job.confirm_seconds).await {
         Ok(live) => live,
         Err(Unswitched::Before(halt) | Unswitched::After(halt)) => return Err(halt),

@@ -200,6 +200,11 @@ impl Root {
         self.private().join("lock")
     }
 
+    /// The note of which hook or check runs.
+    pub(crate) fn running(&self) -> PathBuf {
+        self.private().join("running")
+    }
+
     /// The activation journal.
     pub(crate) fn journal(&self) -> PathBuf {
         self.private().join("journal")

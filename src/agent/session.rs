@@ -23,7 +23,7 @@ use super::{
     failure::JobError,
     link::{Heard, Link},
     lock::Predecessor,
-    recovery,
+    recovery::{self, Recovery},
     relay::Relay,
     rollback, status,
 };
@@ -106,8 +106,6 @@ pub(crate) struct Session {
     last: Option<TransferStats>,
     told: TransferStats,
     settled: bool,
-    /// The controller wants a host that is confirmed back on the release it had; why.
-    sent_back: Option<String>,
     ticks: Interval,
     relay: Option<Relay>,
 }
@@ -133,7 +131,6 @@ where
         last: None,
         told: TransferStats::default(),
         settled: false,
-        sent_back: None,
         ticks,
         relay: None,
     };
@@ -159,8 +156,9 @@ impl Session {
                 rollback::rollback(self, *job).await
             }
             ToAgent::Job(Job::Status { deploy_to }) => status::status(self, deploy_to).await,
-            ToAgent::Job(Job::Recover { run, deploy_to, replaces }) => {
-                recovery::recover(self, Predecessor { run, process: replaces }, deploy_to).await
+            ToAgent::Job(Job::Recover { run, deploy_to, replaces, back }) => {
+                let dead = Predecessor { run, process: replaces };
+                recovery::recover(self, Recovery { dead, deploy_to, back: back.map(|back| *back) }).await
             }
             other => Err(self.out_of_order(&other)),
         }
@@ -243,9 +241,6 @@ impl Session {
     pub(crate) async fn settle(&mut self) -> Halt {
         self.settled = true;
         loop {
-            if let Some(reason) = self.sent_back.take() {
-                return Halt::SentBack(reason);
-            }
             let event = self.event().await;
             if let Err(halt) = self.handle(event).await {
                 return halt;
@@ -316,15 +311,6 @@ impl Session {
         &mut self,
         work: impl FnOnce(&Cancel) -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, Halt> {
-        self.blocking_with_grace(Duration::ZERO, work).await
-    }
-
-    /// As [`Session::blocking`], but interrupted work may go on for `grace` before it is told so.
-    pub(crate) async fn blocking_with_grace<T: Send + 'static>(
-        &mut self,
-        grace: Duration,
-        work: impl FnOnce(&Cancel) -> Result<T, JobError> + Send + 'static,
-    ) -> Result<T, Halt> {
         let cancel = Cancel::default();
         let seen = cancel.clone();
         let mut task = tokio::task::spawn_blocking(move || work(&seen));
@@ -336,11 +322,40 @@ impl Session {
         };
         let result = self.attend(joined).await;
         // Its result no longer matters; that it has ended does.
-        if !taken && tokio::time::timeout(grace, &mut task).await.is_err() {
+        if !taken {
             cancel.set();
             let _ = task.await;
         }
         result
+    }
+
+    /// Runs what is left to do after the controller has been told the job's outcome, and returns its result also where it was cut
+    /// short, then with the reason. A host that is to go back does so at once; whatever else ends the job leaves the work `grace`.
+    pub(crate) async fn tidying<T: Send + 'static>(
+        &mut self,
+        grace: Duration,
+        work: impl FnOnce(&Cancel) -> T + Send + 'static,
+    ) -> (Result<T, JobError>, Option<Halt>) {
+        let cancel = Cancel::default();
+        let seen = cancel.clone();
+        let mut task = tokio::task::spawn_blocking(move || work(&seen));
+        let halt = loop {
+            tokio::select! {
+                done = &mut task => return (done.map_err(|error| lost(&error)), None),
+                event = self.event() => if let Err(halt) = self.handle(event).await {
+                    break halt;
+                },
+            }
+        };
+        let grace = if matches!(halt, Halt::SentBack(_)) { Duration::ZERO } else { grace };
+        let done = match tokio::time::timeout(grace, &mut task).await {
+            Ok(done) => done,
+            Err(_) => {
+                cancel.set();
+                task.await
+            }
+        };
+        (done.map_err(|error| lost(&error)), Some(halt))
     }
 
     /// Waits until the engine has verified the file's first `bytes`, and returns how many it has in order by then. Without an engine
@@ -388,13 +403,7 @@ impl Session {
             Event::Heard(Heard::Message(ToAgent::Peers { peers })) => self.add_peers(peers).await,
             Event::Heard(Heard::Message(ToAgent::Relay { address, token })) => self.relay(address, token).await,
             Event::Heard(Heard::Message(ToAgent::Stop { reason })) => return Err(Halt::Stopped(reason)),
-            Event::Heard(Heard::Message(ToAgent::Revert { reason })) => {
-                if !self.settled {
-                    return Err(Halt::SentBack(reason));
-                }
-                // Housekeeping may finish first.
-                self.sent_back = Some(reason);
-            }
+            Event::Heard(Heard::Message(ToAgent::Revert { reason })) => return Err(Halt::SentBack(reason)),
             Event::Heard(Heard::Message(message)) if self.settled => {
                 let message = format!("the controller sent `{}` after the job's end; it was ignored", name(&message));
                 self.warn(message, None).await;

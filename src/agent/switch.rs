@@ -75,9 +75,9 @@ pub(crate) async fn switch(
 /// Runs the hooks of a host whose switch failed and was taken back at once.
 async fn not_activated(undone: Undone, operations: &Operations) -> Unswitched {
     let Undone { error, back } = undone;
-    let halt = JobError::from(error).into();
-    let Some(back) = back else { return Unswitched::After(halt) };
-    operations.run_on_revert().await.iter().for_each(|error| tracing::warn!("{error}"));
+    let Some(back) = back else { return Unswitched::After(JobError::from(error).into()) };
+    let hooks = operations.run_on_revert().await;
+    let halt = if hooks.is_empty() { JobError::from(error) } else { JobError::AndHooks { error, hooks } }.into();
     // What may still be live after a power cut stays.
     let is_certain = back.trouble().is_none();
     finish(back).await;
@@ -92,7 +92,7 @@ struct Cause {
 
 fn why(halt: &Halt) -> Cause {
     let output = match halt {
-        Halt::Failed(error) => error.output().to_vec(),
+        Halt::Failed(error) => error.output(),
         _ => Vec::new(),
     };
     Cause { reason: session::why(halt), output }
@@ -181,10 +181,14 @@ async fn finish(back: Reverted) {
 
 /// Uploads until the controller says stop or the channel ends. If the controller wants the host back meanwhile, it goes back.
 pub(crate) async fn stay(session: &mut Session, live: Live) -> Halt {
-    let reason = match session.settle().await {
-        Halt::SentBack(reason) => reason,
-        halt => return halt,
-    };
+    match session.settle().await {
+        Halt::SentBack(reason) => send_back(session, live, reason).await,
+        halt => halt,
+    }
+}
+
+/// Brings a host that was confirmed back to the release it had, then waits for the end.
+pub(crate) async fn send_back(session: &mut Session, live: Live, reason: String) -> Halt {
     let Live { confirmed, operations } = live;
     match uninterrupted(move || Ok(confirmed.revert()?)).await {
         Ok(back) => reverted(session, back, &operations, Cause { reason, output: Vec::new() }).await,

@@ -28,6 +28,8 @@ pub(super) struct Refused {
     pub(super) failure: HostFailure,
     /// True if the network or a server that starts may be to blame, rather than keys and configuration.
     pub(super) may_pass: bool,
+    /// True if something answers there: the host is up, and perhaps busy.
+    pub(super) answers: bool,
 }
 
 /// What a finished command left.
@@ -70,16 +72,30 @@ impl TransportError {
 impl Transport {
     /// Opens the way to a host.
     pub(super) async fn open(connector: &Connector, host: &HostEntry, target: &Target) -> Result<Self, Refused> {
+        Self::open_again(connector, host, target, None).await
+    }
+
+    /// As [`Transport::open`]. With a limit the way was open a moment ago, and is tried once, the network with that much time.
+    pub(super) async fn open_again(
+        connector: &Connector,
+        host: &HostEntry,
+        target: &Target,
+        limit: Option<Duration>,
+    ) -> Result<Self, Refused> {
         if host.connection == ConnectionKind::Local {
             return Ok(Self::Local);
         }
-        match connector.connect(target).await {
+        let opened = match limit {
+            None => connector.connect(target).await,
+            Some(limit) => connector.connect_again(target, limit).await,
+        };
+        match opened {
             Ok(connection) => Ok(Self::Ssh(connection)),
             Err(error) => {
                 let mut failure = HostFailure::new(FailureKind::Unreachable, HostState::Connecting, error.to_string());
                 failure.hint = error.hint();
                 let may_pass = (Step::Resolve..=Step::Handshake).contains(&error.step());
-                Err(Refused { failure, may_pass })
+                Err(Refused { failure, may_pass, answers: error.step() > Step::Connect })
             }
         }
     }

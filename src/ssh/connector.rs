@@ -108,16 +108,30 @@ impl Connector {
     /// Logs in to a host. Waits for a free login slot, then tries within the limits of each step; what fails before
     /// authentication is tried again with growing, jittered pauses. Dropping the future cuts the attempt.
     pub async fn connect(&self, target: &Target) -> Result<Connection, ConnectError> {
-        let session = self.shared.login_to(Hop::of(target)).await?;
+        let session = self.shared.login_to(Hop::of(target), None).await?;
+        Ok(Connection { session })
+    }
+
+    /// Logs in anew to a host that was connected a moment ago: once, and with at most `limit` for name resolution and TCP connection
+    /// (or the channel through a jump host), each. Dropping the future cuts the attempt.
+    pub async fn connect_again(&self, target: &Target, limit: Duration) -> Result<Connection, ConnectError> {
+        let session = self.shared.login_to(Hop::of(target), Some(limit)).await?;
         Ok(Connection { session })
     }
 }
 
 impl Shared {
-    async fn login_to(&self, hop: Hop) -> Result<Session, ConnectError> {
-        let host = self.resolve(&hop).await?;
+    /// Logs in, once if there is a `limit` for the connection.
+    async fn login_to(&self, hop: Hop, limit: Option<Duration>) -> Result<Session, ConnectError> {
+        let mut host = self.resolve(&hop).await?;
         self.check_jumps(&hop, &host).await?;
-        self.login(&hop, &host).await
+        match limit {
+            None => self.login(&hop, &host).await,
+            Some(limit) => {
+                host.connect_timeout = host.connect_timeout.min(limit);
+                self.attempt(&hop, &host).await
+            }
+        }
     }
 
     async fn resolve(&self, hop: &Hop) -> Result<Resolved, ConnectError> {
@@ -300,7 +314,7 @@ impl Connection {
         self.session.peer
     }
 
-    /// Resolves when the connection is gone, for whatever reason; a host that died silently is noticed within 45 s.
+    /// Resolves when the connection is gone, for whatever reason; a host that died silently is noticed within 20 s.
     pub async fn closed(&self) {
         self.session.link.life.gone().await;
     }

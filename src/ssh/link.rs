@@ -35,11 +35,12 @@ const CHANNEL_LIMIT: Duration = Duration::from_secs(20);
 /// How long saying goodbye may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// A host that sent nothing for this long is asked for a sign of life ...
-const KEEPALIVE: Duration = Duration::from_secs(15);
-/// ... this often; it is given up when the next one would be due: after 45 s.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// ... this often; it is given up when the next one would be due: after 15 s, well within the shortest usual lease of an agent. An sshd
+/// that a loaded machine lets run but once in ten seconds is in time; one that is later is connected to again.
 const KEEPALIVES: usize = 2;
-/// Also 45 s, for a session that can't even ask because its writes get nowhere.
-const SILENCE_LIMIT: Duration = Duration::from_secs(45);
+/// For a session that can't even ask because its writes get nowhere; a slow link takes a packet in less.
+const SILENCE_LIMIT: Duration = Duration::from_secs(20);
 /// What the host may send ahead on one channel.
 const WINDOW: u32 = 2 << 20;
 /// The largest packet, OpenSSH's.

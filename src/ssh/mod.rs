@@ -8,7 +8,7 @@
 //!   reinterpret it. Without one, only defaults apply, and [`Connector::warnings`] tells of a configuration that is ignored.
 //! - **Bounds.** Every step has a time limit. Logins are capped over the fleet and per address, because an sshd with default
 //!   `MaxStartups` drops a third of a hundred simultaneous ones. Only what fails before authentication is retried, with jitter.
-//! - **One connection a host**, and one a jump host however many hosts are behind it. A dead host is noticed within 45 s.
+//! - **One connection a host**, and one a jump host however many hosts are behind it. A dead host is noticed within 20 s.
 //! - **Back-pressure.** A process's output waits in bounded queues; nothing grows because somebody does not read.
 //!
 //! It never reads the environment or finds out a home directory by itself: [`SshSettings`] says it all. It prints nothing.

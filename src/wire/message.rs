@@ -42,8 +42,8 @@ pub enum Job {
         deploy_to: String,
     },
     /// Finish or undo the switch that this run's agent left when it died, then exit. Answer: [`FromAgent::Reverted`] if that
-    /// agent's switch was undone now, else [`FromAgent::Status`], which tells what is live; [`FromAgent::Failed`] if the lock
-    /// is another's or the way back fails.
+    /// agent's switch was undone now, [`FromAgent::Kept`] if it can't be, else [`FromAgent::Status`], which tells what is live;
+    /// [`FromAgent::Failed`] if the lock is another's or the way back fails.
     Recover {
         /// The run whose agent died.
         run: RunId,
@@ -53,7 +53,20 @@ pub enum Job {
         /// kernel takes its time to end a large process.
         #[serde(default)]
         replaces: Option<u32>,
+        /// Where the run wants the host back: undo its switch also if it was confirmed.
+        #[serde(default)]
+        back: Option<Box<WayBack>>,
     },
+}
+
+/// How a host goes back whose agent is gone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WayBack {
+    /// Why, for the operator.
+    pub reason: String,
+    /// What the host runs then; only the hooks of a revert are used.
+    #[serde(default)]
+    pub procedure: Procedure,
 }
 
 /// Everything an agent needs for a deploy.
@@ -263,6 +276,11 @@ pub enum FromAgent {
         /// What the hook or check that failed wrote, as lines, oldest first; bounded.
         #[serde(default)]
         output: Vec<String>,
+    },
+    /// Answer to [`Job::Recover`]: the switch was never confirmed and can't be undone, for the release before it is gone.
+    Kept {
+        /// The release that stays live.
+        release: ReleaseId,
     },
     /// The job failed; the old release is live and the agent exits.
     Failed(HostFailure),

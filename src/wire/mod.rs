@@ -13,6 +13,6 @@ mod relay;
 pub use frame::{FrameError, MAX_FRAME, read_frame, write_frame};
 pub use message::{
     AgentHello, DeployJob, FromAgent, Job, PeerAddr, Procedure, RollbackJob, StopReason, ToAgent, TransferProgress,
-    WIRE_VERSION,
+    WIRE_VERSION, WayBack,
 };
 pub use relay::RelayToken;

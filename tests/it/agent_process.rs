@@ -149,7 +149,7 @@ async fn a_recovery_follows_an_agent_that_was_killed_or_only_lost() {
             dead.child.start_kill().unwrap();
         }
         let mut agent = Agent::start().await;
-        agent.tell(ToAgent::Job(Job::Recover { run, deploy_to, replaces })).await;
+        agent.tell(ToAgent::Job(Job::Recover { run, deploy_to, replaces, back: None })).await;
         let answer = agent.answer().await;
         // The one that still lives goes back by itself when it is asked to end.
         let right = match answer {

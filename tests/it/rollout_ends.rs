@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use fleetdrop::model::{
-    HostState::{Active, Checking, Reverted, Skipped},
-    RunEvent,
-    plan::{Hooks, OnFailure},
+    HostState::{Activating, Active, Checking, Reverted, Skipped},
+    RunEvent, Verdict,
+    plan::{Hooks, OnFailure, Pause, RolloutPlan},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::rollout_rig::{Orders, Rig, shell};
 
@@ -44,6 +45,71 @@ fn a_host_whose_connection_breaks_while_it_switches_goes_back_alone_and_the_cont
     assert!(run.why(0).ends_with("it went back by itself"), "{}", run.why(0));
     rig.fleet.expect_live(&[Some("1"); 2]);
     rig.fleet.assert_nothing_left();
+}
+
+#[test]
+fn a_host_that_lost_its_connection_after_it_went_live_is_still_rolled_back() {
+    for first in [true, false] {
+        let rig = Rig::start(2);
+        let [one, two] = ["1", "2"].map(|version| rig.artifact(version));
+        if !first {
+            rig.deploy(&one, Orders::waves(&["100%"], OnFailure::Stop), |_| ()).expect(0, &[Active; 2]);
+        }
+        rig.break_on(1, "2");
+        let orders = Orders { hooks: rig.probed_service(), ..Orders::waves(&["1"], OnFailure::Rollback) };
+        let run = rig.deploy(&two, orders, |event| {
+            if let RunEvent::HostState { host, state: Active, .. } = event
+                && host.as_str() == "host-01"
+            {
+                rig.fleet.hosts()[0].cut_connections();
+            }
+        });
+        run.expect(8, &[Reverted, Reverted]);
+        assert_eq!(run.summary.verdict, Verdict::RolledBack);
+        assert_eq!(run.why(0), "the run is rolled back: too many hosts dropped out");
+        let before = (!first).then_some("1");
+        rig.fleet.expect_live(&[before, before]);
+        assert_eq!(rig.served(), vec![before.map(str::to_owned); 2], "the hooks of the way back have run");
+    }
+}
+
+#[test]
+fn a_host_that_loses_its_connection_in_a_pause_switches_with_its_wave() {
+    let rig = Rig::start(2);
+    let orders = Orders::waves(&["1"], OnFailure::Rollback);
+    let rollout = RolloutPlan { pause: Pause::For(Duration::from_secs(1)), ..orders.rollout };
+    let run = rig.deploy(&rig.artifact("1"), Orders { rollout, ..orders }, |event| {
+        if let RunEvent::Paused { .. } = event {
+            rig.fleet.hosts()[1].cut_connections();
+        }
+    });
+    run.expect(0, &[Active; 2]);
+    rig.fleet.expect_live(&[Some("1"); 2]);
+    rig.fleet.assert_nothing_left();
+}
+
+#[test]
+fn an_interrupt_in_a_wave_rolls_back_where_the_plan_does() {
+    for (on_failure, states) in
+        [(OnFailure::Rollback, [Reverted, Reverted, Skipped]), (OnFailure::Stop, [Active, Active, Skipped])]
+    {
+        let rig = Rig::start(3);
+        let [one, two] = ["1", "2"].map(|version| rig.artifact(version));
+        rig.deploy(&one, Orders::waves(&["100%"], OnFailure::Stop), |_| ()).expect(0, &[Active; 3]);
+        let interrupt = CancellationToken::new();
+        let orders = Orders { hooks: rig.probed_service(), ..Orders::waves(&["1"], on_failure) };
+        let run = rig.deploy_until(interrupt.clone(), &two, orders, |event| {
+            if let RunEvent::HostState { host, state: Activating, .. } = event
+                && host.as_str() == "host-02"
+            {
+                interrupt.cancel();
+            }
+        });
+        run.expect(130, &states);
+        assert_eq!(run.summary.verdict, Verdict::Interrupted);
+        let live = if on_failure == OnFailure::Stop { Some("2") } else { Some("1") };
+        rig.fleet.expect_live(&[live, live, Some("1")]);
+    }
 }
 
 #[test]

@@ -191,7 +191,18 @@ impl Rig {
     }
 
     /// Deploys to the whole fleet. `watch` sees every event as it comes.
-    pub(crate) fn deploy(&self, artifact: &Path, orders: Orders, mut watch: impl FnMut(&RunEvent)) -> Ended {
+    pub(crate) fn deploy(&self, artifact: &Path, orders: Orders, watch: impl FnMut(&RunEvent)) -> Ended {
+        self.deploy_until(CancellationToken::new(), artifact, orders, watch)
+    }
+
+    /// As [`Rig::deploy`]; cancelling the token is Ctrl-C.
+    pub(crate) fn deploy_until(
+        &self,
+        interrupt: CancellationToken,
+        artifact: &Path,
+        orders: Orders,
+        mut watch: impl FnMut(&RunEvent),
+    ) -> Ended {
         let request = self.request(orders);
         let artifact = artifact.to_owned();
         self.runtime.block_on(async {
@@ -213,7 +224,7 @@ impl Rig {
             };
             let (sink, mut received): (_, mpsc::Receiver<Envelope>) =
                 EventSink::new(RunId::from_random(fastrand::u64(..).to_be_bytes()));
-            let run = controller::deploy(request, sink, CancellationToken::new());
+            let run = controller::deploy(request, sink, interrupt);
             let collect = async {
                 let mut events = Vec::new();
                 while let Some(envelope) = received.recv().await {

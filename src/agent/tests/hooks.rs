@@ -9,7 +9,7 @@ use crate::{
         HostState, RunId,
         plan::{Command, CommandCheck, Health, Hook, Hooks, Rhythm},
     },
-    wire::{FromAgent, Job, Procedure, StopReason, ToAgent},
+    wire::{FromAgent, Job, Procedure, StopReason, ToAgent, WayBack},
 };
 
 fn hook(text: &str) -> Vec<Hook> {
@@ -275,6 +275,117 @@ async fn the_hooks_of_an_agent_that_died_are_run_by_the_next() {
         assert_eq!((current.as_deref(), host.live().as_deref()), (Some("r1"), Some("shop 1")));
         assert_eq!(host.log().last().unwrap(), "on_revert r2 shop web01 r2 r2 r1");
     }
+}
+
+#[tokio::test]
+async fn a_hook_that_outlived_its_agent_is_ended_by_the_next() {
+    let host = Host::new();
+    host.deploy(&Artifact::version("1"), "r1").await;
+    // As a hook that the killed agent of another run had started.
+    let run: RunId = "00000000000000cc".parse().unwrap();
+    let app = host.path("app").display().to_string();
+    let mut orphan = tokio::process::Command::new("sleep")
+        .arg("60")
+        .env("FLEETDROP_RUN_ID", run.as_str())
+        .env("FLEETDROP_STEP", "after_activate.0")
+        .env("FLEETDROP_DEPLOY_TO", &app)
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    std::fs::write(host.path("app/.fleetdrop/running"), format!("{{\"run\":\"{run}\",\"step\":\"after_activate.0\"}}"))
+        .unwrap();
+    let mut agent = host.deploying(&Artifact::version("2"), "r2").await;
+    assert_eq!(
+        agent.warning().await,
+        format!("after_activate.0 of run {run} still ran although its agent was killed: it was ended")
+    );
+    assert!(!orphan.wait().await.unwrap().success());
+    assert_eq!(agent.stop().await, Ended::Orderly);
+}
+
+#[tokio::test]
+async fn the_step_that_runs_is_noted_as_long_as_it_does() {
+    let look = "cp $FLEETDROP_DEPLOY_TO/.fleetdrop/running $FLEETDROP_DEPLOY_TO/../$FLEETDROP_STEP";
+    let hooks = Hooks { before_stage: hook(look), after_activate: [hook("true"), hook(look)].concat(), ..Hooks::default() };
+    let host = host(hooks, health(look));
+    host.deploy(&Artifact::version("1"), "r1").await;
+    for step in ["before_stage.0", "after_activate.1", "health"] {
+        let noted = std::fs::read_to_string(host.path(step)).unwrap();
+        assert!(noted.contains(&format!("\"step\":\"{step}\"")), "{noted}");
+    }
+    assert!(!host.path("app/.fleetdrop/running").exists());
+}
+
+#[tokio::test]
+async fn a_confirmed_host_whose_agent_is_gone_is_brought_back_when_the_run_wants_it() {
+    for first in [true, false] {
+        let hooks = Hooks { on_revert: [noting().on_revert, hook("echo cannot; exit 7")].concat(), ..Hooks::default() };
+        let host =
+            if first { self::host(hooks, Health::default()) } else { with_first_release(hooks, Health::default()).await };
+        let two = Artifact::version("2");
+        let job = host.deploy_job(&two, "r2");
+        let run = job.run.clone();
+        let mut agent = host.agent(&two, Job::Deploy(Box::new(job))).await;
+        agent.until_staged().await;
+        agent.activate().await;
+        agent.confirm().await;
+        agent.task.abort();
+        assert!(agent.task.await.unwrap_err().is_cancelled());
+        let back = |run: &RunId| {
+            let Job::Recover { run, deploy_to, replaces, .. } = host.recovery(run) else { unreachable!() };
+            let back = WayBack { reason: "the run is rolled back".into(), procedure: host.procedure.clone() };
+            Job::Recover { run, deploy_to, replaces, back: Some(Box::new(back)) }
+        };
+        // Nobody asked for it, or another run did.
+        for job in [host.recovery(&run), back(&"00000000000000ff".parse().unwrap())] {
+            let FromAgent::Status(status) = host.agent(&two, job).await.hear().await else { panic!() };
+            assert_eq!(status.current, Some("r2".parse().unwrap()));
+        }
+        let (current, reason, output) = reverted(&mut host.agent(&two, back(&run)).await).await;
+        assert_eq!((current.is_none(), output), (first, vec!["cannot".to_owned()]));
+        assert!(reason.starts_with("the run is rolled back; then the on_revert hook `echo cannot;"), "{reason}");
+        assert_eq!((host.live().as_deref(), host.log().len()), ((!first).then_some("shop 1"), 1));
+    }
+}
+
+#[tokio::test]
+async fn a_release_that_cannot_be_undone_is_told_as_such() {
+    let host = with_first_release(
+        Hooks { after_activate: hook("touch $FLEETDROP_DEPLOY_TO/../begun; sleep 60"), ..noting() },
+        Health::default(),
+    )
+    .await;
+    let run = killed_in_a_hook(&host).await;
+    std::fs::remove_dir_all(host.path("app/releases/r1")).unwrap();
+    let told = host.agent(&Artifact::version("2"), host.recovery(&run)).await.hear().await;
+    assert!(matches!(&told, FromAgent::Kept { release } if release.as_str() == "r2"), "{told:?}");
+    assert_eq!(host.live().as_deref(), Some("shop 2"));
+}
+
+#[tokio::test]
+async fn revert_hooks_that_fail_after_a_switch_that_failed_are_told() {
+    let spoil = "rm $FLEETDROP_DEPLOY_TO/.fleetdrop/journal; mkdir -p $FLEETDROP_DEPLOY_TO/.current.new/x; echo spoilt";
+    let hooks = Hooks { before_activate: hook(spoil), on_revert: hook("echo cannot; exit 7"), ..Hooks::default() };
+    let host = with_first_release(hooks, Health::default()).await;
+    let mut agent = host.deploying(&Artifact::version("2"), "r2").await;
+    agent.until_staged().await;
+    agent.tell(ToAgent::Activate).await;
+    let failure = agent.failure().await;
+    assert!(failure.message.starts_with("cannot remove "), "{failure:?}");
+    assert!(
+        failure.message.ends_with("; then the on_revert hook `echo cannot; exit 7` failed with exit code 7"),
+        "{failure:?}"
+    );
+    assert_eq!(failure.log_tail, ["cannot"]);
+    assert_eq!(host.live().as_deref(), Some("shop 1"));
+}
+
+#[tokio::test]
+async fn revert_hooks_too_large_to_be_kept_are_refused_before_anything_is_done() {
+    let host = host(Hooks { on_revert: hook(&"x".repeat(300 << 10)), ..Hooks::default() }, Health::default());
+    let mut agent = host.deploying(&Artifact::version("1"), "r1").await;
+    let failure = agent.failure().await;
+    assert!(failure.message.contains("its on_revert hooks have ") && failure.during == HostState::Preparing, "{failure:?}");
 }
 
 #[tokio::test]

@@ -174,7 +174,7 @@ impl Host {
     }
 
     pub(super) fn recovery(&self, run: &RunId) -> Job {
-        Job::Recover { run: run.clone(), deploy_to: self.path("app").display().to_string(), replaces: None }
+        Job::Recover { run: run.clone(), deploy_to: self.path("app").display().to_string(), replaces: None, back: None }
     }
 
     /// Starts an agent and sends it a job.

@@ -300,6 +300,7 @@ impl Dispatcher {
             | FromAgent::Prepared { .. }
             | FromAgent::Failed(_)
             | FromAgent::Status(_)
+            | FromAgent::Kept { .. }
             | FromAgent::Relays { .. }
             | FromAgent::Alive => (),
         }

@@ -1,11 +1,14 @@
 //! One host's task: log in, make sure the agent is there, relay between agent and dispatcher, and tell how it ended.
 //!
 //! Owns the host's connection for the whole run and hands it to nobody. Promises: exactly one final report ([`Report::Dropped`]
-//! or the job's own end) for each host; a connection that breaks before the host is staged is tried again, and what was
-//! transferred is kept; a stop reaches the host in whatever it is doing. Never decides whether a host may start or activate.
+//! or the job's own end) for each host; a connection that breaks before the host is told to switch is tried again, and what was
+//! transferred is kept; what became of a host that was lost later is looked at, and one that is live without its agent is still
+//! brought back when the run wants it; a stop reaches the host in whatever it is doing. Never decides whether a host may start or
+//! activate.
 
 mod login;
 mod plan;
+mod progress;
 mod recovery;
 mod session;
 mod vigil;
@@ -18,11 +21,12 @@ use std::{
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, timeout},
+    time::{Instant, interval, sleep, sleep_until, timeout},
 };
 
 use login::Login;
 pub(super) use plan::{DeployPlan, JobPlan, Placement, RollbackPlan};
+use progress::Progress;
 pub(super) use session::AgentSession;
 use vigil::{Concern, Vigil};
 
@@ -32,19 +36,20 @@ use super::{
 };
 use crate::{
     inventory::HostEntry,
-    model::{FailureKind, HostFailure, HostId, HostState, Place, ReleaseId},
+    model::{FailureKind, HostFailure, HostId, HostState, Place},
     ssh::{Connector, Target},
     wire::{FrameError, FromAgent, PeerAddr, StopReason, ToAgent},
 };
 
-/// How often a connection may break in one run.
-const LOSSES: u32 = 3;
-/// How long a host that was lost may stay away: an sshd or a jump host may be restarting.
-const AWAY: Duration = Duration::from_secs(20);
+/// How long a host that was lost may stay away: an sshd may be restarting. With the 15 s after which a silent connection is lost, a
+/// host that is dead is called so half a minute after its last sign of life.
+const AWAY: Duration = Duration::from_secs(15);
 /// How long a host that is back may refuse the job beyond the lease of the old agent, which may still hold the lock.
 const LOCK_MARGIN: Duration = Duration::from_secs(15);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long an attempt to reach a host that was lost waits for the network.
+const REACH: Duration = Duration::from_secs(5);
 /// How long an agent may take to say hello, and to end after it was told to stop.
 pub(super) const HELLO_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
@@ -115,46 +120,10 @@ enum End {
     Failed(HostFailure),
     /// The connection broke.
     Lost(HostFailure),
-    /// The connection broke while the host was between two releases: what became of it is to be found out.
+    /// The agent was lost while the host was between two releases: what became of it is to be found out.
     Adrift(HostFailure),
-}
-
-/// What outlives a connection.
-struct Progress {
-    state: HostState,
-    /// First peers, once the host was started.
-    started: Option<Vec<PeerAddr>>,
-    /// How often the connection broke.
-    losses: u32,
-    /// The process id of the last agent, on the host.
-    agent: Option<u32>,
-    /// The release it staged.
-    release: Option<ReleaseId>,
-    /// When it broke, until a new one has got as far.
-    lost_at: Option<Instant>,
-    attempts: u32,
-}
-
-impl Progress {
-    /// True if a connection that broke is to be replaced: a few times a run, and not for a host that stays away.
-    fn may_reconnect(&mut self) -> bool {
-        if self.lost_at.is_some() {
-            return self.lost_within(AWAY);
-        }
-        self.losses += 1;
-        self.lost_at = Some(Instant::now());
-        self.attempts = 0;
-        self.losses <= LOSSES
-    }
-
-    /// True while the host is between two releases.
-    fn is_switching(&self) -> bool {
-        matches!(self.state, HostState::Activating | HostState::Checking)
-    }
-
-    fn lost_within(&self, limit: Duration) -> bool {
-        self.lost_at.is_some_and(|at| at.elapsed() < limit)
-    }
+    /// The host is live on the new release and has no agent any more; why.
+    Alone(HostFailure),
 }
 
 /// Where a host is told to find the others.
@@ -168,22 +137,16 @@ struct Addresses {
 impl HostTask {
     /// Runs the host's part of the run to its end.
     pub(super) async fn run(mut self) {
-        let mut progress = Progress {
-            state: HostState::Queued,
-            started: None,
-            losses: 0,
-            agent: None,
-            release: None,
-            lost_at: None,
-            attempts: 0,
-        };
+        let mut progress = Progress::new();
         loop {
             let (failure, is_news) = match self.attempt(&mut progress).await {
                 End::Done => return,
-                End::Adrift(failure) => return self.find_out(&progress, failure).await,
-                End::Lost(failure) if progress.state < HostState::Staged && progress.may_reconnect() => {
-                    (failure, progress.attempts == 0)
-                }
+                End::Adrift(failure) => match self.find_out(&mut progress, failure).await {
+                    Some(failure) => return self.stand_by(&mut progress, failure).await,
+                    None => return,
+                },
+                End::Alone(failure) => return self.stand_by(&mut progress, failure).await,
+                End::Lost(failure) if progress.may_reconnect() => (failure, progress.attempts == 0),
                 // The agent of the broken connection may still hold the lock.
                 End::Failed(failure)
                     if progress.state == HostState::Preparing && progress.lost_within(self.plan.lease() + LOCK_MARGIN) =>
@@ -191,18 +154,21 @@ impl HostTask {
                     (failure, false)
                 }
                 End::Failed(failure) | End::Lost(failure) => {
-                    self.report(Report::Dropped(failure)).await;
-                    return;
+                    return self.report(Report::Dropped(progress.blame(failure))).await;
                 }
             };
             if is_news {
                 self.report(Report::Reconnecting(failure.message)).await;
             }
-            progress.attempts += 1;
-            let pause = Duration::from_millis(500 << progress.attempts.min(4)).min(LONGEST_PAUSE);
+            let pause = progress.next_pause();
             tokio::select! {
-                () = sleep(pause.mul_f64(0.5 + fastrand::f64())) => (),
-                () = stop_requested(&mut self.commands, &mut progress) => return,
+                () = sleep(pause) => (),
+                end = called_off(&mut self.commands, &mut progress) => {
+                    if let End::Failed(failure) = end {
+                        self.report(Report::Dropped(failure)).await;
+                    }
+                    return;
+                }
             }
         }
     }
@@ -223,13 +189,16 @@ impl HostTask {
     async fn attempt(&mut self, progress: &mut Progress) -> End {
         self.enter(progress, HostState::Connecting).await;
         let transport = tokio::select! {
-            opened = Transport::open(&self.connector, &self.entry, &self.target) => match opened {
+            opened = Transport::open_again(&self.connector, &self.entry, &self.target, progress.reach()) => match opened {
                 Ok(transport) => transport,
                 // A host that was there a moment ago may come back; one that refuses us will not change its mind.
-                Err(refused) if refused.may_pass && progress.lost_at.is_some() => return End::Lost(refused.failure),
+                Err(refused) if refused.may_pass && progress.is_lost() => {
+                    progress.answers = refused.answers;
+                    return End::Lost(refused.failure);
+                }
                 Err(refused) => return End::Failed(refused.failure),
             },
-            () = stop_requested(&mut self.commands, progress) => return End::Done,
+            end = called_off(&mut self.commands, progress) => return end,
         };
         self.enter(progress, HostState::Preparing).await;
         let end = self.work(&transport, progress).await;
@@ -244,7 +213,7 @@ impl HostTask {
                 Ok(agent) => agent,
                 Err(failure) => return lost_or_failed(failure),
             },
-            () = stop_requested(&mut self.commands, progress) => return End::Done,
+            end = called_off(&mut self.commands, progress) => return end,
         };
         if let Some(failed) = agent.failed_fetch.clone() {
             self.report(Report::AgentNotFetched(failed)).await;
@@ -261,7 +230,7 @@ impl HostTask {
                 Ok(session) => session,
                 Err(failure) => return lost_or_failed(failure),
             },
-            () = stop_requested(&mut self.commands, progress) => return End::Done,
+            end = called_off(&mut self.commands, progress) => return end,
         };
         let addresses = Addresses { host: agent.advertise, seed: placed.seed };
         progress.agent = Some(session.pid());
@@ -273,9 +242,10 @@ impl HostTask {
         let died = session.has_died();
         session.close().await;
         match end {
-            End::Failed(failure) if died && progress.is_switching() => {
-                self.recover(transport, &agent, progress, &failure).await.unwrap_or(End::Failed(failure))
-            }
+            End::Adrift(failure) if died => match self.recover(transport, &agent, progress, &failure).await {
+                Ok(end) => end,
+                Err(_) => End::Adrift(failure),
+            },
             end => end,
         }
     }
@@ -290,7 +260,7 @@ impl HostTask {
         errand: &mut Errand,
     ) -> End {
         let mut held = None;
-        let mut ping = tokio::time::interval((self.plan.lease() / 3).min(vigil::PING));
+        let mut ping = interval((self.plan.lease() / 3).min(vigil::PING));
         let mut vigil = Vigil::new(Instant::now());
         let mut stop_deadline: Option<Instant> = None;
         let mut login = Login::default();
@@ -310,7 +280,13 @@ impl HostTask {
                     }
                     Ok(None) | Err(_) if stop_deadline.is_some() => return End::Done,
                     Ok(None) | Err(FrameError::Io(_)) => return session.ended(progress.state).await,
-                    Err(error) => return End::Failed(failed(progress.state, format!("the agent's messages: {error}"))),
+                    Err(error) => {
+                        let failure = failed(progress.state, format!("the conversation with the agent: {error}"));
+                        return End::Failed(match error {
+                            FrameError::TooLong(_) => failure.with_hint(LENGTH_HINT),
+                            _ => failure,
+                        });
+                    }
                 },
                 command = self.commands.recv() => match command {
                     Some(Command::Stop(reason)) => {
@@ -318,6 +294,8 @@ impl HostTask {
                         stop_deadline = Some(Instant::now() + STOP_TIMEOUT);
                     }
                     Some(Command::Confirm) => login = self.log_in_anew(),
+                    // It was lost, is not staged again, and has nothing to go back from.
+                    Some(Command::GoBack(_)) if progress.must_switch => return End::Failed(late()),
                     Some(command) => {
                         match command {
                             Command::Start(_) => vigil.started(Instant::now()),
@@ -359,7 +337,7 @@ impl HostTask {
                     }
                     return self.last_messages(session, progress, addresses).await;
                 }
-                () = tokio::time::sleep_until(give_up), if stop_deadline.is_some() => return End::Done,
+                () = sleep_until(give_up), if stop_deadline.is_some() => return End::Done,
             }
         }
     }
@@ -392,7 +370,12 @@ impl HostTask {
             Concern::Silent(limit) => {
                 let message = format!("the agent has said nothing for {} s", limit.as_secs());
                 let hint = "the host hangs or is overloaded: look at its load and its disks";
-                Some(End::Failed(failed(progress.state, message).with_hint(hint)))
+                let failure = failed(progress.state, message).with_hint(hint);
+                Some(match progress.state {
+                    HostState::Activating | HostState::Checking => End::Adrift(failure),
+                    HostState::Active => End::Alone(failure),
+                    _ => End::Failed(failure),
+                })
             }
             Concern::Stalled(limit) => {
                 let minutes = limit.as_secs() / 60;
@@ -420,11 +403,17 @@ impl HostTask {
                 progress.started = Some(peers.clone());
                 session.send(ToAgent::Start { peers }).await;
             }
+            // It was lost while it waited, and is being staged again.
+            Command::Activate if progress.state != HostState::Staged => progress.must_switch = true,
             Command::Activate => {
+                progress.must_switch = false;
                 progress.state = HostState::Activating;
                 session.send(ToAgent::Activate).await;
             }
-            Command::GoBack(reason) => session.send(ToAgent::Revert { reason }).await,
+            Command::GoBack(reason) => {
+                progress.back = Some(reason.clone());
+                session.send(ToAgent::Revert { reason }).await;
+            }
             Command::Stop(reason) => session.send(ToAgent::Stop { reason }).await,
             Command::Confirm => (),
         }
@@ -441,7 +430,7 @@ impl HostTask {
         match message {
             FromAgent::Prepared { port, .. } => {
                 // The new connection has got as far as the lost one: a later loss is another one.
-                progress.lost_at = None;
+                progress.found();
                 let address = addresses.with(port).map(PeerAddr);
                 self.report(Report::Prepared { address, seed: addresses.seed }).await;
                 if let Some(peers) = progress.started.clone() {
@@ -461,6 +450,9 @@ impl HostTask {
             FromAgent::Staged { ref release, .. } => {
                 progress.state = HostState::Staged;
                 progress.release = Some(release.clone());
+                if progress.must_switch {
+                    self.obey(Command::Activate, session, progress).await;
+                }
             }
             FromAgent::Activated { .. } => progress.state = HostState::Checking,
             FromAgent::AlreadyActive { .. } | FromAgent::Confirmed => progress.state = HostState::Active,
@@ -474,6 +466,9 @@ impl HostTask {
         None
     }
 }
+
+/// What helps where a message is too long.
+const LENGTH_HINT: &str = "long commands are better put into scripts that are part of the release";
 
 /// What helps where hosts can't reach each other.
 const ADDRESS_HINT: &str = "hosts use the addresses of their SSH connections: `--advertise IP` sets the controller's, \
@@ -490,16 +485,23 @@ impl Addresses {
     }
 }
 
-/// Waits for a stop while there is no agent to pass it to; notes a start for later.
-async fn stop_requested(commands: &mut mpsc::Receiver<Command>, progress: &mut Progress) {
+/// Waits until the host is no longer wanted while there is no agent to pass that to; notes what it is to do later.
+async fn called_off(commands: &mut mpsc::Receiver<Command>, progress: &mut Progress) -> End {
     loop {
         match commands.recv().await {
-            Some(Command::Stop(_)) | None => return,
+            Some(Command::Stop(_)) | None => return End::Done,
             Some(Command::Start(peers)) => progress.started = Some(peers),
-            // Only a staged host is told to activate, and a staged host has an agent.
-            Some(Command::Activate | Command::Confirm | Command::GoBack(_)) => (),
+            Some(Command::Activate) => progress.must_switch = true,
+            // Whoever was told to switch had an agent, unless it was lost before that.
+            Some(Command::GoBack(_)) => return End::Failed(late()),
+            Some(Command::Confirm) => (),
         }
     }
+}
+
+/// The failure of a host that was lost while it was staged and was not there again when its time was over.
+fn late() -> HostFailure {
+    failed(HostState::Staged, "it was lost before it switched, and was not back in time".to_owned())
 }
 
 fn lost_or_failed(failure: HostFailure) -> End {

@@ -5,9 +5,15 @@ use std::time::Duration;
 use super::super::{push::ReadyAgent, seed::SeedAddresses, transport::Transport};
 use crate::{
     inventory::HostEntry,
-    model::{AppName, FailureKind, HostFailure, HostState, Manifest, Place, ReleaseId, RunId, plan::Linked},
-    wire::{DeployJob, Job, PeerAddr, Procedure, RollbackJob},
+    model::{
+        AppName, FailureKind, HostFailure, HostState, Manifest, Place, ReleaseId, RunId,
+        plan::{HookPoint, Linked},
+    },
+    wire::{DeployJob, Job, PeerAddr, Procedure, RollbackJob, WayBack},
 };
+
+/// How long a host that goes back is waited for at most.
+const LONGEST_WAY_BACK: Duration = Duration::from_secs(3600);
 
 /// The job of a run, before it is placed on a host.
 #[derive(Debug)]
@@ -81,15 +87,34 @@ impl JobPlan {
         self.placement().cache.as_deref()
     }
 
-    /// Makes the job that undoes what a dead agent of this run left.
-    pub(in crate::controller) fn recovery(&self, host: &HostEntry, agent: &ReadyAgent, dead: u32) -> Option<Job> {
-        let run = match self {
-            Self::Deploy(plan) => plan.run.clone(),
-            Self::Rollback(plan) => plan.run.clone(),
-            Self::Status(_) => return None,
-        };
+    /// Returns the run and what its hosts run; none for a job that switches nothing.
+    fn procedure(&self) -> Option<(&RunId, &Procedure)> {
+        match self {
+            Self::Deploy(plan) => Some((&plan.run, &plan.procedure)),
+            Self::Rollback(plan) => Some((&plan.run, &plan.procedure)),
+            Self::Status(_) => None,
+        }
+    }
+
+    /// Returns how long a host's hooks may take when it goes back, at most [`LONGEST_WAY_BACK`].
+    pub(in crate::controller) fn way_back(&self) -> Duration {
+        let hooks = self.procedure().map(|(_, procedure)| procedure.hooks.longest(HookPoint::OnRevert));
+        hooks.unwrap_or_default().min(LONGEST_WAY_BACK)
+    }
+
+    /// Makes the job that undoes what an agent of this run that is gone left; `back` is why the host is to go back also from a
+    /// release that was confirmed.
+    pub(in crate::controller) fn recovery(
+        &self,
+        host: &HostEntry,
+        agent: &ReadyAgent,
+        dead: Option<u32>,
+        back: Option<&str>,
+    ) -> Option<Job> {
+        let (run, procedure) = self.procedure()?;
         let deploy_to = self.placement().deploy_to(host, agent.is_root)?;
-        Some(Job::Recover { run, deploy_to, replaces: Some(dead) })
+        let back = back.map(|reason| WayBack { reason: reason.to_owned(), procedure: procedure_of(host, procedure) });
+        Some(Job::Recover { run: run.clone(), deploy_to, replaces: dead, back: back.map(Box::new) })
     }
 
     /// Fills in what is this host's own; `zone` is its place among its zone's hosts, `replaces` the agent of a connection that broke. Fails if nothing says where the application lives.
@@ -106,7 +131,6 @@ impl JobPlan {
             HostFailure::new(FailureKind::Failed, HostState::Preparing, message)
                 .with_hint("set --app or --deploy-to, or fleetdrop_deploy_to in the inventory")
         })?;
-        let named = |procedure: &Procedure| Procedure { host: Some(host.name.clone()), ..procedure.clone() };
         let mut given = None;
         let job = match self {
             Self::Status(_) => Job::Status { deploy_to },
@@ -116,7 +140,7 @@ impl JobPlan {
                 to: plan.to.clone(),
                 lease_seconds: whole_seconds(plan.placement.lease),
                 confirm_seconds: whole_seconds(plan.placement.confirm),
-                procedure: named(&plan.procedure),
+                procedure: procedure_of(host, &plan.procedure),
                 replaces,
             })),
             Self::Deploy(plan) => {
@@ -140,7 +164,7 @@ impl JobPlan {
                     place: zone,
                     lease_seconds: whole_seconds(plan.placement.lease),
                     confirm_seconds: whole_seconds(plan.placement.confirm),
-                    procedure: named(&plan.procedure),
+                    procedure: procedure_of(host, &plan.procedure),
                     replaces,
                 }))
             }
@@ -156,6 +180,11 @@ impl Placement {
         let default = || self.app.as_ref().map(|app| format!("{below}/{app}"));
         self.deploy_to.clone().or_else(|| host.deploy_to.clone()).or_else(default)
     }
+}
+
+/// What a host runs, with its name.
+fn procedure_of(host: &HostEntry, procedure: &Procedure) -> Procedure {
+    Procedure { host: Some(host.name.clone()), ..procedure.clone() }
 }
 
 fn whole_seconds(duration: Duration) -> u32 {

@@ -1,100 +1,194 @@
-//! What is done about an agent that was lost between its switch and the confirmation: a new one undoes the switch, if the lost
-//! one has not, and tells what is live.
+//! What becomes of a host whose agent was lost between its switch and the end of the run: a new agent undoes the switch, if the lost
+//! one has not and it was not confirmed, or if the run wants the host back; then it is told what is live.
 //!
-//! Without it a host whose agent died would stay on an unconfirmed release until the next run, and nobody would know of one that
-//! went back while the controller could not see it.
+//! Without it a host whose agent died would stay on an unconfirmed release until the next run, nobody would know of one that went
+//! back while the controller could not see it, and a host that is live but lost its connection could not be rolled back.
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
 
 use super::{
     super::{push::ensure_agent, transport::Transport},
-    AWAY, AgentSession, End, HostTask, LONGEST_PAUSE, Progress, ReadyAgent, Report, bounded,
+    AWAY, AgentSession, Command, End, HostTask, LONGEST_PAUSE, Progress, REACH, ReadyAgent, Report, bounded, failed, vigil,
 };
 use crate::{
-    model::HostFailure,
+    model::{FailureKind, HostFailure, HostState},
     wire::{FromAgent, ToAgent},
 };
 
-/// How long the new agent may take: it waits some seconds for the dead one's lock.
+/// How long the new agent may take besides its hooks: it waits some seconds for the dead one's lock.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Why nothing is known yet: what the new agent said last, if it said something.
+pub(super) struct Unknown(Option<HostFailure>);
+
 impl HostTask {
-    /// Comes back to a host whose connection broke while it was between two releases, as long as it may take to go back by
-    /// itself, and reports what became of it.
-    pub(super) async fn find_out(&self, progress: &Progress, failure: HostFailure) {
-        let message = format!("{}; it goes back by itself unless the controller comes back", failure.message);
-        self.report(Report::Reconnecting(failure.message.clone())).await;
-        let until = Instant::now() + self.plan.confirm() + AWAY;
-        let seek = async {
-            loop {
-                if let Some(end) = self.seek(progress, &failure).await {
-                    return end;
-                }
-                sleep(LONGEST_PAUSE.mul_f64(0.2 + 0.4 * fastrand::f64())).await;
+    /// Comes back to a host that was lost while it was between two releases, as long as it may take to go back by itself, and
+    /// reports what became of it. Returns why it has no agent if it is live on the new release.
+    pub(super) async fn find_out(&self, progress: &mut Progress, lost: HostFailure) -> Option<HostFailure> {
+        self.report(Report::Reconnecting(lost.message.clone())).await;
+        let end = match self.seek(progress, &lost, self.plan.confirm() + AWAY).await {
+            Ok(end) => end,
+            Err(Unknown(said)) => {
+                let said = said.map_or_else(
+                    || "it goes back by itself unless the controller comes back".to_owned(),
+                    |said| format!("a new agent could not tell what became of it: {}", said.message),
+                );
+                End::Failed(HostFailure { message: format!("{}; {said}", lost.message), ..lost })
             }
         };
-        if let End::Failed(failure) =
-            timeout_at(until, seek).await.unwrap_or(End::Failed(HostFailure { message, ..failure.clone() }))
-        {
-            self.report(Report::Dropped(failure)).await;
+        match end {
+            End::Alone(failure) => Some(failure),
+            End::Failed(failure) => {
+                self.report(Report::Dropped(failure)).await;
+                None
+            }
+            End::Done | End::Lost(_) | End::Adrift(_) => None,
         }
     }
 
-    /// Tries once to learn what became of a host.
-    async fn seek(&self, progress: &Progress, failure: &HostFailure) -> Option<End> {
-        let transport = Transport::open(&self.connector, &self.entry, &self.target).await.ok()?;
-        let errand = self.courier.errand(self.id);
-        let ready = ensure_agent(&transport, &errand, &self.entry, self.plan.cache()).await;
-        let end = match ready {
-            Ok(agent) => self.recover(&transport, &agent, progress, failure).await,
-            Err(_) => None,
+    /// Waits, for a host that is live and has no agent any more, until the run is over or wants the host back. `lost` is why.
+    pub(super) async fn stand_by(&mut self, progress: &mut Progress, lost: HostFailure) {
+        tracing::info!(host = %self.entry.name, "live, and without its agent: {}", lost.message);
+        while progress.back.is_none() {
+            match self.commands.recv().await {
+                Some(Command::GoBack(reason)) => progress.back = Some(reason),
+                Some(Command::Stop(_)) | None => return,
+                Some(Command::Start(_) | Command::Activate | Command::Confirm) => (),
+            }
+        }
+        self.report(Report::Reconnecting(lost.message.clone())).await;
+        let failure = match self.seek(progress, &lost, AWAY).await {
+            Ok(End::Failed(failure)) => failure,
+            Ok(_) => return,
+            Err(Unknown(Some(said))) => HostFailure { message: format!("{}; {}", lost.message, said.message), ..said },
+            Err(Unknown(None)) => HostFailure {
+                kind: FailureKind::Unreachable,
+                message: format!("{}; it was not reached again and is on the new release unless it went back", lost.message),
+                ..lost
+            },
         };
-        transport.close().await;
-        end
+        self.report(Report::Dropped(failure)).await;
     }
 
-    /// Undoes what the lost agent of `progress` left and reports what is live; none if that can't be told. `failure` is why the
-    /// agent was lost.
+    /// Tries to learn what became of a host: for `away` to reach it, and from then on as long as its hooks may take.
+    async fn seek(&self, progress: &mut Progress, lost: &HostFailure, away: Duration) -> Result<End, Unknown> {
+        let mut until = Instant::now() + away;
+        let (mut attempts, mut said) = (0, None);
+        while let Ok(reached) = timeout_at(until, self.reach()).await {
+            if let Some((transport, agent)) = reached {
+                if attempts == 0 {
+                    until = until.max(Instant::now() + self.plan.way_back() + LIMIT);
+                }
+                let asked = self.ask(&transport, &agent, progress, lost, attempts).await;
+                transport.close().await;
+                attempts += 1;
+                match asked {
+                    Ok(end) => return Ok(end),
+                    Err(Unknown(now)) => said = now.or(said),
+                }
+            }
+            sleep(LONGEST_PAUSE.mul_f64(0.2 + 0.4 * fastrand::f64())).await;
+        }
+        Err(Unknown(said))
+    }
+
+    /// Tries once to reach a host and to have an agent there.
+    async fn reach(&self) -> Option<(Transport, ReadyAgent)> {
+        let transport = Transport::open_again(&self.connector, &self.entry, &self.target, Some(REACH)).await.ok()?;
+        let errand = self.courier.errand(self.id);
+        match ensure_agent(&transport, &errand, &self.entry, self.plan.cache()).await {
+            Ok(agent) => Some((transport, agent)),
+            Err(_) => {
+                transport.close().await;
+                None
+            }
+        }
+    }
+
+    /// Undoes what the lost agent of `progress` left and reports what is live. `lost` is why the agent was lost.
     pub(super) async fn recover(
         &self,
         transport: &Transport,
         agent: &ReadyAgent,
-        progress: &Progress,
-        failure: &HostFailure,
-    ) -> Option<End> {
-        let job = self.plan.recovery(&self.entry, agent, progress.agent?)?;
+        progress: &mut Progress,
+        lost: &HostFailure,
+    ) -> Result<End, Unknown> {
+        self.ask(transport, agent, progress, lost, 0).await
+    }
+
+    async fn ask(
+        &self,
+        transport: &Transport,
+        agent: &ReadyAgent,
+        progress: &mut Progress,
+        lost: &HostFailure,
+        attempt: u32,
+    ) -> Result<End, Unknown> {
+        let job = self.plan.recovery(&self.entry, agent, progress.predecessor(attempt), progress.back.as_deref());
+        let job = job.ok_or(Unknown(None))?;
         let work = async {
             let mut session = AgentSession::start(transport, agent).await.ok()?;
+            progress.successor = Some(session.pid());
             session.send(ToAgent::Job(job)).await;
             let answer = self.answer(&mut session).await;
             session.close().await;
             answer
         };
-        let message = match timeout(LIMIT, work).await.ok().flatten()? {
+        let answer = timeout(self.plan.way_back() + LIMIT, work).await.ok().flatten().ok_or(Unknown(None))?;
+        let why = |reason: String| if progress.back.is_some() { reason } else { format!("{}; {reason}", lost.message) };
+        let message = match answer {
             FromAgent::Reverted { current, reason, output } => {
-                FromAgent::Reverted { current, reason: format!("{}; {reason}", failure.message), output: bounded(output) }
+                FromAgent::Reverted { current, reason: why(reason), output: bounded(output) }
+            }
+            FromAgent::Kept { release } => {
+                let message =
+                    format!("{}; {release} was not confirmed, and stays live: the release before it is gone", lost.message);
+                return Ok(End::Failed(
+                    failed(progress.state, message).with_hint("look whether it works, or deploy another one"),
+                ));
             }
             // Its lock is free and nothing was left to undo: the confirmation had reached it.
-            FromAgent::Status(status) if status.current.is_some() && status.current == progress.release => FromAgent::Confirmed,
+            FromAgent::Status(status) if status.current.is_some() && status.current == progress.release => {
+                if progress.state != HostState::Active {
+                    progress.state = HostState::Active;
+                    self.report(Report::Agent(Box::new(FromAgent::Confirmed))).await;
+                }
+                return match progress.back {
+                    None => Ok(End::Alone(lost.clone())),
+                    Some(_) => {
+                        Ok(End::Failed(failed(progress.state, "another run confirmed the release meanwhile".to_owned())))
+                    }
+                };
+            }
             FromAgent::Status(status) => {
-                let reason = format!("{}; it went back by itself", failure.message);
+                let reason = progress.back.clone().unwrap_or_else(|| why("it went back by itself".to_owned()));
                 FromAgent::Reverted { current: status.current, reason, output: Vec::new() }
             }
-            _ => return None,
+            FromAgent::Failed(failure) => return Err(Unknown(Some(failure))),
+            _ => return Err(Unknown(None)),
         };
         self.report(Report::Agent(Box::new(message))).await;
-        Some(End::Done)
+        Ok(End::Done)
     }
 
-    /// Waits for the answer to a recovery; passes on what the agent warns of meanwhile.
+    /// Waits for the answer to a recovery; passes on what the agent warns of meanwhile, and keeps it from thinking that it is alone.
     async fn answer(&self, session: &mut AgentSession) -> Option<FromAgent> {
+        let mut ping = interval(vigil::PING);
         loop {
-            match session.receive().await {
-                Ok(Some(answer @ (FromAgent::Reverted { .. } | FromAgent::Status(_) | FromAgent::Failed(_)))) => {
-                    return Some(answer);
+            let message = tokio::select! {
+                message = session.receive() => message,
+                _ = ping.tick() => {
+                    session.send(ToAgent::Ping).await;
+                    continue;
                 }
+            };
+            match message {
+                Ok(Some(
+                    answer
+                    @ (FromAgent::Reverted { .. } | FromAgent::Kept { .. } | FromAgent::Status(_) | FromAgent::Failed(_)),
+                )) => return Some(answer),
                 Ok(Some(warning @ FromAgent::Warning { .. })) => self.report(Report::Agent(Box::new(warning))).await,
                 Ok(Some(_)) => (),
                 Ok(None) | Err(_) => return None,
@@ -119,7 +213,7 @@ mod tests {
         inventory::Inventory,
         model::{HostId, RunId},
         ssh::{Connector, SshSettings},
-        wire::Procedure,
+        wire::{Procedure, WIRE_VERSION},
     };
 
     /// An agent that dies right after its switch, and whose successor undoes it.
@@ -131,7 +225,7 @@ def tell(message):
     body = json.dumps(message).encode()
     sys.stdout.buffer.write(struct.pack(">I", len(body)) + body)
     sys.stdout.buffer.flush()
-tell({"type": "hello", "wire_version": 3, "version": "test", "pid": os.getpid()})
+tell({"type": "hello", "wire_version": WIRE_VERSION, "version": "test", "pid": os.getpid()})
 while True:
     head = sys.stdin.buffer.read(4)
     if len(head) < 4:
@@ -154,7 +248,7 @@ while True:
     }
 
     fn task(dir: &Path, reports: mpsc::Sender<(HostId, Report)>, commands: mpsc::Receiver<Command>) -> HostTask {
-        write(&dir.join("fleetdrop-agent"), DYING_AGENT);
+        write(&dir.join("fleetdrop-agent"), &DYING_AGENT.replace("WIRE_VERSION", &WIRE_VERSION.to_string()));
         let inventory = dir.join("inventory.yaml");
         write(&inventory, "all: {hosts: {here: {ansible_connection: local}}}");
         let entry = Inventory::load(&inventory).unwrap().inventory.select(None).unwrap().remove(0);

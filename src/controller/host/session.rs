@@ -109,7 +109,7 @@ impl AgentSession {
         let (outbox, to_write) = mpsc::channel(QUEUE);
         let (read, inbox) = mpsc::channel(QUEUE);
         let log = Arc::new(LogTail::default());
-        let tasks = vec![tokio::spawn(write_all(stdin, to_write)), tokio::spawn(read_all(stdout, read))];
+        let tasks = vec![tokio::spawn(write_all(stdin, to_write, read.downgrade())), tokio::spawn(read_all(stdout, read))];
         let log_task = Some(tokio::spawn(keep_log(stderr, log.clone())));
         Self { outbox: Some(outbox), inbox, log, log_task, tasks, exit: Some(exit), pid: 0, died: false }
     }
@@ -133,12 +133,11 @@ impl AgentSession {
     /// Says why an agent ended that was not told to, and whether another connection is worth a try.
     pub(super) async fn ended(&mut self, during: HostState) -> End {
         let failure = self.why_ended(during).await;
-        if !self.died && matches!(during, HostState::Activating | HostState::Checking) {
-            return End::Adrift(failure);
-        }
-        match failure.kind {
-            FailureKind::Unreachable => End::Lost(failure),
-            FailureKind::Failed => End::Failed(failure),
+        match during {
+            HostState::Activating | HostState::Checking => End::Adrift(failure),
+            HostState::Active => End::Alone(failure),
+            during if during <= HostState::Staged && !self.died => End::Lost(failure),
+            _ => End::Failed(failure),
         }
     }
 
@@ -203,10 +202,24 @@ fn lost_kind(during: HostState) -> FailureKind {
     if during < HostState::Staged { FailureKind::Unreachable } else { FailureKind::Failed }
 }
 
-async fn write_all(mut stdin: Box<dyn AsyncWrite + Send + Unpin>, mut messages: mpsc::Receiver<ToAgent>) {
+/// Writes what is to be sent. A message that can't be is told where the answer to it is awaited; that the agent has gone is
+/// noticed there anyway.
+async fn write_all(
+    mut stdin: Box<dyn AsyncWrite + Send + Unpin>,
+    mut messages: mpsc::Receiver<ToAgent>,
+    // Weak: the answers end when the agent's messages do.
+    answers: mpsc::WeakSender<Result<FromAgent, FrameError>>,
+) {
     while let Some(message) = messages.recv().await {
-        if write_frame(&mut stdin, &message).await.is_err() {
-            return;
+        match write_frame(&mut stdin, &message).await {
+            Ok(()) => (),
+            Err(FrameError::Io(_)) => return,
+            Err(error) => {
+                if let Some(answers) = answers.upgrade() {
+                    let _ = answers.send(Err(error)).await;
+                }
+                return;
+            }
         }
     }
     let _ = stdin.shutdown().await;
