@@ -57,6 +57,9 @@ pub(crate) struct Machinery {
     /// One more argument for `fleetdrop deploy`; may be repeated.
     #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
     deploy_option: Vec<String>,
+    /// TCP's congestion control on all machines: cubic is what Linux ships with, whatever this machine is set to.
+    #[arg(long, value_name = "NAME", default_value = "cubic")]
+    pub(crate) congestion: String,
     /// A file whose lock (as of flock(1)) is held during each round, so that labs on one machine take turns.
     #[arg(long)]
     pub(crate) lock: Option<PathBuf>,

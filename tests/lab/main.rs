@@ -53,7 +53,7 @@ struct Lab {
 impl Lab {
     /// Builds a fleet and a file of `length` bytes.
     fn build(shape: &Shape, length: u64, machinery: &Machinery, is_deployed: bool) -> Result<Self> {
-        let fleet = Fleet::build(shape, &machinery.work_dir)?;
+        let fleet = Fleet::build(shape, &machinery.congestion, &machinery.work_dir)?;
         let announce = node::announce_url(fleet.controller.address);
         let payload = Payload::make(&fleet.directory, length, shape.hosts, &announce)?;
         let executable = std::env::current_exe()?;

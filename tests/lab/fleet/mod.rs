@@ -95,6 +95,12 @@ impl Machine {
         self.port.cut()
     }
 
+    /// Sets one of the kernel's settings that are for one machine.
+    fn set(&self, setting: &str) -> Result<()> {
+        let namespace = &self.interface.namespace;
+        run(Command::new("ip").args(["netns", "exec", namespace, "sysctl", "-qw", setting]))
+    }
+
     /// Joins what [`Machine::cut_off`] cut.
     pub(crate) fn reconnect(&self) -> Result<()> {
         self.port.mend()
@@ -131,8 +137,9 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Builds a fleet of this shape, with files under `directory`. Its links are as fast as the machine until [`Fleet::narrow`].
-    pub(crate) fn build(shape: &Shape, directory: &Path) -> Result<Self> {
+    /// Builds a fleet of this shape whose TCP has that congestion control, with files under `directory`. Its links are as fast as the machine until
+    /// [`Fleet::narrow`].
+    pub(crate) fn build(shape: &Shape, congestion: &str, directory: &Path) -> Result<Self> {
         shape.check()?;
         let prefix = format!("{PREFIX}{}", std::process::id());
         let directory = directory.join(&prefix);
@@ -163,6 +170,7 @@ impl Fleet {
         fs::create_dir(&directory).with_context(|| directory.display().to_string())?;
         group.create()?;
         fleet.remains.build_networks(&fleet.controller, &fleet.hosts, fleet.zone_link.as_ref())?;
+        fleet.machines().try_for_each(|machine| machine.set(&format!("net.ipv4.tcp_congestion_control={congestion}")))?;
         servers::start(&fleet.controller, &fleet.hosts, &mut fleet.servers)?;
         Ok(fleet)
     }
@@ -233,6 +241,8 @@ impl Remains {
 
     fn add_switch(&mut self, switch: &str) -> Result<()> {
         self.add_namespace(switch)?;
+        // A switch has no firewall. Not every kernel asks it on a bridge: `-e` passes over what is not there.
+        run(Command::new("ip").args(["netns", "exec", switch, "sysctl", "-eqw", "net.bridge.bridge-nf-call-iptables=0"]))?;
         ip(&["-n", switch, "link", "add", BRIDGE, "type", "bridge", "forward_delay", "0", "stp_state", "0"])?;
         ip(&["-n", switch, "link", "set", BRIDGE, "up"])
     }
@@ -243,7 +253,7 @@ impl Remains {
         machine.group.create()?;
         self.add_namespace(namespace)?;
         // IPv6's neighbour discovery would be counted as traffic.
-        run(Command::new("ip").args(["netns", "exec", namespace, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"]))?;
+        machine.set("net.ipv6.conf.all.disable_ipv6=1")?;
         port.join(interface)?;
         port.plug_in()?;
         ip(&["-n", namespace, "link", "set", &interface.device, "address", &machine.hardware_address()])?;
