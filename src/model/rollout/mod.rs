@@ -55,12 +55,12 @@ struct Seat {
 /// Whether a host was told to go back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Back {
-    /// It was not, or has answered.
+    /// It was not.
     No,
     /// It was, then, and has not answered.
     Since(Duration),
-    /// It was, did not answer, and is not waited for any more.
-    GivenUp,
+    /// It was, and is not waited for any more: it has answered, or did not in time. It is not told again.
+    Past,
 }
 
 impl Seat {
@@ -146,7 +146,7 @@ impl Rollout {
     fn answer_until(&self, seat: Seat) -> Option<Duration> {
         match seat.back {
             Back::Since(told) => Some(told.saturating_add(self.plan.progress_deadline)),
-            Back::No | Back::GivenUp => None,
+            Back::No | Back::Past => None,
         }
     }
 
@@ -236,11 +236,11 @@ impl Rollout {
             Event::Failed(_) => HostState::Failed,
             Event::Unreachable(_) => HostState::Unreachable,
             // Also one that answers after it was given up.
-            Event::Reverted(_) if seat.is_switching() || seat.back == Back::GivenUp => HostState::Reverted,
+            Event::Reverted(_) if seat.is_switching() || seat.back == Back::Past => HostState::Reverted,
             _ => return,
         };
         if matches!(event, Event::Failed(_) | Event::Unreachable(_) | Event::Reverted(_)) {
-            self.hosts[host.index()].back = Back::No;
+            self.hosts[host.index()].back = if seat.back == Back::No { Back::No } else { Back::Past };
         }
         self.set(host, next);
     }
@@ -323,7 +323,7 @@ impl Rollout {
         for host in self.lineup.hosts() {
             let seat = self.hosts[host.index()];
             if self.answer_until(seat).is_some_and(|until| until <= self.now) {
-                self.hosts[host.index()].back = Back::GivenUp;
+                self.hosts[host.index()].back = Back::Past;
                 if seat.state != HostState::Active {
                     self.set(host, HostState::Failed);
                 }
@@ -470,7 +470,7 @@ impl Rollout {
 
     fn tell_to_go_back(&mut self, host: HostId, actions: &mut Vec<Action>) {
         let seat = &mut self.hosts[host.index()];
-        if !seat.is_going_back() {
+        if seat.back == Back::No {
             seat.back = Back::Since(self.now);
             actions.push(Action::GoBack(host));
         }

@@ -363,6 +363,29 @@ fn a_host_that_never_answers_is_given_up_and_holds_up_nobody() {
 }
 
 #[test]
+fn a_host_is_told_to_go_back_once() {
+    for answers in [true, false] {
+        let plan = with_budget(plan(&["1", "1"], OnFailure::Rollback), 9, 0);
+        let mut rollout = Rollout::new(plan, Lineup::plain(2));
+        stage(&mut rollout, 2);
+        rollout.handle(Event::Activated(HostId(0)), ZERO);
+        rollout.handle(Event::Checked(HostId(0)), ZERO);
+        assert_eq!(rollout.handle(Event::TimePassed, seconds(600)), [Action::GoBack(HostId(0))]);
+        // The confirmation was faster. It can't go back, or does not say.
+        assert_eq!(rollout.handle(Event::Confirmed(HostId(0)), seconds(601)), []);
+        let next = Action::Activate(HostId(1));
+        if answers {
+            assert_eq!(rollout.handle(Event::Failed(HostId(0)), seconds(602)), [next]);
+        } else {
+            assert_eq!(rollout.handle(Event::TimePassed, seconds(1200)), [Action::GiveUp(HostId(0)), next]);
+        }
+        assert_eq!(fail(&mut rollout, 1, seconds(1300)), []);
+        assert_eq!(rollout.state(HostId(0)), Some(HostState::Active));
+        assert!(rollout.verdict().is_some());
+    }
+}
+
+#[test]
 fn a_straggler_that_never_answers_is_given_up_too() {
     let mut rollout = Rollout::new(with_budget(plan(&["1"], OnFailure::Continue), 9, 9), Lineup::plain(2));
     stage(&mut rollout, 2);
