@@ -116,7 +116,11 @@ pub enum Encryption {
 impl DeployArgs {
     /// Returns what is asked for: by the options, then by the playbook.
     pub fn plan(&self, output: &Output) -> Result<Plan, CommandError> {
-        let mut plan = self.playbook.plan(output)?;
+        Ok(self.over(self.playbook.plan(output)?))
+    }
+
+    /// Returns a playbook's plan with what the options say over it.
+    pub fn over(&self, mut plan: Plan) -> Plan {
         self.place.go_over(&mut plan);
         self.switch.go_over(&mut plan);
         if let Some(releases) = self.keep_releases {
@@ -125,7 +129,7 @@ impl DeployArgs {
         if let Some(app) = &self.app {
             plan.app = Some(app.clone());
         }
-        Ok(plan)
+        plan
     }
 
     /// Returns the application's name: the plan's, or the artifact's name without its archive suffix.

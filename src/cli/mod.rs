@@ -19,6 +19,7 @@ pub mod plan;
 pub mod playbook;
 pub mod reporting;
 pub mod request;
+pub mod resume;
 pub mod rollback;
 pub mod simulate;
 pub mod status;
@@ -59,6 +60,8 @@ pub enum Command {
     Plan(Box<plan::PlanArgs>),
     /// Switch every host back to an earlier release, without any transfer
     Rollback(Box<rollback::RollbackArgs>),
+    /// Finish a deploy that was cut off, or send back what it had switched
+    Resume(resume::ResumeArgs),
     /// Show each host's current and previous release
     Status(status::StatusArgs),
     /// Show what earlier runs did: the latest ones, or one with its hosts
@@ -115,6 +118,7 @@ fn run(command: Command, output: &Output) -> Result<u8, CommandError> {
             Command::Deploy(args) => deploy::run(*args, output).await,
             Command::Plan(args) => plan::run(*args, output).await,
             Command::Rollback(args) => rollback::run(*args, output).await,
+            Command::Resume(args) => resume::run(args, output).await,
             Command::Status(args) => status::run(args, output).await,
             Command::History(args) => history::run(args, output).await,
             Command::Inventory(args) => inventory::run(args, output).await,

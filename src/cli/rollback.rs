@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     CommandError, Output,
@@ -14,9 +15,9 @@ use super::{
     reporting,
 };
 use crate::{
-    controller::{self, RollbackRequest},
+    controller::{self, FleetSettings, RollbackRequest},
     history::{Action, RunStart},
-    model::{AppName, ReleaseId},
+    model::{AppName, ReleaseId, RunId, RunSummary},
 };
 
 /// What to go back to, and how.
@@ -51,34 +52,68 @@ pub struct RollbackArgs {
     pub history: HistoryArgs,
 }
 
+/// A rollback that is ready to begin.
+pub struct Return {
+    /// On which hosts.
+    pub fleet: FleetSettings,
+    /// The application, where neither the command line nor the inventory say where it lives.
+    pub app: Option<AppName>,
+    /// The release to go to; none: on each host, the one before the current.
+    pub to: Option<ReleaseId>,
+    /// The inventory's file, for the history.
+    pub inventory: PathBuf,
+    /// The pattern that picked the hosts, for the history.
+    pub pattern: Option<String>,
+    /// The playbook's file, for the history.
+    pub playbook: Option<PathBuf>,
+    /// The interrupted run that it undoes.
+    pub continues: Option<RunId>,
+}
+
 /// Rolls back and returns the exit code.
 pub async fn run(args: RollbackArgs, output: &Output) -> Result<u8, CommandError> {
     let mut plan = args.playbook.plan(output)?;
     args.place.go_over(&mut plan);
     args.switch.go_over(&mut plan);
     let fleet = fleet::settings(&args.connection, args.place.cache, args.switch.lease, args.switch.yes, &plan, output)?;
-    let request = RollbackRequest { fleet, app: args.app.or(plan.app), to: args.to };
-    let interrupt = interrupt::watch()?;
-    let run = reporting::new_run()?;
     let file = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-    let notebook = args.history.begin(
-        &RunStart {
+    let back = Return {
+        fleet,
+        app: args.app.or(plan.app),
+        to: args.to,
+        inventory: file(args.connection.fleet.hosts),
+        pattern: args.connection.fleet.limit,
+        playbook: args.playbook.playbook.map(file),
+        continues: None,
+    };
+    back.begin(&args.history, interrupt::watch()?, output).await.map(|summary| summary.exit_code)
+}
+
+impl Return {
+    /// Rolls back, reports it and writes it down.
+    pub async fn begin(
+        self,
+        history: &HistoryArgs,
+        interrupt: CancellationToken,
+        output: &Output,
+    ) -> Result<RunSummary, CommandError> {
+        let run = reporting::new_run()?;
+        let start = RunStart {
             run: run.clone(),
             action: Action::Rollback,
-            app: request.app.clone(),
-            release: request.to.clone(),
+            app: self.app.clone(),
+            release: self.to.clone(),
             artifact: None,
-            inventory: file(args.connection.fleet.hosts),
-            pattern: args.connection.fleet.limit,
-            playbook: args.playbook.playbook.map(file),
+            inventory: self.inventory,
+            pattern: self.pattern,
+            playbook: self.playbook,
             who: fleet::operator(),
             command: fleet::command_line(),
             request: None,
-            continues: None,
-        },
-        output,
-    );
-    let rolled_back =
-        reporting::report(run, notebook, output, async |events| controller::rollback(request, events, interrupt).await);
-    rolled_back.await.map(|summary| summary.exit_code)
+            continues: self.continues,
+        };
+        let notebook = history.begin(&start, output);
+        let request = RollbackRequest { fleet: self.fleet, app: self.app, to: self.to };
+        reporting::report(run, notebook, output, async |events| controller::rollback(request, events, interrupt).await).await
+    }
 }

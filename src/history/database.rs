@@ -42,7 +42,7 @@ impl History {
         }
         // SQLite would make it readable for everybody, and gives its files beside it the same mode.
         private(path).map_err(unusable)?;
-        let mut history = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let mut history = Self::connect(path)?;
         let format = history.format()?;
         history.bring_up_to_date(format).map_err(HistoryError::database(path, "open"))?;
         Ok(history)
@@ -55,9 +55,7 @@ impl History {
             Ok(false) => return Ok(None),
             Err(source) => return Err(HistoryError::File { path: path.to_owned(), source }),
         }
-        // Reading takes part in the write-ahead log, which is a file of its own: only where that can't be is it opened to read alone.
-        let history = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
-            .or_else(|_| Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY))?;
+        let history = Self::connect(path)?;
         match history.format()? {
             // Made by a run that went no further.
             0 => Ok(None),
@@ -65,9 +63,10 @@ impl History {
         }
     }
 
-    fn connect(path: &Path, mode: OpenFlags) -> Result<Self, HistoryError> {
+    /// Connects to a file that is there. One that may only be read is opened for that.
+    fn connect(path: &Path) -> Result<Self, HistoryError> {
         let error = HistoryError::database(path, "open");
-        let flags = mode | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
         let connection = Connection::open_with_flags(path, flags).map_err(&error)?;
         connection.busy_timeout(BUSY).map_err(&error)?;
         Ok(Self { connection, path: path.to_owned() })

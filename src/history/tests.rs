@@ -250,3 +250,29 @@ fn a_disk_that_takes_nothing_more_is_told_and_holds_up_nobody() {
     assert!(problem.to_string().contains("cannot write to the history"), "{problem}");
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 }
+
+#[test]
+fn a_thousand_hosts_are_no_burden() {
+    use HostState::*;
+    const HOSTS: usize = 1000;
+    let states = [Connecting, Preparing, Downloading, Verifying, Extracting, Staged, Activating, Checking, Active];
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.db");
+    let events: Vec<Envelope> =
+        std::iter::once(rehearsal::started(HOSTS, 1 << 20))
+            .chain(states.into_iter().flat_map(|state| {
+                (1..=HOSTS).map(move |number| rehearsal::state(rehearsal::host_name(number).as_str(), state))
+            }))
+            .collect();
+    let (mut recorder, recording) = History::open(&path).unwrap().record(&start(1)).unwrap();
+    let began = Instant::now();
+    events.iter().for_each(|event| recorder.event(event, Duration::ZERO));
+    let fed = began.elapsed();
+    recorder.finish().unwrap();
+    assert!(recording.problem().is_none());
+    assert!(fed < Duration::from_secs(5), "the run's reporter waited {fed:?}");
+    let history = History::open_existing(&path).unwrap().unwrap();
+    let run = &history.find(&run_id(1).to_string()).unwrap()[0];
+    assert_eq!((run.active(), run.fleet()), (HOSTS, HOSTS));
+    assert!(history.hosts(run).unwrap().iter().all(|host| host.steps.len() == states.len()));
+}

@@ -27,7 +27,7 @@ use crate::{
 const LARGE: usize = 48 << 20;
 
 /// Three hosts with version 1 live, and a large version 2.
-fn fleet_on_version_one() -> (Operator, SshdFleet, PathBuf) {
+pub(crate) fn fleet_on_version_one() -> (Operator, SshdFleet, PathBuf) {
     let (operator, fleet) = (Operator::new(), SshdFleet::start(3));
     let one = artifact::shop(&operator.work(), "1", 10_000);
     operator.deploy(&fleet.fleet(), &one).run().expect_code(0);
@@ -40,7 +40,7 @@ fn fleet_on_version_one() -> (Operator, SshdFleet, PathBuf) {
 impl Running {
     /// Lets all hosts get a part of the artifact, then freezes the controller.
     #[track_caller]
-    fn freeze_in_mid_transfer(&mut self, fleet: &SshdFleet, artifact: &Path) {
+    pub(crate) fn freeze_in_mid_transfer(&mut self, fleet: &SshdFleet, artifact: &Path) {
         let mut stopped: Vec<(String, Pid)> = Vec::new();
         while stopped.len() < fleet.hosts().len() {
             let next = self.wait_for("every host downloads", |event| match event {

@@ -32,6 +32,7 @@ mod inventory_command;
 mod operator;
 mod plan;
 mod playbook_command;
+mod resume;
 mod rollout_ends;
 mod rollout_rig;
 mod rollout_waves;

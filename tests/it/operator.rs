@@ -310,6 +310,11 @@ impl Running {
         Pid::from_child(&self.child)
     }
 
+    /// Returns the id of the run, whose first event has come.
+    pub(crate) fn events_run_id(&self) -> String {
+        self.events.first().expect("the run has begun").run.to_string()
+    }
+
     /// Sends the process a signal, as a person at a keyboard does.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("the process still runs");

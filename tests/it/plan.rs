@@ -16,8 +16,10 @@ use crate::{
     sshd::{SshdFleet, SshdHost},
 };
 
-/// Everything below a directory, with all that a change of it would show; times of mere reading are left out.
-fn contents(directory: &Path) -> BTreeMap<PathBuf, (u32, u64, u64, i64, i64)> {
+/// What is below a directory, each with all that a change of it would show: mode, inode, length and the time of its last change.
+type Contents = BTreeMap<PathBuf, (u32, u64, u64, i64, i64)>;
+
+fn contents(directory: &Path) -> Contents {
     let mut found = BTreeMap::new();
     let mut directories = vec![directory.to_owned()];
     while let Some(directory) = directories.pop() {
@@ -32,7 +34,7 @@ fn contents(directory: &Path) -> BTreeMap<PathBuf, (u32, u64, u64, i64, i64)> {
     found
 }
 
-fn on_host(host: &SshdHost) -> [BTreeMap<PathBuf, (u32, u64, u64, i64, i64)>; 2] {
+fn on_host(host: &SshdHost) -> [Contents; 2] {
     [contents(&host.home()), contents(host.deploy_to())]
 }
 

@@ -57,7 +57,7 @@ fn an_empty_host_has_room_and_gets_everything() {
     assert_eq!(answers.get("root"), root.to_str());
     let (total, free) = answers.numbers("blocks").expect("df tells");
     let room = rustix::fs::statvfs(dir.path()).unwrap();
-    assert_eq!(total, room.f_blocks * room.f_frsize >> 10);
+    assert_eq!(total, (room.f_blocks * room.f_frsize) >> 10);
     assert!(free > 0 && free <= total, "{text}");
     for absent in ["blocked", "current", "current_is", "record", "cached", "partial", "lock"] {
         assert_eq!(answers.get(absent), None, "{text}");

@@ -1,0 +1,122 @@
+//! Whether a run may be finished: decided from what the history and the hosts say. Pure.
+
+use super::Answers;
+use crate::{
+    cli::CommandError,
+    history::{Action, HostRecord, Outcome, RunRecord},
+    model::{
+        FailureKind, HostFailure, HostName, HostState, ReleaseId, RunSummary, Verdict,
+        plan::{OnFailure, RolloutPlan},
+    },
+};
+
+/// How many hosts a refusal names.
+const MAX_NAMED: usize = 3;
+
+/// What is known of a run.
+pub(super) struct Ground<'a> {
+    pub(super) run: &'a RunRecord,
+    pub(super) hosts: &'a [HostRecord],
+    /// The first later run of the application that had one of its hosts.
+    pub(super) later: Option<&'a RunRecord>,
+}
+
+/// True for a deploy that was cut off or interrupted and that nobody went on with.
+pub(super) fn is_cut_off(run: &RunRecord) -> bool {
+    let outcome = matches!(run.outcome, Outcome::CutOff | Outcome::Ended(Verdict::Interrupted | Verdict::Aborted));
+    outcome && run.action == Action::Deploy && run.continued_by.is_none() && run.fleet() > 0
+}
+
+/// Says why a run can't be finished, if it can't; with `force` only what makes no sense at all.
+pub(super) fn check_run(ground: &Ground<'_>, force: bool) -> Result<(), CommandError> {
+    let Ground { run, hosts, later } = ground;
+    let id = &run.run;
+    if run.outcome == Outcome::Running {
+        let error = CommandError::input(format!("run {id} is still going on: process {} of this machine", run.process_id()));
+        return Err(error.hint("wait for it, or stop it with Ctrl-C where it runs"));
+    }
+    if run.action == Action::Rollback {
+        let error = CommandError::input(format!("run {id} was a rollback, and only deploys can be resumed"));
+        return Err(
+            error.hint("`fleetdrop status` shows where each host is; roll back with `--to RELEASE`, which may be repeated")
+        );
+    }
+    if run.fleet() == 0 {
+        let error = CommandError::input(format!("run {id} was cut off before it touched a host"));
+        return Err(error.hint("deploy again"));
+    }
+    if run.active() == run.fleet() && matches!(run.outcome, Outcome::Ended(_)) {
+        let error = CommandError::input(format!("run {id} ended with every host active: nothing is left to finish"));
+        return Err(error.hint("`fleetdrop rollback` sends the hosts back"));
+    }
+    if force {
+        return Ok(());
+    }
+    if let Some(later) = later {
+        return Err(overtaken(run, later));
+    }
+    match run.outcome {
+        Outcome::Ended(verdict @ (Verdict::Completed | Verdict::StoppedByBudget)) if !lost_its_network(hosts) => Err(ended(
+            run,
+            if verdict == Verdict::Completed { "completed" } else { "stopped because too many hosts dropped out" },
+        )),
+        Outcome::Ended(Verdict::RolledBack) => Err(ended(run, "rolled back")),
+        Outcome::Ended(Verdict::NotApproved) => Err(ended(run, "ended because the next wave was not let go")),
+        _ => Ok(()),
+    }
+}
+
+fn overtaken(run: &RunRecord, later: &RunRecord) -> CommandError {
+    let (id, other) = (&run.run, &later.run);
+    if later.continues.as_ref() == Some(id) {
+        let error = CommandError::input(format!("run {id} was resumed by run {other} at {}", later.started_at));
+        return error.hint(format!("`fleetdrop resume {other}` goes on with that one, if it was cut off too"));
+    }
+    let (action, at) = (later.action.as_str(), &later.started_at);
+    let error = CommandError::input(format!("run {other}, a {action}, was at work on hosts of run {id} later, at {at}"));
+    error.hint("deploy again to put this artifact live after all; `--force` resumes regardless")
+}
+
+fn ended(run: &RunRecord, how: &str) -> CommandError {
+    let error = CommandError::input(format!("run {} was not cut off: it {how}", run.run));
+    error.hint("deploy again, which goes on from what hosts have; `--force` resumes regardless")
+}
+
+/// True if hosts dropped out and all of them because they could not be reached any more: then it was the network, and not the release.
+fn lost_its_network(hosts: &[HostRecord]) -> bool {
+    let mut failures = hosts.iter().filter(|host| host.state.is_out()).map(|host| host.failure.as_ref()).peekable();
+    failures.peek().is_some() && failures.all(|failure| failure.is_some_and(is_loss))
+}
+
+/// A staged host does nothing but wait: what fails there is its connection.
+fn is_loss(failure: &HostFailure) -> bool {
+    failure.kind == FailureKind::Unreachable || failure.during == HostState::Staged
+}
+
+/// True if a run ended so that its plan wants back whatever was switched.
+pub(super) fn wants_all_back(plan: &RolloutPlan, ended: &RunSummary) -> bool {
+    let out = ended.hosts.iter().filter(|host| host.state.is_out()).count();
+    let failed = matches!(ended.verdict, Verdict::RolledBack | Verdict::StoppedByBudget | Verdict::NotApproved)
+        || (ended.verdict == Verdict::Completed && out > plan.max_failures.after.allowed(ended.hosts.len()));
+    failed && plan.on_failure == OnFailure::Rollback
+}
+
+/// Says that hosts have moved on since the run, if they have: to a newer release, or away from the one that it had made live.
+pub(super) fn check_hosts(release: &ReleaseId, hosts: &[HostRecord], answers: &Answers) -> Result<(), CommandError> {
+    let was_active = |name: &HostName| hosts.iter().any(|host| host.host == *name && host.state == HostState::Active);
+    let mut moved = answers.iter().filter_map(|(host, answer)| {
+        let current = answer.as_ref().ok()?.current.as_ref();
+        let live = current.map_or("nothing".to_owned(), ToString::to_string);
+        // Ids begin with their time, by the clock of whoever deployed.
+        let is_newer = current.is_some_and(|current| current > release);
+        (is_newer || (was_active(host) && current != Some(release))).then(|| format!("{host} ({live} is live)"))
+    });
+    let named: Vec<String> = moved.by_ref().take(MAX_NAMED).collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    let more = moved.count();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let error = CommandError::input(format!("somebody else was at work since the run: {}{more}", named.join(", ")));
+    Err(error.hint("deploy again to put this artifact live after all; `--force` resumes regardless"))
+}
