@@ -193,7 +193,8 @@ fn ask_passphrase(key: &Path) -> Option<String> {
 
 /// Returns who is at the command line: a person, also behind sudo, and the machine.
 pub fn operator() -> String {
-    let user = variable(["SUDO_USER", "LOGNAME", "USER"]).unwrap_or_else(|| "?".to_owned());
+    let number = || format!("#{}", rustix::process::getuid().as_raw());
+    let user = variable(["SUDO_USER", "LOGNAME", "USER"]).unwrap_or_else(number);
     let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{user}@{machine}")
 }
