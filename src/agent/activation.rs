@@ -6,7 +6,9 @@
 //! journalled and may still be left alone, that becomes [`Activated`], which is confirmed or reverted, once; what is [`Confirmed`] can
 //! still be reverted as long as the agent that confirmed it lives. What is [`Reverted`] is journalled as such only when the hooks of
 //! that have run, so that they are repeated if they were cut short. A switch that was never confirmed is reverted by the next agent
-//! that holds the lock.
+//! that holds the lock ([`recover()`]).
+//!
+//! What was told to be live is also written into `revisions.log`, for people; that decides nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -15,9 +17,14 @@ use super::{
     disk::{self, DiskError, Entry},
     journal::{Journal, JournalEntry, Stage, Undo},
     releases::{self, Current, CurrentError, Record},
+    revisions::{Change, Revisions},
     root::Root,
 };
-use crate::model::{ReleaseId, RunId};
+use crate::model::{Operator, ReleaseId, RunId};
+
+mod recover;
+
+pub(crate) use recover::{Recovered, recover};
 
 /// Says why a switch failed. Whatever it says, `current` names a complete release or what it named before.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +58,9 @@ pub(crate) struct Staged {
     root: Root,
     clock: Clock,
     run: RunId,
+    by: Option<Operator>,
     release: ReleaseId,
+    is_rollback: bool,
     undo: Option<Undo>,
 }
 
@@ -66,6 +75,10 @@ pub(crate) struct Activated {
     clock: Clock,
     journal: Journal,
     entry: JournalEntry,
+    is_rollback: bool,
+    revisions: Revisions,
+    /// The log of revisions has been told that it is live.
+    written_down: bool,
 }
 
 /// A live release that is confirmed.
@@ -110,7 +123,17 @@ const SWITCH: [Step; 3] = [Step::Link, Step::Flush, Step::Journal];
 impl Staged {
     /// Takes a release that is complete. `undo` is what going back from it takes besides `current`.
     pub(crate) fn new(root: Root, clock: Clock, run: RunId, release: ReleaseId, undo: Option<Undo>) -> Self {
-        Self { root, clock, run, release, undo }
+        Self { root, clock, run, by: None, release, is_rollback: false, undo }
+    }
+
+    /// Says who started the run.
+    pub(crate) fn started_by(self, by: Option<Operator>) -> Self {
+        Self { by, ..self }
+    }
+
+    /// Says that it is an earlier release, which is gone back to.
+    pub(crate) fn in_rollback(self) -> Self {
+        Self { is_rollback: true, ..self }
     }
 
     /// Notes that the switch is about to begin. An agent that dies from here on is followed by one that undoes what it did.
@@ -127,9 +150,10 @@ impl Staged {
         }
         let previous = releases::current(&self.root)?.live();
         let journal = Journal::load(self.root.journal())?;
-        let Self { run, release, undo, .. } = self;
-        let entry = JournalEntry { stage: Stage::Prepared, run, release, previous, at: self.clock.stamp(), undo };
-        Ok(Activated { root: self.root, clock: self.clock, journal, entry })
+        let Self { root, clock, run, by, release, is_rollback, undo } = self;
+        let entry = JournalEntry { stage: Stage::Prepared, run, by, release, previous, at: clock.stamp(), undo };
+        let revisions = Revisions::of(&root, clock, &entry);
+        Ok(Activated { root, clock, journal, entry, is_rollback, revisions, written_down: false })
     }
 }
 
@@ -161,6 +185,13 @@ impl Activated {
     /// Returns the release that was live before.
     pub(crate) fn previous(&self) -> Option<&ReleaseId> {
         self.entry.previous.as_ref()
+    }
+
+    /// Writes down that it is live. Returns what to tell if that fails.
+    pub(crate) fn write_down(&mut self) -> Option<String> {
+        self.written_down = true;
+        let previous = self.entry.previous.as_ref();
+        self.revisions.note(if self.is_rollback { Change::RolledBack(previous) } else { Change::Activated(previous) })
     }
 
     fn perform(&mut self, step: Step) -> Result<(), DiskError> {
@@ -221,15 +252,19 @@ impl Reverted {
         self.trouble.as_ref()
     }
 
-    /// Notes that the host went back and nothing is left to do. Where there was trouble, the next agent goes the way again.
-    pub(crate) fn finish(mut self) {
+    /// Notes that the host went back and nothing is left to do. Where there was trouble, the next agent goes the way again. If it was
+    /// written down that the release was live, so is this; returns what to tell if that fails.
+    pub(crate) fn finish(mut self) -> Option<String> {
         if self.trouble.is_some() {
-            return;
+            return None;
         }
         if let Err(error) = self.activated.note(Stage::Reverted) {
             // `current` is right; the next agent repeats the hooks and notes it then.
             tracing::warn!("{error}: {}", error.source);
+            return None;
         }
+        let Activated { written_down, revisions, .. } = &mut self.activated;
+        if *written_down { revisions.note(Change::Reverted(self.live.as_ref())) } else { None }
     }
 }
 
@@ -243,8 +278,17 @@ impl Confirmed {
         if releases::current(root)?.live().as_ref() != Some(&entry.release) {
             return Ok(None);
         }
+        let activated = Activated {
+            root: root.clone(),
+            clock,
+            journal,
+            is_rollback: false,
+            revisions: Revisions::of(root, clock, &entry),
+            written_down: true,
+            entry,
+        };
         // Whether it had been live before this run is not known any more: it stays listed as one that was.
-        Ok(Some(Self { activated: Activated { root: root.clone(), clock, journal, entry }, record: None }))
+        Ok(Some(Self { activated, record: None }))
     }
 
     /// Returns the live release.
@@ -261,6 +305,11 @@ impl Confirmed {
     pub(crate) fn undone_with(mut self, undo: Option<Undo>) -> Self {
         self.activated.entry.undo = undo;
         self
+    }
+
+    /// Writes down that it stays. Returns what to tell if that fails.
+    pub(crate) fn write_down(&mut self) -> Option<String> {
+        self.activated.revisions.note(Change::Confirmed)
     }
 
     /// Takes the confirmation back and reverts. An error before the first step leaves the release live and confirmed.
@@ -315,337 +364,5 @@ fn record_confirmation(root: &Root, entry: &JournalEntry) -> Result<(), DiskErro
     releases::write_record(root, &record)
 }
 
-/// What a dead agent had left undone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Recovered {
-    /// Its switch to that release was never confirmed and was undone; what is live now.
-    Reverted {
-        /// The run that died.
-        run: RunId,
-        /// The release that was not confirmed.
-        release: ReleaseId,
-        /// What was live before.
-        previous: Option<ReleaseId>,
-        /// What is live now.
-        current: Option<ReleaseId>,
-        /// What going back takes besides `current`.
-        undo: Option<Undo>,
-    },
-    /// Its switch was never confirmed, but there is nothing to go back to: it stays.
-    Kept {
-        /// The release that stays live.
-        release: ReleaseId,
-    },
-    /// The journal cannot be understood and is begun anew.
-    DamagedJournal,
-}
-
-/// Finishes or undoes what the journal shows unfinished. The caller holds the lock, so whoever began it is dead. `rest` does what
-/// going back takes besides `current`; the journal learns that the host went back only after that, so that an agent that dies in
-/// it is followed by one that does it again.
-pub(crate) fn recover(root: &Root, clock: Clock, rest: impl FnOnce(&Recovered)) -> Result<Option<Recovered>, SwitchError> {
-    let mut journal = Journal::load(root.journal())?;
-    if journal.is_damaged() {
-        journal.set_aside()?;
-        return Ok(Some(Recovered::DamagedJournal));
-    }
-    let Some(last) = journal.last().cloned() else { return Ok(None) };
-    match last.stage {
-        Stage::Reverted => return Ok(None),
-        Stage::Confirmed => {
-            let record = releases::record(root, &last.release)?;
-            if record.is_some_and(|record| record.activated_at.is_none()) {
-                record_confirmation(root, &last)?;
-            }
-            return Ok(None);
-        }
-        Stage::Prepared | Stage::Activated => {}
-    }
-    let switched = matches!(releases::current(root)?, Current::Live(id) if id == last.release);
-    let recovered = match go_back(root, &last) {
-        Ok(current) => {
-            let JournalEntry { run, release, previous, undo, .. } = last.clone();
-            Recovered::Reverted { run, release, previous, current, undo }
-        }
-        Err(SwitchError::Missing { .. }) => Recovered::Kept { release: last.release.clone() },
-        Err(error) => return Err(error),
-    };
-    let stage = if matches!(recovered, Recovered::Kept { .. }) { Stage::Confirmed } else { Stage::Reverted };
-    let hooks_may_have_run = last.undo.is_some();
-    rest(&recovered);
-    journal.append(JournalEntry { stage, at: clock.stamp(), ..last })?;
-    Ok((switched || hooks_may_have_run).then_some(recovered))
-}
-
 #[cfg(test)]
-mod tests {
-    use std::{fs, time::SystemTime};
-
-    use super::*;
-    use crate::model::{ArchiveKind, Digest, Manifest, plan::Linked};
-
-    const STEPS: [Step; 4] = [Step::Prepare, Step::Link, Step::Flush, Step::Journal];
-
-    const CLOCK: Clock = Clock(SystemTime::now);
-
-    fn id(text: &str) -> ReleaseId {
-        text.parse().unwrap()
-    }
-
-    fn root(dir: &tempfile::TempDir) -> Root {
-        let root = Root::new(dir.path().join("app").to_str().unwrap(), None).unwrap();
-        root.prepare(rustix::process::geteuid().as_raw()).unwrap();
-        root
-    }
-
-    fn complete(root: &Root, release: &str, sequence: u64) -> Staged {
-        let manifest = Manifest {
-            app: "shop".parse().unwrap(),
-            file_name: "shop.tar".into(),
-            digest: Digest([7; 32]),
-            size: 1,
-            archive: ArchiveKind::Tar,
-        };
-        let (release, staged_at) = (id(release), CLOCK.stamp());
-        let linked = Linked::default();
-        let record = Record { release, manifest, linked, sequence, staged_at, activated_at: None, replaced: None };
-        fs::create_dir(root.staging(&record.release)).unwrap();
-        releases::complete(root, &record).unwrap();
-        let run = "00000000000000aa".parse().unwrap();
-        Staged::new(root.clone(), CLOCK, run, record.release, None)
-    }
-
-    impl Staged {
-        fn activate(self) -> Result<Activated, SwitchError> {
-            self.prepare()?.activate().map_err(|undone| undone.error)
-        }
-    }
-
-    fn recover(root: &Root, clock: Clock) -> Result<Option<Recovered>, SwitchError> {
-        super::recover(root, clock, |_| ())
-    }
-
-    /// Leaves a switch to `r2` whose hooks are still to run.
-    fn with_undo(root: &Root) -> (Staged, Undo) {
-        complete(root, "r1", 1).activate().unwrap().confirm().unwrap();
-        let undo = Undo { host: None, app: None, hooks: Vec::new() };
-        (Staged { undo: Some(undo.clone()), ..complete(root, "r2", 2) }, undo)
-    }
-
-    fn hooks_left(recovered: Option<Recovered>) -> Option<Undo> {
-        match recovered {
-            Some(Recovered::Reverted { undo, .. }) => undo,
-            _ => None,
-        }
-    }
-
-    #[test]
-    fn hooks_that_were_cut_short_are_left_to_the_next_agent() {
-        for way in ["prepared", "activated", "confirmed"] {
-            let dir = tempfile::tempdir().unwrap();
-            let root = root(&dir);
-            let (staged, undo) = with_undo(&root);
-            let back = || -> Result<Reverted, SwitchError> {
-                let prepared = staged.prepare()?;
-                Ok(match way {
-                    "prepared" => prepared.revert(),
-                    "activated" => prepared.activate().unwrap().revert()?,
-                    _ => prepared.activate().unwrap().confirm().unwrap().revert()?,
-                })
-            };
-            let back = back().unwrap();
-            assert_eq!((back.live(), live(&root)), (Some(&id("r1")), Some(id("r1"))));
-            // It dies in its hooks, and the next one too.
-            drop(back);
-            let dies = |_: &Recovered| panic!("killed");
-            let died = std::panic::catch_unwind(|| super::recover(&root, CLOCK, dies).unwrap());
-            assert!(died.is_err());
-            assert_eq!(hooks_left(recover(&root, CLOCK).unwrap()), Some(undo), "{way}");
-            assert_eq!(recover(&root, CLOCK).unwrap(), None, "they have run");
-        }
-    }
-
-    #[test]
-    fn a_revert_that_is_finished_leaves_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = root(&dir);
-        let (staged, _) = with_undo(&root);
-        staged.activate().unwrap().revert().unwrap().finish();
-        assert_eq!(recover(&root, CLOCK).unwrap(), None);
-    }
-
-    #[test]
-    fn only_a_release_that_is_live_is_stuck() {
-        for moved_away in [true, false] {
-            let dir = tempfile::tempdir().unwrap();
-            let root = root(&dir);
-            let (staged, _) = with_undo(&root);
-            let activated = staged.activate().unwrap();
-            if moved_away {
-                // Nobody can tell what is live; the new release is not.
-                fs::remove_file(root.current()).unwrap();
-                fs::create_dir(root.current()).unwrap();
-                assert!(activated.revert().unwrap().trouble().is_some());
-            } else {
-                fs::remove_dir(root.release(&id("r1"))).unwrap();
-                assert!(matches!(activated.revert(), Err(SwitchError::Stuck { release, .. }) if release == id("r2")));
-            }
-        }
-    }
-
-    #[test]
-    fn an_agent_that_dies_before_the_switch_leaves_its_hooks_to_the_next() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = root(&dir);
-        complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
-        let undo = Undo { host: None, app: None, hooks: Vec::new() };
-        let dying = Staged { undo: Some(undo.clone()), ..complete(&root, "r2", 2) };
-        drop(dying.prepare().unwrap());
-        let Some(Recovered::Reverted { undo: left, previous, current, .. }) = recover(&root, CLOCK).unwrap() else { panic!() };
-        assert_eq!((left, previous, current), (Some(undo), Some(id("r1")), Some(id("r1"))));
-        assert_eq!(recover(&root, CLOCK).unwrap(), None, "they are handed on once");
-    }
-
-    fn live(root: &Root) -> Option<ReleaseId> {
-        releases::current(root).unwrap().live()
-    }
-
-    #[test]
-    fn an_agent_that_dies_after_any_step_is_undone_by_the_next() {
-        for first_deploy in [true, false] {
-            for steps in 0..=STEPS.len() {
-                let dir = tempfile::tempdir().unwrap();
-                let root = root(&dir);
-                let before = (!first_deploy).then(|| id("r1"));
-                if !first_deploy {
-                    complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
-                }
-                let mut dying = complete(&root, "r2", 2).begin().unwrap();
-                for step in &STEPS[..steps] {
-                    dying.perform(*step).unwrap();
-                    assert!(live(&root) == before || live(&root) == Some(id("r2")));
-                }
-                drop(dying);
-                let recovered = recover(&root, CLOCK).unwrap();
-                assert_eq!(live(&root), before, "died after {steps} steps");
-                // Nothing to tell if `current` had not been switched yet.
-                let told = matches!(&recovered, Some(Recovered::Reverted { release, current, .. })
-                    if *release == id("r2") && *current == before);
-                assert_eq!(told, steps >= 2, "died after {steps} steps: {recovered:?}");
-                assert_eq!(recover(&root, CLOCK).unwrap(), None, "recovering twice changes nothing");
-                assert_eq!(root.current().is_symlink(), !first_deploy);
-            }
-        }
-    }
-
-    #[test]
-    fn a_confirmation_can_be_taken_back_and_the_release_counts_as_never_confirmed() {
-        for first_deploy in [true, false] {
-            let dir = tempfile::tempdir().unwrap();
-            let root = root(&dir);
-            let before = (!first_deploy).then(|| id("r1"));
-            if !first_deploy {
-                complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
-            }
-            let confirmed = complete(&root, "r2", 2).activate().unwrap().confirm().unwrap();
-            let back = confirmed.revert().unwrap();
-            assert_eq!(back.live(), before.as_ref());
-            back.finish();
-            assert_eq!(live(&root), before);
-            assert_eq!(releases::record(&root, &id("r2")).unwrap().unwrap().activated_at, None);
-            assert_eq!(recover(&root, CLOCK).unwrap(), None, "nothing is left to be undone");
-        }
-    }
-
-    #[test]
-    fn what_a_run_confirmed_can_be_taken_back_after_its_agent_is_gone_and_only_by_that_run() {
-        for first_deploy in [true, false] {
-            let dir = tempfile::tempdir().unwrap();
-            let root = root(&dir);
-            let before = (!first_deploy).then(|| id("r1"));
-            if !first_deploy {
-                complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
-            }
-            drop(complete(&root, "r2", 2).activate().unwrap().confirm().unwrap());
-            let reopen = |run: &str| Confirmed::reopen(&root, CLOCK, &run.parse().unwrap()).unwrap();
-            assert!(reopen("00000000000000bb").is_none(), "another run's");
-            let undo = Undo { host: None, app: None, hooks: Vec::new() };
-            let back = reopen("00000000000000aa").unwrap().undone_with(Some(undo.clone())).revert().unwrap();
-            assert_eq!((back.live(), live(&root)), (before.as_ref(), before.clone()));
-            // It dies in its hooks.
-            drop(back);
-            assert_eq!(hooks_left(recover(&root, CLOCK).unwrap()), Some(undo));
-            assert!(reopen("00000000000000aa").is_none(), "it has gone back");
-        }
-    }
-
-    #[test]
-    fn an_agent_that_dies_while_it_takes_back_a_confirmation_is_finished_by_the_next() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = root(&dir);
-        complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
-        let mut dying = complete(&root, "r2", 2).activate().unwrap().confirm().unwrap();
-        dying.activated.note(Stage::Activated).unwrap();
-        drop(dying);
-        assert!(matches!(recover(&root, CLOCK).unwrap(), Some(Recovered::Reverted { .. })));
-        assert_eq!(live(&root), Some(id("r1")));
-    }
-
-    #[test]
-    fn a_confirmation_that_reached_only_the_journal_is_completed() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = root(&dir);
-        complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
-        let mut dying = complete(&root, "r2", 2).activate().unwrap();
-        dying.note(Stage::Confirmed).unwrap();
-        drop(dying);
-        assert_eq!(recover(&root, CLOCK).unwrap(), None);
-        let record = releases::record(&root, &id("r2")).unwrap().unwrap();
-        assert!(record.activated_at.is_some());
-        assert_eq!((live(&root), record.replaced), (Some(id("r2")), Some(id("r1"))));
-    }
-
-    #[test]
-    fn what_cannot_be_undone_stays_live() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = root(&dir);
-        complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
-        drop(complete(&root, "r2", 2).activate().unwrap());
-        fs::remove_dir(root.release(&id("r1"))).unwrap();
-        assert_eq!(recover(&root, CLOCK).unwrap(), Some(Recovered::Kept { release: id("r2") }));
-        assert_eq!(live(&root), Some(id("r2")));
-        assert_eq!(recover(&root, CLOCK).unwrap(), None);
-        assert!(releases::record(&root, &id("r2")).unwrap().unwrap().activated_at.is_some());
-    }
-
-    #[test]
-    fn a_current_that_somebody_moved_since_is_not_touched() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = root(&dir);
-        complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
-        complete(&root, "r3", 3);
-        drop(complete(&root, "r2", 2).activate().unwrap());
-        link(&root, &id("r3")).unwrap();
-        assert_eq!(recover(&root, CLOCK).unwrap(), None);
-        assert_eq!(live(&root), Some(id("r3")));
-    }
-
-    #[test]
-    fn a_journal_that_cannot_be_written_leaves_the_old_release_live() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = root(&dir);
-        complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
-        let staged = complete(&root, "r2", 2);
-        // What `write_atomic` has to create is in the way, and not empty.
-        let blocked = root.private().join("journal.new/x");
-        fs::create_dir_all(&blocked).unwrap();
-        assert!(matches!(staged.activate(), Err(SwitchError::Disk(_))));
-        assert_eq!(live(&root), Some(id("r1")));
-        fs::remove_dir_all(root.private().join("journal.new")).unwrap();
-        let activated = complete(&root, "r4", 4).activate().unwrap();
-        fs::create_dir_all(&blocked).unwrap();
-        let undone = activated.confirm().unwrap_err();
-        assert!(matches!((undone.error, undone.back), (SwitchError::Disk(_), Some(_))));
-        assert_eq!(live(&root), Some(id("r1")), "a confirmation that is not on the disk is none");
-    }
-}
+mod tests;

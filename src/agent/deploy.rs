@@ -31,7 +31,10 @@ use super::{
 };
 use crate::{
     artifact::{self, UnpackLimits},
-    model::{HostState, ReleaseId, plan::HookPoint},
+    model::{
+        HostState, ReleaseId,
+        plan::{HookPoint, Unchanged},
+    },
     swarm::{Engine, EngineConfig, EngineError, EngineHandle, Metainfo, Role},
     wire::{DeployJob, FromAgent, ToAgent},
 };
@@ -57,6 +60,8 @@ pub(crate) async fn deploy<E: Engine>(session: &mut Session, engine: &E, job: De
         }
         Start::Work(work) => *work,
     };
+    let job =
+        if work.release == job.release { job } else { Arc::new(DeployJob { release: work.release.clone(), ..(*job).clone() }) };
     tell_notices(session, std::mem::take(&mut work.held.notices)).await;
     let (run, app) = (&job.run, job.manifest.app.as_str());
     let previous = work.held.current.clone();
@@ -68,6 +73,7 @@ pub(crate) async fn deploy<E: Engine>(session: &mut Session, engine: &E, job: De
         return Err(halt);
     }
     let live = Staged::new(work.held.root.clone(), session.env.clock, job.run.clone(), job.release.clone(), undo);
+    let live = live.started_by(job.by.clone());
     let live = match switch::switch(session, live, operations, job.confirm_seconds).await {
         Ok(live) => live,
         Err(Unswitched::Before(halt)) => {
@@ -134,11 +140,17 @@ async fn stage<E: Engine>(
         other => return Err(session.out_of_order(&other)),
     };
     session.add_peers(job.seed.into_iter().chain(peers).collect()).await;
-    if !work.there {
+    // A release that is activated once more has its hooks, too; one of this run that is there has had them.
+    let is_prepared = work.there && job.unchanged == Unchanged::Skip;
+    if !is_prepared {
         session.attend(async { Ok(operations.run(HookPoint::BeforeStage).await?) }).await?;
+    }
+    if !work.there {
         prepare_shared(session, job, work).await?;
         let blob = obtain(session, job, work).await?;
         unpack(session, job, work, blob).await?;
+    }
+    if !is_prepared {
         session.attend(async { Ok(operations.run(HookPoint::AfterStage).await?) }).await?;
     }
     session.during = HostState::Staged;
@@ -261,6 +273,7 @@ async fn unpack(session: &mut Session, job: &Arc<DeployJob>, work: &mut Work, bl
                 release: job.release.clone(),
                 manifest: job.manifest.clone(),
                 linked: job.linked.clone(),
+                by: job.by.clone(),
                 sequence,
                 staged_at: clock.stamp(),
                 activated_at: None,
@@ -360,7 +373,8 @@ fn fill(store: &Store, job: &DeployJob, work: &mut Work, env: &AgentEnv, cancel:
     if cancel.is_set() {
         return Ok(());
     }
-    let gone = store.evict(job.cache_limit, &job.manifest.digest, env.clock.now())?;
+    let surplus = store.surplus(job.cache_limit, Some(&job.manifest.digest), env.clock.now())?;
+    let gone = store.evict(&surplus)?;
     if gone > 0 {
         tracing::info!("removed {gone} artifacts from the cache");
     }

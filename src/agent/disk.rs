@@ -183,6 +183,30 @@ pub(crate) fn allocated(path: &Path) -> Result<u64, DiskError> {
     fs::symlink_metadata(path).map(|meta| meta.blocks().saturating_mul(512)).at("look at", path)
 }
 
+/// Returns how many bytes of disk a file takes, or a directory with everything in it; links are not followed. What is not there takes
+/// none. Stops early once `cancelled`.
+pub(crate) fn allocated_below(path: &Path, cancelled: &dyn Fn() -> bool) -> Result<u64, DiskError> {
+    let mut left = vec![path.to_owned()];
+    let mut bytes = 0_u64;
+    while let Some(path) = left.pop() {
+        if cancelled() {
+            break;
+        }
+        let meta = match fs::symlink_metadata(&path) {
+            Ok(meta) => meta,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).at("look at", &path),
+        };
+        bytes = bytes.saturating_add(meta.blocks().saturating_mul(512));
+        if meta.is_dir() {
+            for entry in fs::read_dir(&path).at("list the directory", &path)? {
+                left.push(entry.at("list the directory", &path)?.path());
+            }
+        }
+    }
+    Ok(bytes)
+}
+
 /// How much room a file system has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Room {

@@ -131,8 +131,14 @@ impl JobError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Lock(LockError::Held { .. }) => {
-                "wait until it has ended, or end that process: its lock goes with it; if it is this very run, the inventory \
-                 names the machine twice"
+                "wait until it has ended, or end it with `fleetdrop unlock --force`; if it is this very run, the inventory names the \
+                 machine twice"
+            }
+            Self::Lock(LockError::Foreign(_)) => {
+                "on a file system that several machines share, one of the others holds it; in a container, look outside"
+            }
+            Self::Lock(LockError::Endless { .. }) => {
+                "look at that process on the host: it may hang in a disk that does not answer"
             }
             Self::Space(SpaceError::Files { .. }) => "remove files there: the file system is out of inodes",
             Self::Space(SpaceError::Bytes { .. }) => "free space there, keep fewer releases, or deploy to another file system",

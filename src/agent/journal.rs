@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::disk::{self, DiskError};
-use crate::model::{HostName, ReleaseId, RunId, plan::Hook};
+use crate::model::{HostName, Operator, ReleaseId, RunId, plan::Hook};
 
 /// How many entries the journal keeps.
 const KEPT: usize = 32;
@@ -35,6 +35,9 @@ pub(crate) struct JournalEntry {
     pub(crate) stage: Stage,
     /// The run that did it.
     pub(crate) run: RunId,
+    /// Who started that run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<Operator>,
     /// The release it switches to.
     pub(crate) release: ReleaseId,
     /// The release that was live before.
@@ -123,6 +126,7 @@ mod tests {
         JournalEntry {
             stage,
             run: RunId::new("00000000000000aa").unwrap(),
+            by: None,
             release: ReleaseId::new(release).unwrap(),
             previous: None,
             at: "2026-11-20T03:15:00Z".into(),

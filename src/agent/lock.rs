@@ -4,7 +4,8 @@
 //! only tells who holds it. A clean release empties the file, so that looking at the lock ([`holder`]) need not take it.
 //!
 //! An agent that takes the place of one whose connection was lost ([`Predecessor`]) asks that one to end and waits for it; nobody
-//! else's lock is ever disputed.
+//! else's lock is ever disputed, unless the operator wants it ([`end_holder`]): then the process that holds it is ended, for there is
+//! no other way to free a lock and be sure that nobody goes on working under it.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -18,10 +19,9 @@ use rustix::{
     fs::OFlags,
     process::{Pid, Signal},
 };
-use serde::{Deserialize, Serialize};
 
 use super::disk::{At as _, DiskError};
-use crate::model::RunId;
+use crate::model::{LockHolder, Operator, RunId};
 
 /// How often and how long a held lock is looked at again: `fleetdrop status` touches a stale one for microseconds.
 const RETRIES: u32 = 5;
@@ -29,31 +29,27 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// How long a predecessor may take to end.
 const SUCCESSION: Duration = Duration::from_secs(10);
+/// How long a holder that the operator wants to end may take to go back by itself, hooks included, and then to be gone.
+const GOING: Duration = Duration::from_secs(30);
+const GONE: Duration = Duration::from_secs(5);
+/// The most that is read of the kernel's list of locks, in bytes.
+const MAX_LOCKS: u64 = 16 << 20;
 
 /// The agent of the same run on the same host that this one takes the place of.
 #[derive(Debug, Clone)]
 pub(crate) struct Predecessor {
     /// The run.
     pub(crate) run: RunId,
+    /// Who started the run.
+    pub(crate) by: Option<Operator>,
     /// Its process; none if this is the run's first agent here.
     pub(crate) process: Option<u32>,
 }
 
 impl Predecessor {
-    fn is(&self, holder: &Holder) -> bool {
+    fn is(&self, holder: &LockHolder) -> bool {
         holder.run == self.run && self.process == Some(holder.pid) && holder.pid != std::process::id()
     }
-}
-
-/// Who holds a lock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Holder {
-    /// The run.
-    pub(crate) run: RunId,
-    /// The agent's process id on this host.
-    pub(crate) pid: u32,
-    /// Since when, RFC 3339 in UTC.
-    pub(crate) since: String,
 }
 
 /// Says why the lock was not taken.
@@ -68,19 +64,27 @@ pub(crate) enum LockError {
         /// The lock file.
         path: PathBuf,
         /// Who, if the file tells.
-        holder: Option<Holder>,
+        holder: Option<LockHolder>,
+    },
+    /// No process of this host has it.
+    #[error("{} is locked, and not by a process of this host that can be seen", .0.display())]
+    Foreign(PathBuf),
+    /// The process that has it can't be ended.
+    #[error("process {pid}, which holds {}, does not end", path.display())]
+    Endless {
+        /// The lock file.
+        path: PathBuf,
+        /// The process.
+        pid: i32,
     },
 }
 
-fn describe(path: &Path, holder: Option<&Holder>) -> String {
+fn describe(path: &Path, holder: Option<&LockHolder>) -> String {
     match holder {
-        Some(holder) => format!(
-            "another deploy works there: run {} (process {}) has held {} since {}",
-            holder.run,
-            holder.pid,
-            path.display(),
-            holder.since
-        ),
+        Some(LockHolder { run, pid, since, by }) => {
+            let of = by.as_ref().map_or(String::new(), |by| format!(" of {by}"));
+            format!("another deploy works there: run {run}{of} (process {pid}) has held {} since {since}", path.display())
+        }
         None => format!("another deploy works there: {} is locked", path.display()),
     }
 }
@@ -96,7 +100,7 @@ impl DeployLock {
     /// `cancelled`, at most ten seconds.
     pub(crate) fn acquire(
         path: &Path,
-        holder: &Holder,
+        holder: &LockHolder,
         predecessor: &Predecessor,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Self, LockError> {
@@ -137,7 +141,7 @@ impl DeployLock {
         Ok(lock)
     }
 
-    fn announce(&self, holder: &Holder) -> std::io::Result<()> {
+    fn announce(&self, holder: &LockHolder) -> std::io::Result<()> {
         self.file.set_len(0)?;
         let mut file = &self.file;
         file.rewind()?;
@@ -172,7 +176,7 @@ fn dismiss(process: u32) {
     }
 }
 
-fn read(file: &mut File) -> Option<Holder> {
+fn read(file: &mut File) -> Option<LockHolder> {
     let mut text = Vec::new();
     file.rewind().ok()?;
     file.take(4096).read_to_end(&mut text).ok()?;
@@ -181,30 +185,107 @@ fn read(file: &mut File) -> Option<Holder> {
 
 /// Returns who holds the lock at `path`, if somebody does. Changes nothing; takes a lock only for a moment and only to see
 /// whether what the file tells was left by a process that died.
-pub(crate) fn holder(path: &Path) -> Result<Option<Holder>, DiskError> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-    let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).at("open the lock", path),
-    };
+pub(crate) fn holder(path: &Path) -> Result<Option<LockHolder>, DiskError> {
+    let Some(mut file) = open(path)? else { return Ok(None) };
     let Some(holder) = read(&mut file) else { return Ok(None) };
-    match file.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => Ok(Some(holder)),
-        _ => Ok(None),
+    Ok(is_held(&file).then_some(holder))
+}
+
+/// How a lock is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// Nobody holds it; what the last holder left in the file when it died.
+    Free(Option<LockHolder>),
+    /// Somebody holds it; what the file tells.
+    Held(Option<LockHolder>),
+}
+
+/// Looks at the lock at `path`, also where the file tells nothing. Changes nothing; takes it for a moment.
+pub(crate) fn look(path: &Path) -> Result<Look, DiskError> {
+    let Some(mut file) = open(path)? else { return Ok(Look::Free(None)) };
+    let holder = read(&mut file);
+    Ok(if is_held(&file) { Look::Held(holder) } else { Look::Free(holder) })
+}
+
+fn open(path: &Path) -> Result<Option<File>, DiskError> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).at("open the lock", path),
     }
+}
+
+fn is_held(file: &File) -> bool {
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
+/// Ends the process that holds the lock at `path`: asks it, so that it goes back by itself, and kills it if that takes too long. Returns
+/// whether it was killed. Which process that is the kernel tells, not the file.
+pub(crate) fn end_holder(path: &Path, cancelled: &dyn Fn() -> bool) -> Result<bool, LockError> {
+    let mut killed = false;
+    for (signal, patience) in [(Signal::TERM, GOING), (Signal::KILL, GONE)] {
+        let until = Instant::now() + patience;
+        let Some(process) = process_that_locks(path)? else {
+            // Gone meanwhile, or beyond what this host's kernel knows.
+            return match look(path)? {
+                Look::Free(_) => Ok(killed),
+                Look::Held(_) => Err(LockError::Foreign(path.to_owned())),
+            };
+        };
+        tracing::info!("ending process {}, which holds the lock: {signal:?}", process.as_raw_pid());
+        killed = signal == Signal::KILL;
+        match rustix::process::kill_process(process, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(errno) => return Err(errno).at("end the process that holds", path)?,
+        }
+        while Instant::now() < until && !cancelled() {
+            if let Look::Free(_) = look(path)? {
+                return Ok(killed);
+            }
+            std::thread::sleep(RETRY_PAUSE);
+        }
+    }
+    let pid = process_that_locks(path)?.map_or(0, Pid::as_raw_pid);
+    Err(LockError::Endless { path: path.to_owned(), pid })
+}
+
+/// Returns the process that the kernel has as the lock's owner; none if it has none, or one that can't be seen from here.
+fn process_that_locks(path: &Path) -> Result<Option<Pid>, DiskError> {
+    let lock = std::fs::symlink_metadata(path).at("look at", path)?;
+    let list = Path::new("/proc/locks");
+    let mut text = String::new();
+    File::open(list).and_then(|file| file.take(MAX_LOCKS).read_to_string(&mut text)).at("read", list)?;
+    let owners = text.lines().filter_map(|line| flock_owner(line, lock.ino()));
+    Ok(owners.filter(|owner| has_open(*owner, (lock.dev(), lock.ino()))).find_map(Pid::from_raw))
+}
+
+/// Reads a line of the kernel's list: `1: FLOCK  ADVISORY  WRITE 4711 08:01:131081 0 EOF`. Who only waits has `->` before the kind. The
+/// device is told in a way that differs among file systems, so that another disk's lock of this number is returned, too.
+fn flock_owner(line: &str, inode: u64) -> Option<i32> {
+    let words: Vec<&str> = line.split_whitespace().take(6).collect();
+    let [_, "FLOCK", _, "WRITE", pid, place] = words[..] else { return None };
+    (place.rsplit(':').next()?.parse() == Ok(inode)).then(|| pid.parse().ok())?
+}
+
+/// True if the process has the file with that device and inode open.
+fn has_open(process: i32, file: (u64, u64)) -> bool {
+    let open = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    let mut files = open.filter_map(|entry| std::fs::metadata(entry.path()).ok());
+    files.any(|open| (open.dev(), open.ino()) == file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn me(run: &str) -> Holder {
-        Holder { run: RunId::new(run).unwrap(), pid: 42, since: "2026-11-20T03:15:00Z".into() }
+    fn me(run: &str) -> LockHolder {
+        let by = Some("anna@laptop".parse().unwrap());
+        LockHolder { run: RunId::new(run).unwrap(), pid: 42, since: "2026-11-20T03:15:00Z".into(), by }
     }
 
     fn first(run: &str) -> Predecessor {
-        Predecessor { run: RunId::new(run).unwrap(), process: None }
+        Predecessor { run: RunId::new(run).unwrap(), by: None, process: None }
     }
 
     fn acquire(path: &Path, run: &str) -> Result<DeployLock, LockError> {
@@ -240,7 +321,10 @@ mod tests {
         let first = acquire(&path, "00000000000000aa").unwrap();
         assert_eq!(holder(&path).unwrap(), Some(me("00000000000000aa")));
         let error = acquire(&path, "00000000000000bb").unwrap_err().to_string();
-        assert!(error.contains("run 00000000000000aa (process 42)") && error.contains("since 2026-11-20"), "{error}");
+        assert!(
+            error.contains("run 00000000000000aa of anna@laptop (process 42)") && error.contains("since 2026-11-20"),
+            "{error}"
+        );
         drop(first);
         assert_eq!(holder(&path).unwrap(), None);
         acquire(&path, "00000000000000bb").unwrap();
@@ -253,5 +337,53 @@ mod tests {
         std::fs::write(&path, serde_json::to_vec(&me("00000000000000aa")).unwrap()).unwrap();
         assert_eq!(holder(&path).unwrap(), None);
         acquire(&path, "00000000000000bb").unwrap();
+    }
+
+    #[test]
+    fn the_kernel_tells_who_holds_a_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(process_that_locks(&path).unwrap(), None);
+        let held = acquire(&path, "00000000000000aa").unwrap();
+        // What the file says is not asked.
+        assert_eq!(process_that_locks(&path).unwrap(), Some(rustix::process::getpid()));
+        assert_eq!(look(&path).unwrap(), Look::Held(Some(me("00000000000000aa"))));
+        drop(held);
+        assert_eq!(process_that_locks(&path).unwrap(), None);
+        let line = "1: FLOCK  ADVISORY  WRITE 4711 08:01:131081 0 EOF";
+        assert_eq!((flock_owner(line, 131_081), flock_owner(line, 13)), (Some(4711), None));
+        for other in
+            ["1: -> FLOCK  ADVISORY  WRITE 4711 08:01:131081 0 EOF", "1: POSIX ADVISORY WRITE 4711 08:01:131081 0 EOF", ""]
+        {
+            assert_eq!(flock_owner(other, 131_081), None, "{other}");
+        }
+        assert!(!has_open(std::process::id() as i32, (0, 131_081)), "another disk's");
+    }
+
+    /// Locks the file in a process of its own that runs until it is ended.
+    fn held_by_another(path: &Path) -> std::process::Child {
+        let script = "import fcntl, sys, time; lock = open(sys.argv[1], 'a'); fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB); \
+                      print('held', flush=True); time.sleep(60)";
+        let mut python = std::process::Command::new("python3");
+        let mut child = python.args(["-c", script]).arg(path).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut word = [0; 5];
+        child.stdout.as_mut().unwrap().read_exact(&mut word).unwrap();
+        child
+    }
+
+    #[test]
+    fn a_holder_that_is_to_go_is_ended_and_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let mut holder = held_by_another(&path);
+        let mut other = held_by_another(&dir.path().join("another"));
+        let reaper = std::thread::spawn(move || holder.wait().unwrap());
+        assert!(!end_holder(&path, &|| false).unwrap(), "being asked was enough");
+        assert!(!reaper.join().unwrap().success());
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(!end_holder(&path, &|| false).unwrap(), "nobody is there any more");
     }
 }

@@ -6,9 +6,9 @@
 //! | `session` | one conversation with the controller: who may say what when, and how it ends |
 //! | `link` | the channel: frames in and out, the lease |
 //! | `relay` | the agent's own binary, for hosts that have none yet |
-//! | `deploy`, `rollback`, `recovery`, `status` | the four jobs, step by step |
+//! | `deploy`, `rollback`, `recovery`, `status`, `prune`, `unlock` | the jobs, step by step |
 //! | `preflight` | what is checked before a deploy moves a byte |
-//! | `switch`, `activation`, `journal` | the switch of `current`: crash-safe, confirmed or reverted |
+//! | `switch`, `activation`, `journal`, `revisions` | the switch of `current`: crash-safe, confirmed or reverted, written down |
 //! | `hooks`, `health`, `command`, `stray` | what the operator wants run around it, bounded and ended as a group, also after a kill |
 //! | `releases`, `shared`, `store`, `lock`, `root` | what lies on the disk and how it is found |
 //! | `space`, `disk`, `failure` | room, file operations and errors that tell an operator what to do |
@@ -32,9 +32,11 @@ mod journal;
 mod link;
 mod lock;
 mod preflight;
+mod prune;
 mod recovery;
 mod relay;
 mod releases;
+mod revisions;
 mod rollback;
 mod root;
 mod session;
@@ -44,6 +46,7 @@ mod status;
 mod store;
 mod stray;
 mod switch;
+mod unlock;
 
 #[cfg(test)]
 mod tests;

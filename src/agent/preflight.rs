@@ -11,7 +11,7 @@ use super::{
     disk,
     failure::{JobError, chain},
     hooks::{HookError, Operations},
-    lock::{DeployLock, Holder, Predecessor},
+    lock::{DeployLock, Predecessor},
     releases::{self, Current, Release},
     root::{self, Root},
     session::Cancel,
@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     model::{
-        Manifest, ReleaseId,
-        plan::{Health, Hooks},
+        LockHolder, Manifest, ReleaseId,
+        plan::{Health, Hooks, Unchanged},
     },
     wire::{DeployJob, Procedure},
 };
@@ -93,13 +93,16 @@ pub(crate) struct Work {
     pub(crate) store: Option<Store>,
     /// The artifact, if the cache has it.
     pub(crate) blob: Option<VerifiedBlob>,
-    /// The job's release is already there, complete and once confirmed.
+    /// The release to activate: the job's, or the live one if that is to be activated once more.
+    pub(crate) release: ReleaseId,
+    /// That release is already there, complete and once confirmed.
     pub(crate) there: bool,
 }
 
 /// Takes the lock, then finishes or undoes what a dead agent left and looks at what is live.
 pub(crate) fn hold(root: Root, predecessor: &Predecessor, env: &AgentEnv, cancel: &Cancel) -> Result<Held, JobError> {
-    let holder = Holder { run: predecessor.run.clone(), pid: std::process::id(), since: env.clock.stamp() };
+    let Predecessor { run, by, .. } = predecessor.clone();
+    let holder = LockHolder { run, pid: std::process::id(), since: env.clock.stamp(), by };
     let lock = DeployLock::acquire(&root.lock(), &holder, predecessor, &|| cancel.is_set())?;
     let stray = end_stray(&root);
     let mut failed_hooks = Vec::new();
@@ -161,13 +164,15 @@ pub(crate) fn deploy(job: &DeployJob, env: &AgentEnv, cancel: &Cancel) -> Result
     check_job(job)?;
     let root = Root::new(&job.deploy_to, env.home.as_deref())?;
     root.prepare(env.uid)?;
-    let predecessor = Predecessor { run: job.run.clone(), process: job.replaces };
+    let predecessor = Predecessor { run: job.run.clone(), by: job.by.clone(), process: job.replaces };
     let mut held = hold(root, &predecessor, env, cancel)?;
     // Also where nothing is left to do: an agent may have died while it removed old releases after its confirmation.
     remove_leftovers(&mut held, job);
-    if let Some(current) = held.current.clone()
-        && is_confirmed(&held.releases, &current, job)
-    {
+    let up_to_date = held.current.clone().filter(|current| is_confirmed(&held.releases, current, job));
+    if let Some(current) = up_to_date {
+        if job.unchanged == Unchanged::Activate {
+            return Ok(Start::Work(Box::new(Work { held, store: None, blob: None, release: current, there: true })));
+        }
         let previous = releases::previous(&held.releases, &current);
         return Ok(Start::AlreadyActive { current, previous, notices: held.notices });
     }
@@ -184,7 +189,7 @@ pub(crate) fn deploy(job: &DeployJob, env: &AgentEnv, cancel: &Cancel) -> Result
     if !there {
         check_room(&held.root, &job.manifest, blob.is_some(), &mut held.notices)?;
     }
-    Ok(Start::Work(Box::new(Work { held, store, blob, there })))
+    Ok(Start::Work(Box::new(Work { held, store, blob, release: job.release.clone(), there })))
 }
 
 fn check_job(job: &DeployJob) -> Result<(), JobError> {

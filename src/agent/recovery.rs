@@ -106,6 +106,8 @@ fn take_back(held: &Held, confirmed: Confirmed, back: WayBack, dead: &Predecesso
     // On a thread that may block, within the agent's runtime.
     let failed_hooks = tokio::runtime::Handle::current().block_on(operations.run_on_revert());
     let (current, trouble) = (reverted.live().cloned(), reverted.trouble().map(|error| chain(error)));
-    reverted.finish();
+    if let Some(trouble) = reverted.finish() {
+        tracing::warn!("{trouble}");
+    }
     Ok(Outcome::Reverted { current, trouble, failed_hooks })
 }

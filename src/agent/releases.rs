@@ -16,7 +16,7 @@ use super::{
     disk::{self, At as _, DiskError, Entry},
     root::Root,
 };
-use crate::model::{Manifest, ReleaseId, plan::Linked};
+use crate::model::{Manifest, Operator, ReleaseId, plan::Linked};
 
 /// The most entries of `releases/` that are looked at.
 const MAX_LISTED: usize = 10_000;
@@ -33,6 +33,9 @@ pub(crate) struct Record {
     /// What it links to in `shared/`.
     #[serde(default)]
     pub(crate) linked: Linked,
+    /// Who deployed it.
+    #[serde(default)]
+    pub(crate) by: Option<Operator>,
     /// Its place in the order of staging; does not depend on clocks.
     pub(crate) sequence: u64,
     /// When it was staged, RFC 3339 in UTC.
@@ -209,22 +212,32 @@ pub(crate) fn remove(root: &Root, id: &ReleaseId) -> Result<(), DiskError> {
     disk::remove_file(&root.record(id))
 }
 
+/// Returns the directories of half-unpacked releases, and of those that are half removed. Without the lock some may be a running
+/// deploy's.
+pub(crate) fn unfinished(root: &Root) -> Result<Vec<PathBuf>, DiskError> {
+    let names = disk::names(&root.releases(), MAX_LISTED)?;
+    let temporary = names.into_iter().filter(|name| name.to_str().is_some_and(|name| name.starts_with(TEMPORARY)));
+    Ok(temporary.map(|name| root.releases().join(name)).collect())
+}
+
+/// Returns the complete releases other than `keep` that were never confirmed.
+pub(crate) fn never_live(releases: &[Release], keep: &BTreeSet<ReleaseId>) -> BTreeSet<ReleaseId> {
+    let unconfirmed = |release: &&Release| release.record.as_ref().is_some_and(|record| record.activated_at.is_none());
+    releases.iter().filter(unconfirmed).map(|release| release.id.clone()).filter(|id| !keep.contains(id)).collect()
+}
+
 /// Removes what dead runs left: half-unpacked releases, records without a release, and complete releases other than `keep`
 /// that were never confirmed. Returns how many. The caller holds the lock.
 pub(crate) fn remove_leftovers(root: &Root, keep: &BTreeSet<ReleaseId>) -> Result<usize, DiskError> {
     let mut removed = 0;
-    for name in disk::names(&root.releases(), MAX_LISTED)? {
-        if name.to_str().is_some_and(|name| name.starts_with(TEMPORARY)) {
-            disk::remove_tree(&root.releases().join(name))?;
-            removed += 1;
-        }
+    for path in unfinished(root)? {
+        disk::remove_tree(&path)?;
+        removed += 1;
     }
     disk::remove_file(&root.next_current())?;
-    for release in list(root)? {
-        if release.record.is_some_and(|record| record.activated_at.is_none()) && !keep.contains(&release.id) {
-            remove(root, &release.id)?;
-            removed += 1;
-        }
+    for id in never_live(&list(root)?, keep) {
+        remove(root, &id)?;
+        removed += 1;
     }
     for name in disk::names(&root.records(), MAX_LISTED)? {
         let id = name.to_str().and_then(|name| ReleaseId::new(name.strip_suffix(".json")?).ok());
@@ -239,26 +252,26 @@ pub(crate) fn remove_leftovers(root: &Root, keep: &BTreeSet<ReleaseId>) -> Resul
     Ok(removed)
 }
 
-/// Removes confirmed releases beyond the newest `keep`, never one of `protected`. Stops early once `cancelled`. Returns the
-/// removed ones.
+/// Returns the releases beyond the newest `keep`, newest first, without those in `protected` and those that have no record.
+pub(crate) fn surplus(releases: &[Release], keep: usize, protected: &BTreeSet<ReleaseId>) -> Vec<ReleaseId> {
+    let ours = releases.iter().filter(|release| release.record.is_some()).map(|release| &release.id);
+    ours.skip(keep.max(2)).filter(|id| !protected.contains(id)).cloned().collect()
+}
+
+/// Removes the releases beyond the newest `keep`, never one of `protected`. Stops early once `cancelled`. Returns the removed ones.
 pub(crate) fn prune(
     root: &Root,
     keep: usize,
     protected: &BTreeSet<ReleaseId>,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Vec<ReleaseId>, DiskError> {
-    let releases = list(root)?;
-    let ours = releases.into_iter().filter(|release| release.record.is_some());
-    let surplus: Vec<ReleaseId> = ours.skip(keep.max(2)).map(|release| release.id).collect();
     let mut removed = Vec::new();
-    for id in surplus.into_iter().rev() {
+    for id in surplus(&list(root)?, keep, protected).into_iter().rev() {
         if cancelled() {
             break;
         }
-        if !protected.contains(&id) {
-            remove(root, &id)?;
-            removed.push(id);
-        }
+        remove(root, &id)?;
+        removed.push(id);
     }
     Ok(removed)
 }

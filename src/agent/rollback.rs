@@ -44,6 +44,7 @@ pub(crate) async fn rollback(session: &mut Session, job: RollbackJob) -> Result<
     session.during = HostState::Staged;
     session.tell(FromAgent::Staged { release: target.clone(), bytes: ByteCounts::default() }).await;
     let staged = Staged::new(held.root.clone(), session.env.clock, job.run, target, undo);
+    let staged = staged.started_by(job.by).in_rollback();
     let live = match switch::switch(session, staged, operations, job.confirm_seconds).await {
         Ok(live) => live,
         Err(Unswitched::Before(halt) | Unswitched::After(halt)) => return Err(halt),
@@ -66,7 +67,7 @@ fn prepare(job: &RollbackJob, env: &AgentEnv, cancel: &Cancel) -> Result<(Held, 
         .into());
     }
     root.prepare(env.uid)?;
-    let predecessor = Predecessor { run: job.run.clone(), process: job.replaces };
+    let predecessor = Predecessor { run: job.run.clone(), by: job.by.clone(), process: job.replaces };
     let held = preflight::hold(root, &predecessor, env, cancel)?;
     let target = match &job.to {
         Some(id) if held.releases.iter().any(|release| release.id == *id) => id.clone(),

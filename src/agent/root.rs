@@ -190,6 +190,11 @@ impl Root {
         self.0.join("shared")
     }
 
+    /// What was live when, for people.
+    pub(crate) fn revisions(&self) -> PathBuf {
+        self.0.join("revisions.log")
+    }
+
     /// The agent's own directory.
     pub(crate) fn private(&self) -> PathBuf {
         self.0.join(".fleetdrop")

@@ -23,9 +23,11 @@ use super::{
     failure::JobError,
     link::{Heard, Link},
     lock::Predecessor,
+    prune,
     recovery::{self, Recovery},
     relay::Relay,
     rollback, status,
+    unlock::{self, Unlock},
 };
 use crate::{
     model::{ByteCounts, HostState},
@@ -156,8 +158,12 @@ impl Session {
                 rollback::rollback(self, *job).await
             }
             ToAgent::Job(Job::Status { deploy_to }) => status::status(self, deploy_to).await,
+            ToAgent::Job(Job::Prune(job)) => prune::prune(self, *job).await,
+            ToAgent::Job(Job::Unlock { run, deploy_to, force, by }) => {
+                unlock::unlock(self, Unlock { claim: Predecessor { run, by, process: None }, deploy_to, force }).await
+            }
             ToAgent::Job(Job::Recover { run, deploy_to, replaces, back }) => {
-                let dead = Predecessor { run, process: replaces };
+                let dead = Predecessor { run, by: None, process: replaces };
                 recovery::recover(self, Recovery { dead, deploy_to, back: back.map(|back| *back) }).await
             }
             other => Err(self.out_of_order(&other)),

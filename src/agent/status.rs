@@ -37,6 +37,9 @@ pub(crate) fn read(root: &Root) -> Result<HostStatus, JobError> {
             id: release.id,
             app: record.as_ref().map(|record| record.manifest.app.clone()),
             digest: record.as_ref().map(|record| record.manifest.digest),
+            size: record.as_ref().map(|record| record.manifest.size),
+            staged_at: record.as_ref().map(|record| record.staged_at.clone()),
+            by: record.as_ref().and_then(|record| record.by.clone()),
             activated_at: record.and_then(|record| record.activated_at),
         }
     };

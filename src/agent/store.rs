@@ -274,34 +274,59 @@ impl Store {
         copied.at("copy the artifact to", path)
     }
 
-    /// Removes the least recently used blobs until the rest fits in `limit` bytes, those older than [`MAX_AGE`], and copies that
-    /// dead agents left. Never `keep`, never one in use. Returns how many went.
-    pub(crate) fn evict(&self, limit: u64, keep: &Digest, now: SystemTime) -> Result<usize, DiskError> {
+    /// True if there is a cache at `cache`.
+    pub(crate) fn is_at(cache: &Path) -> bool {
+        cache.join("blobs").is_dir()
+    }
+
+    /// Returns what has to go so that the rest fits in `limit` bytes and nothing is older than [`MAX_AGE`], the least recently used
+    /// first, and copies that dead agents left. Never `keep`, never a blob in use.
+    pub(crate) fn surplus(&self, limit: u64, keep: Option<&Digest>, now: SystemTime) -> Result<Vec<Surplus>, DiskError> {
         let mut blobs = Vec::new();
         let mut total = 0_u64;
-        let keep = keep.to_string();
+        let keep = keep.map(Digest::to_string);
         for name in disk::names(&self.blobs, MAX_ENTRIES)? {
             let path = self.blobs.join(&name);
             let Ok(meta) = fs::symlink_metadata(&path) else { continue };
-            total = total.saturating_add(meta.blocks().saturating_mul(512));
-            if name.to_str() != Some(&keep) {
+            let bytes = meta.blocks().saturating_mul(512);
+            total = total.saturating_add(bytes);
+            if keep.is_none() || name.to_str() != keep.as_deref() {
                 let leftover = name.to_str().is_none_or(|name| name.starts_with(INCOMING));
                 let used = if leftover { SystemTime::UNIX_EPOCH } else { meta.modified().unwrap_or(SystemTime::UNIX_EPOCH) };
-                blobs.push((used, meta.blocks().saturating_mul(512), path));
+                blobs.push((used, bytes, path));
             }
         }
         blobs.sort();
-        let mut gone = 0;
-        for (used, size, path) in blobs {
+        let mut surplus = Vec::new();
+        for (used, bytes, path) in blobs {
             let expired = now.duration_since(used).is_ok_and(|age| age > MAX_AGE);
             if (total > limit || expired) && !in_use(&path) {
-                disk::remove_file(&path)?;
-                total = total.saturating_sub(size);
+                total = total.saturating_sub(bytes);
+                surplus.push(Surplus { path, bytes });
+            }
+        }
+        Ok(surplus)
+    }
+
+    /// Removes what [`Store::surplus`] found, unless it has come into use since. Returns how many went.
+    pub(crate) fn evict(&self, surplus: &[Surplus]) -> Result<usize, DiskError> {
+        let mut gone = 0;
+        for Surplus { path, .. } in surplus {
+            if !in_use(path) {
+                disk::remove_file(path)?;
                 gone += 1;
             }
         }
         Ok(gone)
     }
+}
+
+/// A cached artifact that may go.
+#[derive(Debug)]
+pub(crate) struct Surplus {
+    path: PathBuf,
+    /// What it takes on the disk.
+    pub(crate) bytes: u64,
 }
 
 /// True if some agent holds the blob. The lock is given back when the file closes, after the caller removed it or a moment
@@ -418,12 +443,16 @@ mod tests {
         store.adopt(&mut old, Some(&|| false), days_ago(40)).unwrap();
         drop(old);
         let in_use = store.open_blob(&digest(&bytes(5)), days_ago(5)).unwrap().unwrap();
-        store.evict(4 * 8192, &digest(&bytes(4)), SystemTime::now()).unwrap();
+        let evict = |limit| {
+            let surplus = store.surplus(limit, Some(&digest(&bytes(4))), SystemTime::now()).unwrap();
+            assert_eq!(store.evict(&surplus).unwrap(), surplus.len());
+        };
+        evict(4 * 8192);
         let there: Vec<bool> = (0..6).map(|n| store.path(&digest(&bytes(n))).exists()).collect();
         assert_eq!(there, [true, true, false, false, true, true]);
         assert!(!store.path(&digest(b"old")).exists());
         drop(in_use);
-        store.evict(0, &digest(&bytes(4)), SystemTime::now()).unwrap();
+        evict(0);
         let there: Vec<bool> = (0..6).map(|n| store.path(&digest(&bytes(n))).exists()).collect();
         assert_eq!(there, [false, false, false, false, true, false]);
     }

@@ -59,28 +59,51 @@ pub(crate) async fn switch(
     }
     let activated = match uninterrupted(move || Ok(prepared.activate())).await {
         Ok(Ok(activated)) => activated,
-        Ok(Err(undone)) => return Err(not_activated(*undone, &operations).await),
+        Ok(Err(undone)) => return Err(not_activated(session, *undone, &operations).await),
         Err(error) => return Err(Unswitched::After(error.into())),
     };
     session.during = HostState::Checking;
     let release = activated.release().clone();
     tracing::info!("{release} is live");
     session.tell(FromAgent::Activated { release, previous: activated.previous().cloned() }).await;
+    let written = write_down(session, activated, Activated::write_down).await;
+    let activated = written.map_err(|error| Unswitched::After(error.into()))?;
     match approve(session, &operations, confirm_seconds).await {
         Ok(()) => confirm(session, activated, operations).await,
         Err((halt, cause)) => Err(Unswitched::After(go_back(session, activated, &operations, halt, cause).await)),
     }
 }
 
+/// Has something written into the log of revisions, which stops nothing.
+async fn write_down<T: Send + 'static>(
+    session: &mut Session,
+    mut what: T,
+    write: fn(&mut T) -> Option<String>,
+) -> Result<T, JobError> {
+    let (what, trouble) = uninterrupted(move || {
+        let trouble = write(&mut what);
+        Ok((what, trouble))
+    })
+    .await?;
+    warn(session, trouble).await;
+    Ok(what)
+}
+
+async fn warn(session: &mut Session, trouble: Option<String>) {
+    if let Some(trouble) = trouble {
+        session.warn(trouble, Some("the deploy is not concerned; move away what stands there, or make room")).await;
+    }
+}
+
 /// Runs the hooks of a host whose switch failed and was taken back at once.
-async fn not_activated(undone: Undone, operations: &Operations) -> Unswitched {
+async fn not_activated(session: &mut Session, undone: Undone, operations: &Operations) -> Unswitched {
     let Undone { error, back } = undone;
     let Some(back) = back else { return Unswitched::After(JobError::from(error).into()) };
     let hooks = operations.run_on_revert().await;
     let halt = if hooks.is_empty() { JobError::from(error) } else { JobError::AndHooks { error, hooks } }.into();
     // What may still be live after a power cut stays.
     let is_certain = back.trouble().is_none();
-    finish(back).await;
+    finish(session, back).await;
     if is_certain { Unswitched::Before(halt) } else { Unswitched::After(halt) }
 }
 
@@ -127,6 +150,8 @@ async fn confirm(session: &mut Session, activated: Activated, operations: Operat
         Ok(Ok(confirmed)) => {
             session.tell(FromAgent::Confirmed).await;
             session.mark_settled();
+            let written = write_down(session, confirmed, Confirmed::write_down).await;
+            let confirmed = written.map_err(|error| Unswitched::After(error.into()))?;
             return Ok(Live { confirmed, operations });
         }
         Ok(Err(undone)) => *undone,
@@ -164,18 +189,15 @@ async fn reverted(session: &mut Session, back: Reverted, operations: &Operations
     }
     tracing::warn!("went back: {reason}");
     let current = back.live().cloned();
-    finish(back).await;
+    finish(session, back).await;
     session.tell(FromAgent::Reverted { current, reason, output }).await;
     session.mark_settled();
 }
 
-async fn finish(back: Reverted) {
-    let noted = uninterrupted(move || {
-        back.finish();
-        Ok(())
-    });
-    if let Err(error) = noted.await {
-        tracing::warn!("{error}");
+async fn finish(session: &mut Session, back: Reverted) {
+    match uninterrupted(move || Ok(back.finish())).await {
+        Ok(trouble) => warn(session, trouble).await,
+        Err(error) => tracing::warn!("{error}"),
     }
 }
 

@@ -207,6 +207,7 @@ impl Ready {
             cache_limit: self.args.cache_limit,
             keep_releases: self.plan.keep_releases,
             linked: self.plan.linked,
+            unchanged: self.plan.unchanged,
             release,
             order_seed: self.order_seed,
             goes_on: self.continues.is_some(),
@@ -247,7 +248,8 @@ impl Ready {
     }
 }
 
-fn keep_releases() -> clap::builder::RangedI64ValueParser<u32> {
+/// Reads how many releases may stay on a host.
+pub fn keep_releases() -> clap::builder::RangedI64ValueParser<u32> {
     let (least, most) = KEEP_RELEASES.into_inner();
     clap::value_parser!(u32).range(i64::from(least)..=i64::from(most))
 }

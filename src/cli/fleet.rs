@@ -22,7 +22,7 @@ use super::{
 use crate::{
     controller::{AgentFinder, FleetSettings, RunError},
     inventory::{Become, HostEntry, Inventory, InventoryError, Warning},
-    model::{FailureBudget, Plan, plan::DeployTo},
+    model::{FailureBudget, Operator, Plan, plan::DeployTo},
     report::{Screen, escape},
     ssh::{Connector, HostKeyPolicy, SshSettings, SshWarning},
 };
@@ -100,6 +100,7 @@ pub fn settings(
     }
     let own = env::current_exe().or_internal("cannot find this program's own executable")?;
     Ok(FleetSettings {
+        operator: Some(Operator::of(&operator())),
         hosts,
         connector,
         finder: Arc::new(AgentFinder::new(args.agent_dir.clone(), own)),

@@ -5,6 +5,7 @@
 //! the house depends on this module.
 
 pub mod approve;
+pub mod chore;
 pub mod connection;
 pub mod demo;
 pub mod deploy;
@@ -17,12 +18,15 @@ pub mod inventory;
 pub mod output;
 pub mod plan;
 pub mod playbook;
+pub mod prune;
+pub mod releases;
 pub mod reporting;
 pub mod request;
 pub mod resume;
 pub mod rollback;
 pub mod simulate;
 pub mod status;
+pub mod unlock;
 pub mod value;
 
 use std::{process::ExitCode, time::Duration};
@@ -66,6 +70,12 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Show what earlier runs did: the latest ones, or one with its hosts
     History(history::HistoryCommandArgs),
+    /// List the releases on the hosts; hosts that have the same are shown together
+    Releases(releases::ReleasesArgs),
+    /// Remove old releases, what dead runs left, and cached artifacts; never what is live or what a rollback needs
+    Prune(prune::PruneArgs),
+    /// Free the hosts' locks: clear up after an agent that is gone, or end one that is not
+    Unlock(unlock::UnlockArgs),
     /// Show the hosts an inventory and a pattern stand for
     Inventory(inventory::InventoryArgs),
     /// Deploy to a fleet of SSH servers inside this process: two versions, a rollback, and what status says
@@ -121,6 +131,9 @@ fn run(command: Command, output: &Output) -> Result<u8, CommandError> {
             Command::Resume(args) => resume::run(args, output).await,
             Command::Status(args) => status::run(args, output).await,
             Command::History(args) => history::run(args, output).await,
+            Command::Releases(args) => releases::run(args, output).await,
+            Command::Prune(args) => prune::run(args, output).await,
+            Command::Unlock(args) => unlock::run(args, output).await,
             Command::Inventory(args) => inventory::run(args, output).await,
             Command::Demo(args) => demo::run(args, output).await,
             Command::Playbook(args) => playbook::run(args, output).await,

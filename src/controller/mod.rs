@@ -1,10 +1,11 @@
 //! A run, seen from the controller: who is asked to do what, and what came of it.
 //!
 //! Owns: the dispatcher (the one loop that every input passes through), a task for each host, the agent's push, the run's seed and
-//! tracker, the summary. Promises: every decision about hosts is [`crate::model::rollout`]'s, this module only performs its
+//! tracker, the summary; and small jobs that every host does on its own ([`chore`]). Promises: every decision about hosts is [`crate::model::rollout`]'s, this module only performs its
 //! actions; every wait has a limit; when a run returns, its tasks have ended, its sockets are closed and every agent was told to
 //! stop. Never: prints, reads the environment, chooses an exit code (the caller passes how verdicts map to codes).
 
+pub mod chore;
 mod dispatch;
 mod events;
 mod host;
@@ -13,7 +14,6 @@ mod preview;
 mod push;
 mod run;
 mod seed;
-mod status;
 mod tally;
 mod torrent_file;
 mod transport;
@@ -23,5 +23,4 @@ pub use events::EventSink;
 pub use preview::{AgentPreview, HostPreview, LockPreview, PreviewRequest, preview};
 pub use push::{AgentFinder, AgentFinderError};
 pub use run::{Artifact, DeployRequest, FleetSettings, RollbackRequest, RunError, deploy, rollback};
-pub use status::{StatusRequest, status};
 pub use torrent_file::TorrentFileError;

@@ -25,9 +25,9 @@ use crate::{
     artifact::{ArtifactError, HashCache, hash_artifact},
     inventory::HostEntry,
     model::{
-        AppName, ArchiveKind, HostId, HostState, IdError, Manifest, Phase, PhaseTime, Place, ReleaseId, RunEvent, RunSummary,
-        Verdict,
-        plan::{Health, Hooks, Linked, RolloutPlan},
+        AppName, ArchiveKind, HostId, HostState, IdError, Manifest, Operator, Phase, PhaseTime, Place, ReleaseId, RunEvent,
+        RunSummary, Verdict,
+        plan::{Health, Hooks, Linked, RolloutPlan, Unchanged},
         rollout::{Lineup, Rollout},
     },
     ssh::{Connector, HostKeyPolicy, Target},
@@ -88,6 +88,8 @@ impl RunError {
 /// Which hosts, and how to reach them.
 #[derive(Clone)]
 pub struct FleetSettings {
+    /// Who is at the command line, for the records on the hosts.
+    pub operator: Option<Operator>,
     /// The hosts, in inventory order.
     pub hosts: Vec<HostEntry>,
     /// Opens connections.
@@ -178,6 +180,8 @@ pub struct DeployRequest {
     pub order_seed: u64,
     /// The run goes on with an interrupted one: hosts that have the release already keep their places in the waves.
     pub goes_on: bool,
+    /// What becomes of hosts that are up to date.
+    pub unchanged: Unchanged,
 }
 
 /// What to go back to.
@@ -202,6 +206,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         cache_limit,
         keep_releases,
         linked,
+        unchanged,
         release,
         order_seed,
         goes_on,
@@ -238,6 +243,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         cache_limit,
         keep_releases,
         linked,
+        unchanged,
         info_base64: BASE64_STANDARD.encode(artifact.metainfo.info_bytes()),
         seed,
     }));
@@ -290,6 +296,7 @@ pub(super) fn target(host: &HostEntry) -> Target {
 
 pub(super) fn placement(fleet: &FleetSettings, app: Option<AppName>) -> Placement {
     Placement {
+        by: fleet.operator.clone(),
         app,
         deploy_to: fleet.deploy_to.clone(),
         cache: fleet.cache.clone(),

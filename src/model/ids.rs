@@ -120,6 +120,23 @@ string_id!(
     |text| !text.is_empty() && text.len() <= 253 && !text.chars().any(|c| c.is_control() || c.is_whitespace())
 );
 
+string_id!(
+    /// Who is at the controller, as the controller says: `anna@laptop`.
+    Operator,
+    "operator",
+    "visible ASCII characters without blanks, at most 200 bytes",
+    |text| !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(|b| b.is_ascii_graphic())
+);
+
+impl Operator {
+    /// Makes the best of any text: what may not be in it becomes `?`.
+    pub fn of(text: &str) -> Self {
+        let fit = |c: char| if c.is_ascii_graphic() { c } else { '?' };
+        let text: String = text.chars().take(MAX_NAME).map(fit).collect();
+        Self(if text.is_empty() { "?" } else { &text }.into())
+    }
+}
+
 impl RunId {
     /// Makes a run id of 8 random bytes, which the caller draws.
     pub fn from_random(random: [u8; 8]) -> Self {
@@ -204,6 +221,16 @@ mod tests {
             assert!(AppName::new(bad).is_err(), "{bad:?} was accepted");
         }
         assert!(AppName::new("shop-2.1_rc").is_ok());
+    }
+
+    #[test]
+    fn an_operators_name_stays_one_word() {
+        for (text, name) in [("anna@laptop", "anna@laptop"), ("", "?"), ("a b\nc\u{1b}[2Jé", "a?b?c?[2J?")] {
+            assert_eq!(Operator::of(text).as_str(), name);
+            assert_eq!(Operator::new(name).unwrap(), Operator::of(text));
+        }
+        assert_eq!(Operator::of(&"x".repeat(300)).as_str().len(), MAX_NAME);
+        assert!(Operator::new("a b").is_err());
     }
 
     #[test]

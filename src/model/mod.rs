@@ -12,13 +12,15 @@ pub mod rollout;
 pub mod space;
 mod state;
 mod status;
+mod upkeep;
 
 pub use events::{
     AgentCounts, ByteCounts, EVENT_VERSION, Envelope, HostResult, Phase, PhaseTime, RunEvent, RunSummary, Verdict,
 };
-pub use ids::{AppName, Digest, HostId, HostName, IdError, ReleaseId, RunId};
+pub use ids::{AppName, Digest, HostId, HostName, IdError, Operator, ReleaseId, RunId};
 pub use manifest::{ArchiveKind, Manifest};
 pub use place::Place;
 pub use plan::{BudgetParseError, FailureBudget, Plan};
 pub use state::{FailureKind, HostFailure, HostState};
 pub use status::{HostStatus, ReleaseInfo};
+pub use upkeep::{HostAnswer, HostWarning, LockHolder, Pruned, Unlocked};

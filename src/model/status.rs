@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppName, Digest, ReleaseId, RunId};
+use super::{AppName, Digest, Operator, ReleaseId, RunId};
 
 /// What is on one host for one application.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +34,16 @@ pub struct ReleaseInfo {
     /// The artifact's digest, if its record is readable.
     #[serde(default)]
     pub digest: Option<Digest>,
-    /// When it was activated last, RFC 3339 in UTC.
+    /// The artifact's size in bytes, if its record is readable.
+    #[serde(default)]
+    pub size: Option<u64>,
+    /// When it was unpacked, RFC 3339 in UTC, if its record is readable.
+    #[serde(default)]
+    pub staged_at: Option<String>,
+    /// When it was activated last and confirmed, RFC 3339 in UTC; none if it never was.
     #[serde(default)]
     pub activated_at: Option<String>,
+    /// Who deployed it, if that is known.
+    #[serde(default)]
+    pub by: Option<Operator>,
 }

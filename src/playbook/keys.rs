@@ -13,7 +13,7 @@ use crate::{
         AppName, FailureBudget, Plan,
         plan::{
             DeployTo, FailureBudgets, HOST_PATIENCE, KEEP_RELEASES, Linked, LinkedPath, OnFailure, Order, Pause, RolloutPlan,
-            WaveSize, Waves,
+            Unchanged, WaveSize, Waves,
         },
     },
     yaml::{Diagnostic, Location},
@@ -80,6 +80,14 @@ impl Section for Top {
                 top.files = files
             })
             .default(Vec::<String>::new()),
+            key(
+                "unchanged",
+                "What a host does whose live release already is what is deployed: skip everything, or activate it once more, with hooks \
+                 and health checks.",
+                Choice(&[("skip", Unchanged::Skip), ("activate", Unchanged::Activate)]),
+                |top: &mut Self, unchanged| top.plan.unchanged = unchanged,
+            )
+            .default("skip"),
             key("rollout", "Who switches when.", Mapping::<RolloutKeys>::new(), |top: &mut Self, (rollout, deadline)| {
                 (top.plan.rollout, top.deadline) = (rollout, deadline);
             }),

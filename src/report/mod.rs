@@ -3,6 +3,7 @@
 //! Uses [`crate::model`] and nothing else of the house. Promises: memory grows with the fleet's size and nothing else; events may
 //! come twice, late or for unknown hosts; text from hosts never reaches the terminal with control characters in it.
 
+pub mod answers;
 pub mod escape;
 pub mod json;
 pub mod measure;
@@ -11,12 +12,14 @@ pub(crate) mod phrase;
 pub mod plain;
 #[cfg(test)]
 pub(crate) mod rehearsal;
+pub mod releases;
 mod screen;
 mod speed;
 pub mod status;
 pub mod summary;
 pub mod table;
 pub mod terminal;
+pub mod upkeep;
 pub mod view;
 
 use std::{io, time::Duration};

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::RelayToken;
 use crate::model::{
-    ByteCounts, HostFailure, HostName, HostState, HostStatus, Manifest, Place, ReleaseId, RunId,
-    plan::{Health, Hooks, Linked},
+    ByteCounts, HostFailure, HostName, HostState, HostStatus, Manifest, Operator, Place, Pruned, ReleaseId, RunId, Unlocked,
+    plan::{Health, Hooks, Linked, Unchanged},
 };
 
 /// The protocol's version. Both sides must have the same; the controller pushes the agent that matches it.
@@ -40,6 +40,21 @@ pub enum Job {
     Status {
         /// The application's root; `~/` at the start means the agent's home directory.
         deploy_to: String,
+    },
+    /// Remove what is no longer needed. Answer: [`FromAgent::Pruned`]; [`FromAgent::Failed`] if somebody works there.
+    Prune(Box<PruneJob>),
+    /// See to it that nobody holds the lock, and finish or undo what its last holder left. Answer: [`FromAgent::Unlocked`];
+    /// [`FromAgent::Failed`] if a process that is alive holds it and may not be ended.
+    Unlock {
+        /// This run, for the lock and the logs.
+        run: RunId,
+        /// The application's root; `~/` at the start means the agent's home directory.
+        deploy_to: String,
+        /// Whether to end a process that holds the lock.
+        force: bool,
+        /// Who wants it.
+        #[serde(default)]
+        by: Option<Operator>,
     },
     /// Finish or undo the switch that this run's agent left when it died, then exit. Answer: [`FromAgent::Reverted`] if that
     /// agent's switch was undone now, [`FromAgent::Kept`] if it can't be, else [`FromAgent::Status`], which tells what is live;
@@ -74,6 +89,9 @@ pub struct WayBack {
 pub struct DeployJob {
     /// The run, for the lock and the logs.
     pub run: RunId,
+    /// Who started the run.
+    #[serde(default)]
+    pub by: Option<Operator>,
     /// What is deployed. The digest is the hard gate: it comes over this channel, never from tracker or peers.
     pub manifest: Manifest,
     /// The id of the new release.
@@ -90,6 +108,9 @@ pub struct DeployJob {
     /// What the release links to in `shared/`.
     #[serde(default)]
     pub linked: Linked,
+    /// Whether the live release is activated once more if it already is what the job wants.
+    #[serde(default)]
+    pub unchanged: Unchanged,
     /// The torrent's bencoded info dictionary in base64.
     pub info_base64: String,
     /// Where this host is reached by the others: the address to bind and to announce. None: all interfaces, announced as seen
@@ -136,6 +157,9 @@ pub struct Procedure {
 pub struct RollbackJob {
     /// The run, for the lock and the logs.
     pub run: RunId,
+    /// Who started the run.
+    #[serde(default)]
+    pub by: Option<Operator>,
     /// The application's root; `~/` at the start means the agent's home directory.
     pub deploy_to: String,
     /// The release to go to; none means the one before the current.
@@ -151,6 +175,27 @@ pub struct RollbackJob {
     /// and waited for; one that is not named here is another host entry for the same machine, and its lock stands.
     #[serde(default)]
     pub replaces: Option<u32>,
+}
+
+/// What may go from a host, beyond what every deploy removes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PruneJob {
+    /// The run, for the lock and the logs.
+    pub run: RunId,
+    /// Who started the run.
+    #[serde(default)]
+    pub by: Option<Operator>,
+    /// The application's root; `~/` at the start means the agent's home directory.
+    pub deploy_to: String,
+    /// The agent's cache directory, as in [`DeployJob::cache`].
+    #[serde(default)]
+    pub cache: Option<String>,
+    /// What the cache is cut down to, in bytes.
+    pub cache_limit: u64,
+    /// How many releases stay, the current and the previous included; at least 2.
+    pub keep_releases: u32,
+    /// Only tell what would go.
+    pub dry_run: bool,
 }
 
 /// Why the controller stops an agent.
@@ -231,7 +276,7 @@ pub enum FromAgent {
         #[serde(default)]
         current: Option<ReleaseId>,
     },
-    /// The current release already is what the job wants; nothing was changed and the agent exits after [`ToAgent::Stop`].
+    /// The current release already is what the job wants, and it is to be left alone; nothing was changed and the agent exits after [`ToAgent::Stop`].
     AlreadyActive {
         /// The live release.
         current: ReleaseId,
@@ -286,6 +331,10 @@ pub enum FromAgent {
     Failed(HostFailure),
     /// Answer to [`Job::Status`] and [`Job::Recover`].
     Status(HostStatus),
+    /// Answer to [`Job::Prune`].
+    Pruned(Pruned),
+    /// Answer to [`Job::Unlock`].
+    Unlocked(Unlocked),
     /// Answer to [`ToAgent::Relay`]. It may come between any two messages.
     Relays {
         /// The port where the agent serves itself; none if it can't.

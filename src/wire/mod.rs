@@ -12,7 +12,7 @@ mod relay;
 
 pub use frame::{FrameError, MAX_FRAME, read_frame, write_frame};
 pub use message::{
-    AgentHello, DeployJob, FromAgent, Job, PeerAddr, Procedure, RollbackJob, StopReason, ToAgent, TransferProgress,
+    AgentHello, DeployJob, FromAgent, Job, PeerAddr, Procedure, PruneJob, RollbackJob, StopReason, ToAgent, TransferProgress,
     WIRE_VERSION, WayBack,
 };
 pub use relay::RelayToken;

@@ -10,7 +10,10 @@ use std::{
 use base64::Engine as _;
 use fleetdrop::{
     artifact::hash_artifact,
-    model::{ArchiveKind, Manifest, RunId, plan::Linked},
+    model::{
+        ArchiveKind, Manifest, RunId,
+        plan::{Linked, Unchanged},
+    },
     swarm::{Engine, EngineConfig, EngineHandle, FleetEngine, Metainfo, Role},
     wire::{DeployJob, FromAgent, Job, PeerAddr, Procedure, ToAgent, read_frame, write_frame},
 };
@@ -65,6 +68,7 @@ impl Seeded {
         let seed = PeerAddr(self.seed.local_addr);
         DeployJob {
             run: RunId::from_random(fastrand::u64(..).to_be_bytes()),
+            by: None,
             manifest: self.manifest.clone(),
             release: release.parse().unwrap(),
             deploy_to: dir.join("app").display().to_string(),
@@ -72,6 +76,7 @@ impl Seeded {
             cache_limit: 1 << 30,
             keep_releases: 3,
             linked: Linked::default(),
+            unchanged: Unchanged::default(),
             info_base64: base64::engine::general_purpose::STANDARD.encode(self.metainfo.info_bytes()),
             advertise: Some(Ipv4Addr::LOCALHOST.into()),
             tracker: None,

@@ -11,6 +11,7 @@ mod agent_process;
 mod agent_rig;
 mod artifact;
 mod attacker;
+mod blue_green;
 mod client;
 mod cold_fleets;
 mod demo;
@@ -48,5 +49,6 @@ mod swarm_properties;
 mod swarm_tracker;
 mod terminal;
 mod tracker;
+mod upkeep;
 #[path = "../support/venv.rs"]
 mod venv;

@@ -20,7 +20,8 @@ use fleetdrop::{
     model::{
         Envelope, HostState, RunEvent, RunId, RunSummary,
         plan::{
-            Command, FailureBudgets, Health, Hook, Hooks, HttpCheck, Linked, OnFailure, Rhythm, RolloutPlan, WaveSize, Waves,
+            Command, FailureBudgets, Health, Hook, Hooks, HttpCheck, Linked, OnFailure, Rhythm, RolloutPlan, Unchanged,
+            WaveSize, Waves,
         },
     },
     ssh::{Connector, SshSettings},
@@ -221,6 +222,7 @@ impl Rig {
                 release,
                 order_seed: 0,
                 goes_on: false,
+                unchanged: Unchanged::default(),
             };
             let (sink, mut received): (_, mpsc::Receiver<Envelope>) =
                 EventSink::new(RunId::from_random(fastrand::u64(..).to_be_bytes()));
@@ -244,6 +246,7 @@ impl Rig {
         ssh.known_hosts = Some(self.fleet.known_hosts());
         ssh.config_file = Some("none".into());
         FleetSettings {
+            operator: Some("anna@laptop".parse().unwrap()),
             hosts: inventory.select(None).unwrap(),
             connector: Connector::new(ssh).unwrap(),
             finder: Arc::new(AgentFinder::new(Some(self.dir.path().join("agents")), AGENT.into())),

@@ -93,7 +93,7 @@ async fn the_second_deploy_fails_at_once_and_learns_who_is_there() {
     first.start().await;
     let mut second = host.deploying(&Artifact::version("2"), "r2").await;
     let failure = second.failure().await;
-    assert!(failure.message.contains(&format!("run {run} (process {})", std::process::id())), "{failure:?}");
+    assert!(failure.message.contains(&format!("run {run} of anna@laptop (process {})", std::process::id())), "{failure:?}");
     assert!(failure.message.contains(" since 20") && failure.hint.is_some());
     second.ended().await;
     // It took nothing from the first one.
@@ -306,7 +306,7 @@ async fn leftovers_of_dead_runs_are_removed_under_the_lock() {
     assert_eq!(host.releases(), ["r1", "r2"]);
     assert_eq!(names(&host.path("app/.fleetdrop/releases")), ["r1.json", "r2.json"]);
     assert_eq!(names(&host.path("app/.fleetdrop/partial")), Vec::<String>::new());
-    assert_eq!(names(&host.path("app")), [".fleetdrop", "current", "releases", "shared"]);
+    assert_eq!(names(&host.path("app")), [".fleetdrop", "current", "releases", "revisions.log", "shared"]);
 }
 
 fn any_message(host: &Host) -> impl Strategy<Value = ToAgent> + use<> {

@@ -6,3 +6,5 @@ mod engine;
 mod hooks;
 mod linked;
 mod support;
+mod unchanged;
+mod upkeep;

@@ -15,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::engine::{FakeEngine, Manner};
 use crate::{
     agent::{AgentEnv, Clock, Ended, serve},
-    model::{ArchiveKind, Digest, HostFailure, HostStatus, Manifest, ReleaseId, RunId, plan::Linked},
+    model::{
+        ArchiveKind, Digest, HostFailure, HostStatus, Manifest, ReleaseId, RunId,
+        plan::{Linked, Unchanged},
+    },
     swarm::Metainfo,
     wire::{self, DeployJob, FromAgent, Job, PeerAddr, Procedure, RollbackJob, StopReason, ToAgent},
 };
@@ -89,6 +92,7 @@ pub(super) struct Host {
     pub(super) confirm_seconds: u32,
     pub(super) keep_releases: u32,
     pub(super) linked: Linked,
+    pub(super) unchanged: Unchanged,
     pub(super) cache_limit: u64,
     pub(super) procedure: Procedure,
     pub(super) runs: std::cell::Cell<u64>,
@@ -103,6 +107,7 @@ impl Host {
             confirm_seconds: 60,
             keep_releases: 3,
             linked: Linked::default(),
+            unchanged: Unchanged::default(),
             cache_limit: 1 << 30,
             procedure: Procedure::default(),
             runs: std::cell::Cell::new(0),
@@ -141,6 +146,7 @@ impl Host {
         let metainfo = Metainfo::new(artifact.name, artifact.bytes.len() as u64, 1 << 16, hashes.collect()).unwrap();
         DeployJob {
             run: self.next_run(),
+            by: Some("anna@laptop".parse().unwrap()),
             manifest: artifact.manifest(),
             release: ReleaseId::new(release).unwrap(),
             deploy_to: self.path("app").display().to_string(),
@@ -148,6 +154,7 @@ impl Host {
             cache_limit: self.cache_limit,
             keep_releases: self.keep_releases,
             linked: self.linked.clone(),
+            unchanged: self.unchanged,
             info_base64: base64::engine::general_purpose::STANDARD.encode(metainfo.info_bytes()),
             advertise: None,
             tracker: None,
@@ -164,6 +171,7 @@ impl Host {
     pub(super) fn rollback_job(&self, to: Option<&str>) -> Job {
         Job::Rollback(Box::new(RollbackJob {
             run: self.next_run(),
+            by: Some("anna@laptop".parse().unwrap()),
             deploy_to: self.path("app").display().to_string(),
             to: to.map(|to| to.parse().unwrap()),
             lease_seconds: self.lease_seconds,

@@ -24,7 +24,10 @@ use super::{
     rollback::Return,
 };
 use crate::{
-    controller::{self, Artifact, FleetSettings, StatusRequest},
+    controller::{
+        Artifact, FleetSettings,
+        chore::{self, Look},
+    },
     history::{Filter, History, HostRecord, RunRecord},
     model::{
         AppName, FailureBudget, HostFailure, HostName, HostStatus, ReleaseId, RunSummary,
@@ -227,7 +230,8 @@ impl Task {
     async fn ask(&self, fleet: &FleetSettings, output: &Output) -> Answers {
         let status = async |hosts| {
             let fleet = FleetSettings { hosts, ..fleet.clone() };
-            controller::status(StatusRequest { fleet, app: Some(self.app.clone()) }).await
+            let answers = chore::on_all(fleet, Some(self.app.clone()), Look).await;
+            answers.into_iter().map(|(host, answer)| (host, answer.map(|answer| answer.answer))).collect::<Answers>()
         };
         let mut answers = status(fleet.hosts.clone()).await;
         let patience = fleet.lease + LOCK_MARGIN;

@@ -301,6 +301,8 @@ impl Dispatcher {
             | FromAgent::Failed(_)
             | FromAgent::Status(_)
             | FromAgent::Kept { .. }
+            | FromAgent::Pruned(_)
+            | FromAgent::Unlocked(_)
             | FromAgent::Relays { .. }
             | FromAgent::Alive => (),
         }

@@ -6,8 +6,8 @@ use super::super::{push::ReadyAgent, seed::SeedAddresses, transport::Transport};
 use crate::{
     inventory::HostEntry,
     model::{
-        AppName, FailureKind, HostFailure, HostState, Manifest, Place, ReleaseId, RunId,
-        plan::{HookPoint, Linked},
+        AppName, FailureKind, HostFailure, HostState, Manifest, Operator, Place, ReleaseId, RunId,
+        plan::{HookPoint, Linked, Unchanged},
     },
     wire::{DeployJob, Job, PeerAddr, Procedure, RollbackJob, WayBack},
 };
@@ -20,12 +20,13 @@ const LONGEST_WAY_BACK: Duration = Duration::from_secs(3600);
 pub(in crate::controller) enum JobPlan {
     Deploy(Box<DeployPlan>),
     Rollback(Box<RollbackPlan>),
-    Status(Placement),
 }
 
 /// Where things go on hosts, as far as the operator said.
 #[derive(Debug, Clone)]
 pub(in crate::controller) struct Placement {
+    /// Who started the run.
+    pub(in crate::controller) by: Option<Operator>,
     /// Needed where neither command line nor inventory say where the application lives.
     pub(in crate::controller) app: Option<AppName>,
     /// From the command line: for every host.
@@ -44,6 +45,7 @@ pub(in crate::controller) struct DeployPlan {
     pub(in crate::controller) cache_limit: u64,
     pub(in crate::controller) keep_releases: u32,
     pub(in crate::controller) linked: Linked,
+    pub(in crate::controller) unchanged: Unchanged,
     pub(in crate::controller) info_base64: String,
     pub(in crate::controller) seed: SeedAddresses,
     /// Without the host's name.
@@ -71,7 +73,6 @@ impl JobPlan {
         match self {
             Self::Deploy(plan) => &plan.placement,
             Self::Rollback(plan) => &plan.placement,
-            Self::Status(placement) => placement,
         }
     }
 
@@ -87,19 +88,18 @@ impl JobPlan {
         self.placement().cache.as_deref()
     }
 
-    /// Returns the run and what its hosts run; none for a job that switches nothing.
-    fn procedure(&self) -> Option<(&RunId, &Procedure)> {
+    /// Returns the run and what its hosts run.
+    fn procedure(&self) -> (&RunId, &Procedure) {
         match self {
-            Self::Deploy(plan) => Some((&plan.run, &plan.procedure)),
-            Self::Rollback(plan) => Some((&plan.run, &plan.procedure)),
-            Self::Status(_) => None,
+            Self::Deploy(plan) => (&plan.run, &plan.procedure),
+            Self::Rollback(plan) => (&plan.run, &plan.procedure),
         }
     }
 
     /// Returns how long a host's hooks may take when it goes back, at most [`LONGEST_WAY_BACK`].
     pub(in crate::controller) fn way_back(&self) -> Duration {
-        let hooks = self.procedure().map(|(_, procedure)| procedure.hooks.longest(HookPoint::OnRevert));
-        hooks.unwrap_or_default().min(LONGEST_WAY_BACK)
+        let (_, procedure) = self.procedure();
+        procedure.hooks.longest(HookPoint::OnRevert).min(LONGEST_WAY_BACK)
     }
 
     /// Makes the job that undoes what an agent of this run that is gone left; `back` is why the host is to go back also from a
@@ -111,8 +111,8 @@ impl JobPlan {
         dead: Option<u32>,
         back: Option<&str>,
     ) -> Option<Job> {
-        let (run, procedure) = self.procedure()?;
-        let deploy_to = self.placement().deploy_to(host, agent.is_root)?;
+        let (run, procedure) = self.procedure();
+        let deploy_to = self.placement().deploy_to(host, agent.is_root).ok()?;
         let back = back.map(|reason| WayBack { reason: reason.to_owned(), procedure: procedure_of(host, procedure) });
         Some(Job::Recover { run: run.clone(), deploy_to, replaces: dead, back: back.map(Box::new) })
     }
@@ -126,16 +126,12 @@ impl JobPlan {
         zone: Option<Place>,
         replaces: Option<u32>,
     ) -> Result<PlacedJob, HostFailure> {
-        let deploy_to = self.placement().deploy_to(host, agent.is_root).ok_or_else(|| {
-            let message = "nothing says where the application lives on this host";
-            HostFailure::new(FailureKind::Failed, HostState::Preparing, message)
-                .with_hint("set --app or --deploy-to, or fleetdrop_deploy_to in the inventory")
-        })?;
+        let deploy_to = self.placement().deploy_to(host, agent.is_root)?;
         let mut given = None;
         let job = match self {
-            Self::Status(_) => Job::Status { deploy_to },
             Self::Rollback(plan) => Job::Rollback(Box::new(RollbackJob {
                 run: plan.run.clone(),
+                by: plan.placement.by.clone(),
                 deploy_to,
                 to: plan.to.clone(),
                 lease_seconds: whole_seconds(plan.placement.lease),
@@ -149,6 +145,7 @@ impl JobPlan {
                 given = Some(seed);
                 Job::Deploy(Box::new(DeployJob {
                     run: plan.run.clone(),
+                    by: plan.placement.by.clone(),
                     manifest: plan.manifest.clone(),
                     release: plan.release.clone(),
                     deploy_to,
@@ -156,6 +153,7 @@ impl JobPlan {
                     cache_limit: plan.cache_limit,
                     keep_releases: plan.keep_releases,
                     linked: plan.linked.clone(),
+                    unchanged: plan.unchanged,
                     info_base64: plan.info_base64.clone(),
                     advertise: agent.advertise,
                     tracker: Some(tracker),
@@ -174,11 +172,16 @@ impl JobPlan {
 }
 
 impl Placement {
-    /// The command line, then the inventory, then the default for the user the job runs as.
-    pub(in crate::controller) fn deploy_to(&self, host: &HostEntry, is_root: bool) -> Option<String> {
+    /// Returns where the application lives: as the command line says, then the inventory, then the default for the user the job runs
+    /// as. Fails if nothing says it.
+    pub(in crate::controller) fn deploy_to(&self, host: &HostEntry, is_root: bool) -> Result<String, HostFailure> {
         let below = if is_root { "/srv" } else { "~/fleetdrop" };
         let default = || self.app.as_ref().map(|app| format!("{below}/{app}"));
-        self.deploy_to.clone().or_else(|| host.deploy_to.clone()).or_else(default)
+        self.deploy_to.clone().or_else(|| host.deploy_to.clone()).or_else(default).ok_or_else(|| {
+            let message = "nothing says where the application lives on this host";
+            HostFailure::new(FailureKind::Failed, HostState::Preparing, message)
+                .with_hint("set --app or --deploy-to, or fleetdrop_deploy_to in the inventory")
+        })
     }
 }
 

@@ -253,6 +253,7 @@ while True:
         write(&inventory, "all: {hosts: {here: {ansible_connection: local}}}");
         let entry = Inventory::load(&inventory).unwrap().inventory.select(None).unwrap().remove(0);
         let placement = Placement {
+            by: None,
             app: None,
             deploy_to: Some(dir.join("app").to_string_lossy().into_owned()),
             cache: Some(dir.join("cache").to_string_lossy().into_owned()),

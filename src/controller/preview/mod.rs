@@ -16,10 +16,10 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::{
+    chore::{Look, inquire},
     host::Placement,
     push::look,
     run::{FleetSettings, placement, target},
-    status::inquire,
     transport::Transport,
 };
 use crate::{
@@ -132,8 +132,8 @@ async fn look_over(request: &PreviewRequest, host: &HostEntry, transport: &Trans
     }
     if let Some(agent) = agent {
         let job = Job::Status { deploy_to: preview.deploy_to.clone() };
-        match inquire(transport, &agent, job).await {
-            Ok(status) => judge::correct(&mut preview, &status, manifest),
+        match inquire::<Look>(transport, &agent, job).await {
+            Ok(status) => judge::correct(&mut preview, &status.answer, manifest),
             Err(failure) => preview.failure = preview.failure.or(Some(failure)),
         }
     }

@@ -109,7 +109,15 @@ fn what_is_there_is_seen() {
 
     // The agent asks the kernel: nobody holds it.
     let mut preview = seen(&ask(&root, &cache));
-    let release = ReleaseInfo { id: RELEASE.parse().unwrap(), app: None, digest: None, activated_at: None };
+    let release = ReleaseInfo {
+        id: RELEASE.parse().unwrap(),
+        app: None,
+        digest: None,
+        size: None,
+        staged_at: None,
+        activated_at: None,
+        by: None,
+    };
     let status = HostStatus { current: Some(release.id.clone()), releases: vec![release], ..HostStatus::default() };
     judge::correct(&mut preview, &status, &manifest());
     assert_eq!((preview.failure, preview.locked_by, preview.unchanged), (None, None, false));

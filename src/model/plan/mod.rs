@@ -31,6 +31,17 @@ pub const KEEP_RELEASES: RangeInclusive<u32> = 2..=1000;
 /// How long a host may be without its controller.
 pub const HOST_PATIENCE: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(3600);
 
+/// What becomes of a host whose live release already is what is deployed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unchanged {
+    /// Nothing.
+    #[default]
+    Skip,
+    /// It is activated as if it were new, with hooks and checks, in its wave; only the transfer falls away.
+    Activate,
+}
+
 /// Everything that can be asked for. The default is what happens without a playbook.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -43,6 +54,8 @@ pub struct Plan {
     pub keep_releases: u32,
     /// What every release shares.
     pub linked: Linked,
+    /// What becomes of hosts that are up to date.
+    pub unchanged: Unchanged,
     /// Who switches when.
     pub rollout: RolloutPlan,
     /// What runs on the hosts.
@@ -71,6 +84,7 @@ impl Default for Plan {
             deploy_to: None,
             keep_releases: 5,
             linked: Linked::default(),
+            unchanged: Unchanged::default(),
             rollout: RolloutPlan::default(),
             hooks: Hooks::default(),
             health: Health::default(),

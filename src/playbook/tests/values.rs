@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::{
     FailureBudget,
-    plan::{Command, FailureBudgets, Hook, HookPoint, OnFailure, Order, Pause, Rhythm},
+    plan::{Command, FailureBudgets, Hook, HookPoint, OnFailure, Order, Pause, Rhythm, Unchanged},
 };
 
 /// The playbook of the documentation, with every key.
@@ -15,6 +15,7 @@ deploy_to: /srv/shop
 keep_releases: 7
 linked_dirs: [log, uploads]
 linked_files: [.env]
+unchanged: activate
 rollout:
   waves: [1, 10%, 50%, 100%]
   max_failures: {canary: 0, after: 10%}
@@ -43,6 +44,7 @@ fn every_key_reaches_the_plan() {
     let paths = |paths: &[crate::model::plan::LinkedPath]| paths.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(paths(plan.linked.dirs()), ["log", "uploads"]);
     assert_eq!(paths(plan.linked.files()), [".env"]);
+    assert_eq!(plan.unchanged, Unchanged::Activate);
     assert_eq!(plan.rollout.waves.to_string(), "1, 10%, 50%, 100%");
     let budgets = FailureBudgets { canary: Some(FailureBudget::NONE), after: FailureBudget::Percent(10) };
     assert_eq!(plan.rollout.max_failures, budgets);
