@@ -1,8 +1,8 @@
 //! One small job on every host, each host on its own: what is there, what may go, who holds the lock.
 //!
-//! No waves and no barrier: what one host answers does not concern the others. At most [`AT_ONCE`] hosts are at it at a time; logins
-//! are limited by the fleet's connector besides. A host is given up when it is silent for [`SILENCE`], however long its work takes, but
-//! for [`LONGEST`] at most. Where a job changes something is the agent's to say; the agent itself is pushed where it is missing.
+//! No waves and no barrier: what one host answers does not concern the others. At most `AT_ONCE` hosts are at it at a time; logins
+//! are limited by the fleet's connector besides. A host is given up when it is silent for `SILENCE`, however long its work takes, but
+//! for `LONGEST` at most. Where a job changes something is the agent's to say; the agent itself is pushed where it is missing.
 
 use std::{sync::Arc, time::Duration};
 
