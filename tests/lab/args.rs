@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 use crate::{
@@ -129,8 +129,7 @@ impl RaceArgs {
         if self.only.is_empty() {
             return Ok(Contender::usual());
         }
-        let missing = self.only.iter().find(|contender| !contender.is_built());
-        ensure!(missing.is_none(), "this lab was built without the stock engine: add --features engine-librqbit");
+        Contender::ensure_built(&self.only)?;
         Ok(self.only.clone())
     }
 }

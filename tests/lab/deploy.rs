@@ -1,6 +1,7 @@
 //! The real thing: `fleetdrop deploy` from the controller's namespace, over SSH, to the hosts' sshd.
 
 use std::{
+    collections::HashMap,
     fs,
     io::Write as _,
     path::{Path, PathBuf},
@@ -99,19 +100,19 @@ pub(crate) async fn deploy(lab: &Lab, kind: Kind) -> Result<Round> {
     clear(lab, kind)?;
     let meter = Meter::start(&lab.fleet)?;
     let began = Instant::now();
-    let summary = run(lab, kind).await;
+    let told = run(lab, kind).await;
     let whole = began.elapsed();
     let usage = meter.finish()?;
     recover(lab, kind)?;
-    let summary = summary?;
+    let Told { summary, distribution } = told?;
     ensure!(summary.verdict == Verdict::Completed, "the deploy was not completed: {summary:?}");
     let mut times = Vec::new();
     for (number, host) in summary.hosts.iter().enumerate() {
         let is_victim = kind.disaster.is_some() && number == victim(lab);
         ensure!(is_victim != (host.state == HostState::Active), "{} is {}", host.host, host.state);
-        let seconds = host.transfer_seconds.filter(|_| !is_victim);
-        ensure!(is_victim || seconds.is_some(), "{} did not transfer anything", host.host);
-        times.push(seconds.map(Duration::from_secs_f64));
+        let time = distribution.time(host.host.as_str()).filter(|_| !is_victim);
+        ensure!(is_victim || time.is_some(), "{} did not transfer anything", host.host);
+        times.push(time);
     }
     let copies = times.iter().flatten().count();
     Ok(Round { times, whole: Some(whole), usage, copies })
@@ -137,8 +138,40 @@ pub(crate) fn live_file(lab: &Lab, kind: Kind, host: &Machine) -> PathBuf {
     host.directory.join("srv").join(APP).join("current").join(name)
 }
 
-/// Runs the command to its end and returns its last event.
-async fn run(lab: &Lab, kind: Kind) -> Result<RunSummary> {
+/// What a deploy said.
+struct Told {
+    summary: RunSummary,
+    distribution: Distribution,
+}
+
+/// When the first host got its job, and when each had verified the artifact.
+#[derive(Debug, Default)]
+struct Distribution {
+    began: Option<Instant>,
+    verified: HashMap<String, Instant>,
+}
+
+impl Distribution {
+    fn note(&mut self, host: &str, state: HostState, now: Instant) {
+        match state {
+            HostState::Downloading => {
+                self.began.get_or_insert(now);
+            }
+            HostState::Extracting | HostState::Staged if self.began.is_some() => {
+                self.verified.entry(host.to_owned()).or_insert(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns how long after the first job a host had the artifact.
+    fn time(&self, host: &str) -> Option<Duration> {
+        Some(*self.verified.get(host)? - self.began?)
+    }
+}
+
+/// Runs the command to its end and returns what it said.
+async fn run(lab: &Lab, kind: Kind) -> Result<Told> {
     let mut child = tokio::process::Command::from(command(lab, kind)?)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -150,26 +183,29 @@ async fn run(lab: &Lab, kind: Kind) -> Result<RunSummary> {
     let mut errors = child.stderr.take().context("no standard error")?;
     let told = async {
         let mut last = None;
+        let mut distribution = Distribution::default();
         let mut struck = kind.disaster.is_none();
         while let Some(line) = events.next_line().await? {
             match serde_json::from_str::<Envelope>(&line)?.event {
                 RunEvent::RunFinished(summary) => last = Some(*summary),
+                RunEvent::HostState { host, state, .. } => distribution.note(host.as_str(), state, Instant::now()),
                 event if !struck => struck = strike(lab, kind, &event)?,
                 _ => {}
             }
         }
         ensure!(struck, "the victim was complete before anything happened to it: the artifact is too small");
-        anyhow::Ok(last)
+        anyhow::Ok((last, distribution))
     };
     let mut said = Vec::new();
-    let (summary, _) =
+    let ((summary, distribution), _) =
         tokio::time::timeout(lab.timeout, async { tokio::try_join!(told, async { Ok(errors.read_to_end(&mut said).await?) }) })
             .await
             .context("the deploy takes too long")??;
     let status = child.wait().await?;
     let said = String::from_utf8_lossy(&said);
     ensure!(status.success() || kind.disaster.is_some(), "fleetdrop deploy: {status}: {said}");
-    summary.with_context(|| format!("fleetdrop deploy: {status}, without a summary: {said}"))
+    let summary = summary.with_context(|| format!("fleetdrop deploy: {status}, without a summary: {said}"))?;
+    Ok(Told { summary, distribution })
 }
 
 fn command(lab: &Lab, kind: Kind) -> Result<std::process::Command> {

@@ -103,7 +103,9 @@ async fn targets(args: TargetArgs) -> Result<()> {
     let all = || scenario::SCENARIOS.iter().map(|scenario| scenario.name.to_owned()).collect();
     let names: Vec<String> = if args.scenarios.is_empty() { all() } else { args.scenarios.clone() };
     let scenarios = names.iter().map(|name| scenario::named(name).with_context(|| format!("there is no scenario {name}")));
-    for scenario in scenarios.collect::<Result<Vec<_>>>()? {
+    let scenarios = scenarios.collect::<Result<Vec<_>>>()?;
+    scenarios.iter().try_for_each(|scenario| Contender::ensure_built(&scenario.contenders(1)))?;
+    for scenario in scenarios {
         eprintln!("lab: {}", scenario.name);
         fs::create_dir_all(&args.results)?;
         let json = args.results.join(scenario.name).with_extension("json");

@@ -26,10 +26,10 @@ impl Scenario {
         Shape { hosts: self.hosts, rate_mbit: self.rate_mbit, variation: self.variation.clone() }
     }
 
-    /// Returns who runs in a round that this build can run; rounds count from 1.
+    /// Returns who runs in a round; rounds count from 1.
     pub(crate) fn contenders(&self, round: usize) -> Vec<Contender> {
         let once = if round == 1 { self.once } else { &[] };
-        self.contenders.iter().chain(once).copied().filter(|contender| contender.is_built()).collect()
+        self.contenders.iter().chain(once).copied().collect()
     }
 }
 
@@ -38,7 +38,6 @@ const RACE: &[Contender] = &[
     Contender::Http,
     Contender::Deploy,
     Contender::Libtorrent,
-    Contender::LibtorrentTuned,
     Contender::Aria2,
     Contender::DeployCold,
     Contender::Byte,
@@ -54,7 +53,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         size: 64,
         variation: Variation::Equal,
         contenders: RACE,
-        once: &[Contender::Engine, Contender::Librqbit],
+        once: &[Contender::Engine, Contender::Librqbit, Contender::LibtorrentTuned],
     },
     Scenario {
         name: "fleet-32",
@@ -63,7 +62,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         size: 32,
         variation: Variation::Equal,
         contenders: RACE,
-        once: &[],
+        once: &[Contender::LibtorrentTuned],
     },
     Scenario {
         name: "fleet-64",
@@ -72,7 +71,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         size: 16,
         variation: Variation::Equal,
         contenders: RACE,
-        once: &[],
+        once: &[Contender::LibtorrentTuned],
     },
     // With fleet-64: what eight times the hosts cost.
     Scenario {

@@ -3,6 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::swarm::policy;
 
 const MIB: u64 = 1 << 20;
 const KIB: u32 = 1 << 10;
@@ -18,7 +19,7 @@ fn even(hosts: usize, mbit: u64, size: u64, piece_length: u32, seed: u64) -> Sce
         piece_length,
         latency: Duration::from_micros(500),
         queue: Duration::from_millis(25),
-        degree: 24,
+        degree: policy::degree(hosts),
         seed,
         limit: Duration::from_secs(3600),
     }

@@ -91,8 +91,15 @@ impl Contender {
         }
     }
 
+    /// Fails if one of them is not in this build.
+    pub(crate) fn ensure_built(contenders: &[Self]) -> Result<()> {
+        let all_built = contenders.iter().all(|contender| contender.is_built());
+        ensure!(all_built, "this lab was built without the stock engine: add --features engine-librqbit");
+        Ok(())
+    }
+
     /// True if this build can run it.
-    pub(crate) fn is_built(self) -> bool {
+    fn is_built(self) -> bool {
         self != Self::Librqbit || cfg!(feature = "engine-librqbit")
     }
 
