@@ -4,6 +4,8 @@ use std::{fmt, path::PathBuf, time::SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::wire::PACKED_AGENT;
+
 /// Where the time comes from.
 #[derive(Clone, Copy)]
 pub struct Clock(
@@ -40,6 +42,8 @@ pub struct AgentEnv {
     pub default_cache: String,
     /// The agent's own binary, for hosts that have none.
     pub executable: PathBuf,
+    /// Where the same lies in gzip, if it does.
+    pub packed: Option<PathBuf>,
     /// The clock.
     pub clock: Clock,
     /// Cancelled when the process is told to end.
@@ -54,6 +58,7 @@ impl AgentEnv {
         let default_cache = if uid == 0 { "/var/cache/fleetdrop" } else { "~/.cache/fleetdrop" }.to_owned();
         // Also what runs after its file was replaced.
         let executable = PathBuf::from("/proc/self/exe");
-        Self { home, uid, default_cache, executable, clock: Clock(SystemTime::now), stop }
+        let packed = std::env::current_exe().ok().map(|own| own.with_file_name(PACKED_AGENT));
+        Self { home, uid, default_cache, executable, packed, clock: Clock(SystemTime::now), stop }
     }
 }

@@ -1,9 +1,9 @@
 //! Serves the agent's own binary to hosts that have none yet: one file over HTTP, for the time of the run.
 //!
 //! Promises: whoever does not know the run's path gets nothing; connections, the length of a request, the time it may take and
-//! the time without a byte taken are bounded; memory does not grow with the binary, which is compressed while it is sent. Listens at the
-//! address that the controller names and nowhere else. Receivers check the digest that they have from the controller, so this
-//! module need not be trusted by anybody.
+//! the time without a byte taken are bounded; memory does not grow with the binary, which is sent as it came, or compressed while it is
+//! sent. Listens at the address that the controller names and nowhere else. Receivers check the digest that they have from the
+//! controller, so neither this module nor what lies on the disk need be trusted by anybody.
 //!
 //! The path's token keeps strangers from taking the host's time. It is no more than that: it goes over the network in the clear, and
 //! shows in the list of processes of a host that fetches with wget. Who reads it there can fetch the agent, which is no secret, and
@@ -49,6 +49,15 @@ const LEVEL: Compression = Compression::new(3);
 const FOUND: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/gzip\r\nConnection: close\r\n\r\n";
 const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
+/// What is served.
+#[derive(Debug, Clone)]
+pub(crate) struct Served {
+    /// The binary in gzip, if that is there.
+    pub(crate) packed: Option<PathBuf>,
+    /// The binary itself.
+    pub(crate) plain: PathBuf,
+}
+
 /// A server. It ends when it is stopped or dropped.
 #[derive(Debug)]
 pub(crate) struct Relay {
@@ -57,11 +66,11 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Starts to serve `file` on a free port of that address, to those who know the token.
-    pub(crate) async fn start(address: IpAddr, token: RelayToken, file: PathBuf) -> io::Result<Self> {
+    /// Starts to serve on a free port of that address, to those who know the token.
+    pub(crate) async fn start(address: IpAddr, token: RelayToken, served: Served) -> io::Result<Self> {
         let listener = TcpListener::bind((address, 0)).await?;
         let address = listener.local_addr()?;
-        Ok(Self { address, task: tokio::spawn(accept(listener, Arc::new(token), Arc::new(file))) })
+        Ok(Self { address, task: tokio::spawn(accept(listener, Arc::new(token), Arc::new(served))) })
     }
 
     /// Returns where it listens.
@@ -83,7 +92,7 @@ impl Drop for Relay {
 }
 
 /// Owns the connections: they end with it.
-async fn accept(listener: TcpListener, token: Arc<RelayToken>, file: Arc<PathBuf>) {
+async fn accept(listener: TcpListener, token: Arc<RelayToken>, served: Arc<Served>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -96,9 +105,9 @@ async fn accept(listener: TcpListener, token: Arc<RelayToken>, file: Arc<PathBuf
             continue;
         };
         let Ok(place) = places.clone().try_acquire_owned() else { continue };
-        let (token, file) = (token.clone(), file.clone());
+        let (token, served) = (token.clone(), served.clone());
         connections.spawn(async move {
-            match timeout(WHOLE, serve(stream, &token, &file)).await {
+            match timeout(WHOLE, serve(stream, &token, &served)).await {
                 Ok(Ok(())) => (),
                 Ok(Err(error)) => tracing::debug!("did not serve the agent to {peer}: {error}"),
                 Err(_) => tracing::debug!("did not serve the agent to {peer} in {} s", WHOLE.as_secs()),
@@ -108,14 +117,40 @@ async fn accept(listener: TcpListener, token: Arc<RelayToken>, file: Arc<PathBuf
     }
 }
 
-async fn serve(mut stream: TcpStream, token: &RelayToken, file: &PathBuf) -> io::Result<()> {
+async fn serve(mut stream: TcpStream, token: &RelayToken, served: &Served) -> io::Result<()> {
     let request = timeout(REQUEST_TIME, read_request(&mut stream)).await??;
     if !path(&request).is_some_and(|path| token.opens(path)) {
         send(&mut stream, NOT_FOUND.as_bytes()).await?;
         return stream.shutdown().await;
     }
-    let mut file = File::open(file).await?;
-    send(&mut stream, FOUND.as_bytes()).await?;
+    // Its own copy may be gone, or never have been there: whoever got the agent without gzip has none.
+    let packed = match &served.packed {
+        Some(packed) => File::open(packed).await.ok(),
+        None => None,
+    };
+    match packed {
+        Some(packed) => send_file(&mut stream, packed).await?,
+        None => send_packed(&mut stream, File::open(&served.plain).await?).await?,
+    }
+    stream.shutdown().await
+}
+
+/// Sends a file that is gzip already.
+async fn send_file(stream: &mut TcpStream, mut file: File) -> io::Result<()> {
+    send(stream, FOUND.as_bytes()).await?;
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let read = file.read(&mut chunk).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        send(stream, &chunk[..read]).await?;
+    }
+}
+
+/// Compresses a file while it is sent.
+async fn send_packed(stream: &mut TcpStream, mut file: File) -> io::Result<()> {
+    send(stream, FOUND.as_bytes()).await?;
     let mut encoder = GzEncoder::new(Vec::new(), LEVEL);
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -124,11 +159,10 @@ async fn serve(mut stream: TcpStream, token: &RelayToken, file: &PathBuf) -> io:
             break;
         }
         encoder.write_all(&chunk[..read])?;
-        send(&mut stream, encoder.get_ref()).await?;
+        send(stream, encoder.get_ref()).await?;
         encoder.get_mut().clear();
     }
-    send(&mut stream, &encoder.finish()?).await?;
-    stream.shutdown().await
+    send(stream, &encoder.finish()?).await
 }
 
 /// Reads up to the end of the request's head. An error for one that is too long or does not end.
@@ -175,7 +209,8 @@ mod tests {
         let file = dir.path().join("agent");
         std::fs::write(&file, content).unwrap();
         let token = RelayToken::from_random([7; 16]);
-        let relay = Relay::start(Ipv4Addr::LOCALHOST.into(), token.clone(), file).await.unwrap();
+        let served = Served { packed: Some(dir.path().join("agent.gz")), plain: file };
+        let relay = Relay::start(Ipv4Addr::LOCALHOST.into(), token.clone(), served).await.unwrap();
         (relay, token, dir)
     }
 
@@ -191,12 +226,17 @@ mod tests {
     #[tokio::test]
     async fn who_knows_the_path_gets_the_file() {
         let content: Vec<u8> = (0..300_000_u32).map(|i| (i.wrapping_mul(i) >> 7) as u8).collect();
-        let (relay, token, _dir) = relay(&content).await;
-        let answer = answer(&relay, format!("GET {} HTTP/1.0\r\nHost: x\r\n\r\n", token.path()).as_bytes()).await;
-        let body = answer.strip_prefix(FOUND.as_bytes()).unwrap();
+        let (relay, token, dir) = relay(&content).await;
+        let request = format!("GET {} HTTP/1.0\r\nHost: x\r\n\r\n", token.path());
+        let compressed = answer(&relay, request.as_bytes()).await;
+        let body = compressed.strip_prefix(FOUND.as_bytes()).unwrap();
         let mut back = Vec::new();
         GzDecoder::new(body).read_to_end(&mut back).unwrap();
         assert!(back == content);
+
+        std::fs::write(dir.path().join("agent.gz"), &content[..200_000]).unwrap();
+        let as_it_came = answer(&relay, request.as_bytes()).await;
+        assert!(as_it_came.strip_prefix(FOUND.as_bytes()).unwrap() == &content[..200_000]);
         let address = relay.address();
         relay.stop().await;
         assert!(TcpStream::connect(address).await.is_err(), "it still listens");

@@ -25,7 +25,7 @@ use super::{
     lock::Predecessor,
     prune,
     recovery::{self, Recovery},
-    relay::Relay,
+    relay::{Relay, Served},
     rollback, status,
     unlock::{self, Unlock},
 };
@@ -264,7 +264,8 @@ impl Session {
     /// Serves the agent's own binary from now on, if the address is one of this host's.
     async fn relay(&mut self, address: IpAddr, token: RelayToken) {
         if self.relay.is_none() {
-            match Relay::start(address, token, self.env.executable.clone()).await {
+            let served = Served { packed: self.env.packed.clone(), plain: self.env.executable.clone() };
+            match Relay::start(address, token, served).await {
                 Ok(relay) => self.relay = Some(relay),
                 Err(error) => tracing::info!("does not serve the agent at {address}: {error}"),
             }

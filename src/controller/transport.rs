@@ -5,6 +5,10 @@
 use std::{net::IpAddr, os::unix::process::ExitStatusExt as _, process::Stdio, time::Duration};
 
 use futures_util::FutureExt as _;
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    time::timeout,
+};
 
 use crate::{
     inventory::{Connection as ConnectionKind, HostEntry},
@@ -14,6 +18,8 @@ use crate::{
 
 /// Bytes a command may write; more is an error.
 const MAX_OUTPUT: usize = 256 << 10;
+/// How long a command that is not needed may take to end.
+const DISMISSAL: Duration = Duration::from_secs(5);
 /// What errors call the controller's own machine.
 const THIS_MACHINE: &str = "this machine";
 
@@ -39,12 +45,27 @@ pub(super) struct Output {
     pub(super) stderr: String,
 }
 
+impl From<crate::ssh::Output> for Output {
+    fn from(output: crate::ssh::Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
 impl Output {
     /// Returns the last line of stderr, or of stdout, that says something.
     pub(super) fn last_words(&self) -> &str {
         let last = |text| str::lines(text).map(str::trim).rfind(|line| !line.is_empty());
         last(&self.stderr).or_else(|| last(&self.stdout)).unwrap_or("it printed nothing")
     }
+}
+
+/// What became of a command that was begun.
+pub(super) enum Begun {
+    /// It runs, and its input is open.
+    Runs(Process),
+    /// It has ended.
+    Ended(Output),
 }
 
 /// Says why a command could not be run or finished on a host that was reached.
@@ -128,12 +149,49 @@ impl Transport {
     /// Runs a command to its end with that input.
     pub(super) async fn run(&self, command: &str, input: &[u8], timeout: Duration) -> Result<Output, TransportError> {
         let limits = RunLimits { timeout, max_output: MAX_OUTPUT };
-        let output = match self {
-            Self::Ssh(connection) => connection.run(command, input, limits).await?,
-            Self::Local => spawn_local(command).map_err(TransportError::Local)?.finish(THIS_MACHINE, input, limits).await?,
+        Ok(self.exec(command).await?.finish(self.address(), input, limits).await?.into())
+    }
+
+    /// Gives a command that was started its input, which stays open, and each line that it prints to `hear`, until that returns true.
+    /// What the command prints then is for who gets its process.
+    pub(super) async fn begin(
+        &self,
+        mut process: Process,
+        input: &[u8],
+        limit: Duration,
+        hear: impl FnMut(&str) -> bool,
+    ) -> Result<Begun, TransportError> {
+        let begun = async {
+            // A command that does not read its input says why by how it ends.
+            if process.stdin.write_all(input).await.is_ok() {
+                let _ = process.stdin.flush().await;
+            }
+            let mut stdout = BufReader::new(process.stdout);
+            let heard = listen(&mut stdout, hear).await;
+            process.stdout = Box::new(stdout);
+            let Some(said) = heard else { return Ok(Begun::Runs(process)) };
+            let limits = RunLimits { timeout: limit, max_output: MAX_OUTPUT };
+            let output = Output::from(process.finish(self.address(), &[], limits).await?);
+            Ok(Begun::Ended(Output { stdout: said, ..output }))
         };
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Output { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) })
+        let late = || SshError::Timeout { address: self.address().to_owned(), what: "the command", limit };
+        timeout(limit, begun).await.unwrap_or_else(|_| Err(late().into()))
+    }
+
+    /// Ends a command by the end of its input, and waits until it has ended; not for long.
+    pub(super) async fn dismiss(&self, process: Process) {
+        let limits = RunLimits { timeout: DISMISSAL, max_output: MAX_OUTPUT };
+        if let Err(error) = process.finish(self.address(), &[], limits).await {
+            tracing::debug!(%error, "a command that was not needed did not end well");
+        }
+    }
+
+    /// Returns what errors call the host.
+    fn address(&self) -> &str {
+        match self {
+            Self::Ssh(connection) => connection.address(),
+            Self::Local => THIS_MACHINE,
+        }
     }
 
     /// Resolves when the connection is gone; never for this machine.
@@ -148,6 +206,22 @@ impl Transport {
     pub(super) async fn close(self) {
         if let Self::Ssh(connection) = self {
             connection.close().await;
+        }
+    }
+}
+
+/// Gives line after line to `hear` until it returns true; all of them, if the stream ends before or is too long.
+async fn listen(stdout: &mut (impl AsyncBufRead + Unpin), mut hear: impl FnMut(&str) -> bool) -> Option<String> {
+    let mut stdout = stdout.take(MAX_OUTPUT as u64);
+    let mut said = Vec::new();
+    loop {
+        let before = said.len();
+        // Why a stream breaks is told by how the command ends.
+        if !matches!(stdout.read_until(b'\n', &mut said).await, Ok(1..)) {
+            return Some(String::from_utf8_lossy(&said).into_owned());
+        }
+        if hear(String::from_utf8_lossy(&said[before..]).trim_end()) {
+            return None;
         }
     }
 }
@@ -217,6 +291,42 @@ mod tests {
         let output = local.run("cat; echo oops >&2; exit 3", b"hello", Duration::from_secs(20)).await.unwrap();
         assert_eq!((output.stdout.as_str(), output.last_words()), ("hello", "oops"));
         assert_eq!(output.status.code(), Some(3));
+    }
+
+    #[tokio::test]
+    async fn a_command_that_was_begun_is_handed_over_at_its_word() {
+        let mut heard = Vec::new();
+        let hear = |line: &str| {
+            heard.push(line.to_owned());
+            line == "ready"
+        };
+        let script = b"echo banner\necho ready\necho more\nexec cat\n";
+        let process = Transport::Local.exec("sh -s").await.unwrap();
+        let begun = Transport::Local.begin(process, script, Duration::from_secs(20), hear).await.unwrap();
+        assert_eq!(heard, ["banner", "ready"]);
+        let Begun::Runs(process) = begun else { panic!("it ended") };
+        let limits = RunLimits { timeout: Duration::from_secs(20), max_output: 100 };
+        let output = process.finish("here", b"later", limits).await.unwrap();
+        assert_eq!(output.stdout, b"more\nlater");
+    }
+
+    async fn begin(command: &str, limit: Duration) -> Result<Begun, TransportError> {
+        let process = Transport::Local.exec(command).await.unwrap();
+        Transport::Local.begin(process, b"", limit, |line| line == "ready").await
+    }
+
+    #[tokio::test]
+    async fn a_command_that_ends_without_its_word_says_why() {
+        for command in ["echo no; echo because >&2; exit 7", "exec 0<&-; echo no; echo because >&2; exit 7"] {
+            let begun = begin(command, Duration::from_secs(20)).await.unwrap();
+            let Begun::Ended(output) = begun else { panic!("{command} runs") };
+            assert_eq!((output.stdout.as_str(), output.last_words()), ("no\n", "because"));
+            assert_eq!(output.status.code(), Some(7));
+        }
+        let error = begin("sleep 60", Duration::from_millis(100)).await.err().unwrap();
+        assert!(matches!(error, TransportError::Ssh(SshError::Timeout { .. })), "{error}");
+        let error = begin("yes", Duration::from_secs(20)).await.err().unwrap();
+        assert!(matches!(error, TransportError::Ssh(SshError::OutputTooLarge { .. })), "{error}");
     }
 
     #[tokio::test]

@@ -306,7 +306,12 @@ impl Connection {
     /// Runs a command to its end with `input` on its standard input. A limit that is passed is an error and gives the command up.
     pub async fn run(&self, command: &str, input: &[u8], limits: RunLimits) -> Result<Output, SshError> {
         let process = self.exec(command).await?;
-        process.finish(self.session.link.life.address(), input, limits).await
+        process.finish(self.address(), input, limits).await
+    }
+
+    /// Returns what errors call the host: its name and port.
+    pub fn address(&self) -> &str {
+        self.session.link.life.address()
     }
 
     /// Returns the address the TCP connection goes to; none through a jump host or a `ProxyCommand`.

@@ -15,4 +15,4 @@ pub use message::{
     AgentHello, DeployJob, FromAgent, Job, PeerAddr, Procedure, PruneJob, RollbackJob, StopReason, ToAgent, TransferProgress,
     WIRE_VERSION, WayBack,
 };
-pub use relay::RelayToken;
+pub use relay::{PACKED_AGENT, RelayToken};

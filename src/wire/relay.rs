@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// The name of what lies beside an agent that came compressed: the same in gzip, as it came.
+pub const PACKED_AGENT: &str = "fleetdrop-agent.gz";
+
 /// Who knows it may fetch the agent. 128 random bits, as 32 hexadecimal digits. Its `Debug` form shows nothing of it.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -17,7 +20,7 @@ impl RelayToken {
 
     /// Returns the path under which a host serves its agent, in gzip. It holds the token: not for logs.
     pub fn path(&self) -> String {
-        format!("/{}/fleetdrop-agent.gz", self.0)
+        format!("/{}/{PACKED_AGENT}", self.0)
     }
 
     /// Returns the text without the token in it, for logs.

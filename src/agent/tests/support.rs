@@ -195,6 +195,7 @@ impl Host {
             uid: rustix::process::geteuid().as_raw(),
             default_cache: "~/blocked/cache".into(),
             executable: self.path("agent"),
+            packed: None,
             clock: Clock(SystemTime::now),
             stop: stop.clone(),
         };

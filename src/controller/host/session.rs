@@ -66,7 +66,7 @@ impl AgentSession {
     /// Starts the agent and waits for its hello.
     pub(in crate::controller) async fn start(transport: &Transport, agent: &ReadyAgent) -> Result<Self, HostFailure> {
         let during = HostState::Preparing;
-        let process = transport.exec(&agent.command).await.map_err(|error| error.failure(during, "starting the agent"))?;
+        let process = agent.start(transport).await.map_err(|error| error.failure(during, "starting the agent"))?;
         let mut session = Self::over(process);
         let hello = match tokio::time::timeout(HELLO_TIMEOUT, session.receive()).await {
             Ok(Ok(Some(FromAgent::Hello(hello)))) => hello,

@@ -125,12 +125,11 @@ async fn look_over(request: &PreviewRequest, host: &HostEntry, transport: &Trans
     let placement = placement(fleet, Some(manifest.app.clone()));
     let questions = questions::script(&roots(&placement, host), fleet.cache.as_deref(), &manifest.digest);
     let sight = look(transport, &fleet.finder, host, fleet.cache.as_deref(), &questions).await?;
-    let (agent, refused) = (sight.agent.clone(), sight.refused.clone());
     let mut preview = judge::judge(&sight, manifest);
-    if let Some(refused) = refused {
+    if let Some(refused) = sight.refused {
         preview.failure = Some(refused);
     }
-    if let Some(agent) = agent {
+    if let Some(agent) = sight.agent {
         let job = Job::Status { deploy_to: preview.deploy_to.clone() };
         match inquire::<Look>(transport, &agent, job).await {
             Ok(status) => judge::correct(&mut preview, &status.answer, manifest),

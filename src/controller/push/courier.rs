@@ -148,6 +148,11 @@ impl Errand {
         self.order(Event::Wants(self.host, place)).await
     }
 
+    /// Says that all of what the host fetches has come: its source may serve another.
+    pub(super) fn arrived(&self) {
+        self.courier.handle(Event::Arrived(self.host));
+    }
+
     /// Says that the fetch has failed, and waits for the next turn.
     pub(super) async fn fetch_failed(&self) -> Order {
         self.order(Event::FetchFailed(self.host)).await

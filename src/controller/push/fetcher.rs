@@ -14,6 +14,10 @@ use super::{
 /// The script's exit code if nothing complete came; the others are the installer's.
 pub(super) const NOT_FETCHED: u32 = 13;
 
+/// The lines that the script prints when everything has come, and when that was the agent, which it starts then.
+pub(super) const ARRIVED: &str = "FLEETDROP-AGENT-ARRIVED";
+pub(super) const FETCHED: &str = "FLEETDROP-AGENT-FETCHED";
+
 /// How long a fetch may bring nothing at first: where a firewall drops its packets, this is what trying costs.
 const FIRST_BYTE: Duration = Duration::from_secs(3);
 
@@ -97,8 +101,11 @@ impl Fetcher {
     }
 }
 
-/// Builds the script, for `sh -s`: fetches the binary, in gzip, from another host into a directory that the probe offered.
-/// `path` has no character that is special to a shell.
+/// Builds the script, for `sh -s`: fetches the binary, in gzip, from another host into a directory that the probe offered, then runs
+/// `starter` in the same place: another command over SSH would cost a round trip or two, and a process. `path` has no character
+/// that is special to a shell.
+///
+/// Limits and environment of the fetch are those of a subshell: the agent and what it runs have none of them.
 pub(super) fn script(
     agent: &AgentBinary,
     directory: &str,
@@ -106,9 +113,11 @@ pub(super) fn script(
     source: SocketAddr,
     path: &str,
     limit: Duration,
+    starter: &str,
 ) -> String {
     format!(
-        r#"umask 077
+        r#"(
+umask 077
 ulimit -f {blocks}
 unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY
 {SUM}
@@ -133,6 +142,7 @@ if [ "$ended" -gt 128 ]; then
   if [ -s "$g" ]; then echo "too large, or not complete after {limit} s" >&2; else echo "nothing came for {first} s" >&2; fi
 fi
 if [ "$ended" -ne 0 ]; then echo "{tool} failed ($ended)"; exit {NOT_FETCHED}; fi
+echo {ARRIVED}
 gzip -dc < "$g" > "$t"; ended=$?
 if [ "$ended" -ne 0 ]; then
   if [ "$ended" -le 128 ] && gzip -t < "$g" 2>/dev/null; then exit {WRITE_FAILED}; fi
@@ -140,8 +150,10 @@ if [ "$ended" -ne 0 ]; then
 fi
 chmod 700 "$t" || exit {WRITE_FAILED}
 [ "$(sum "$t")" = {digest} ] || exit {WRONG_DIGEST}
-rm -f "$g"
 {adopt}
+) || exit
+echo {FETCHED}
+{starter}
 "#,
         // Of 512 bytes, or of 1024 in some shells.
         blocks = agent.size / 512 + 128,

@@ -24,6 +24,8 @@ mod spread;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -37,10 +39,11 @@ use script::{Facts, Found};
 use spread::Kind;
 pub(in crate::controller) use spread::Place;
 
-use super::transport::{Output, Transport, shell_quote};
+use super::transport::{Begun, Output, Transport, TransportError, shell_quote};
 use crate::{
     inventory::{Become, HostEntry},
     model::{FailureKind, HostFailure, HostId, HostState},
+    ssh::Process,
     wire::RelayToken,
 };
 
@@ -54,10 +57,12 @@ const FETCH_MARGIN: Duration = Duration::from_secs(30);
 pub(in crate::controller) const AGENT_MARKER: &str = "FLEETDROP-AGENT-STARTS";
 
 /// An agent that can be started, and what the probe learnt about the host.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(in crate::controller) struct ReadyAgent {
     /// The command that starts it.
-    pub(in crate::controller) command: String,
+    command: String,
+    /// What fetched it has started it, too.
+    running: Mutex<Option<Process>>,
     /// True if the job runs as root.
     pub(in crate::controller) is_root: bool,
     /// The controller's address as the host sees it, and the host's own: the two ends of its SSH connection.
@@ -70,6 +75,18 @@ pub(in crate::controller) struct ReadyAgent {
     pub(in crate::controller) came: Option<Came>,
     /// The fetch that failed before it was pushed.
     pub(in crate::controller) failed_fetch: Option<FailedFetch>,
+}
+
+impl ReadyAgent {
+    /// Starts it, unless it runs already.
+    pub(in crate::controller) async fn start(&self, transport: &Transport) -> Result<Process, TransportError> {
+        // A whole process is put there and taken: nothing is half-done after a panic.
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match running {
+            Some(process) => Ok(process),
+            None => transport.exec(&self.command).await,
+        }
+    }
 }
 
 /// How an agent came to its host.
@@ -109,6 +126,7 @@ pub(in crate::controller) async fn ensure_agent(
     let place = advertise.map(|ip| Place { kind: Kind::new(agent.digest, agent.size, ip), zone: host.zone.clone() });
     let mut ready = ReadyAgent {
         command: String::new(),
+        running: Mutex::default(),
         is_root: facts.uid == 0,
         ssh_ends: facts.ssh_ends,
         advertise,
@@ -130,9 +148,8 @@ pub(in crate::controller) async fn ensure_agent(
 
 /// Returns the command that starts the agent at `path`.
 fn start_command(prefix: &str, agent: &AgentBinary, path: &str) -> String {
-    let serve: Vec<_> = agent.arguments().iter().chain(&["serve"]).map(|argument| shell_quote(argument)).collect();
     let starter = shell_quote(&format!("echo {AGENT_MARKER}; exec \"$0\" \"$@\""));
-    format!("{prefix}sh -c {starter} {} {}", shell_quote(path), serve.join(" "))
+    format!("{prefix}sh -c {starter} {}", serve(agent, path))
 }
 
 /// What can be seen of a host without changing anything there.
@@ -183,6 +200,7 @@ pub(in crate::controller) async fn look(
         (Ok(agent), Found::Agent(path)) => {
             sight.agent = Some(ReadyAgent {
                 command: start_command(&prefix, &agent, &path),
+                running: Mutex::default(),
                 is_root: sight.is_root,
                 ssh_ends: facts.ssh_ends,
                 advertise: transport.address_for_others(host, facts.ssh_ends),
@@ -210,6 +228,12 @@ fn nowhere(refused: &[String]) -> HostFailure {
         .with_hint("choose a directory on the host that can be written and executed from with --cache")
 }
 
+/// Returns the words that start the agent at that path, for a shell.
+fn serve(agent: &AgentBinary, path: &str) -> String {
+    let words = std::iter::once(path).chain(agent.arguments().iter().copied()).chain(["serve"]);
+    words.map(shell_quote).collect::<Vec<_>>().join(" ")
+}
+
 /// An agent on its way to a host.
 struct Delivery<'a> {
     transport: &'a Transport,
@@ -221,26 +245,73 @@ struct Delivery<'a> {
     facts: &'a Facts,
 }
 
+/// What a host does to get its agent.
+enum Turn {
+    Push,
+    Fetch {
+        from: HostId,
+        address: SocketAddr,
+        limit: Duration,
+        /// What runs the script.
+        shell: Result<Process, TransportError>,
+    },
+}
+
 impl Delivery<'_> {
     /// Waits for the host's turn and does what is its turn then. Returns the agent's path.
     async fn bring(&self, errand: &Errand, ready: &mut ReadyAgent) -> Result<String, HostFailure> {
         let fetches = self.facts.fetcher.zip(errand.courier.token());
-        let mut order = errand.wants(ready.place.clone().filter(|_| fetches.is_some())).await;
-        if let (Order::Fetch { from, address, limit }, Some((fetcher, token))) = (order, fetches) {
-            match self.fetch(fetcher, address, token, limit).await? {
-                Ok(()) => ready.came = Some(Came::From(from)),
+        let path = format!("{}/fleetdrop-agent", self.directory);
+        let place = ready.place.clone().filter(|_| fetches.is_some());
+        let mut is_pushed = true;
+        if let (Turn::Fetch { from, address, limit, shell }, Some((fetcher, token))) = (self.turn(errand, place).await, fetches)
+        {
+            let starter = format!("echo {AGENT_MARKER}; exec {}", serve(self.agent, &path));
+            let script = fetcher::script(self.agent, self.directory, fetcher, address, &token.path(), limit, &starter);
+            match self.fetch(shell, &script, token, limit, || errand.arrived()).await? {
+                Ok(process) => {
+                    ready.running = Mutex::new(Some(process));
+                    ready.came = Some(Came::From(from));
+                    is_pushed = false;
+                }
                 Err(reason) => {
                     ready.failed_fetch = Some(FailedFetch { from, address, reason });
-                    order = errand.fetch_failed().await;
+                    is_pushed = errand.fetch_failed().await == Order::Push;
                 }
             }
         }
-        if order == Order::Push {
+        if is_pushed {
             self.push().await?;
             ready.came = Some(Came::OverSsh);
         }
         errand.got();
-        Ok(format!("{}/fleetdrop-agent", self.directory))
+        Ok(path)
+    }
+
+    /// Waits for the host's turn. A host that has to wait gets a shell meanwhile, in which it can fetch: while an agent leaves the
+    /// controller, whatever else does waits behind it, and opening a shell takes two round trips.
+    async fn turn(&self, errand: &Errand, place: Option<Place>) -> Turn {
+        let fetches = place.is_some();
+        let command = format!("{}sh -s", self.prefix);
+        let (mut ordered, mut opening) = (pin!(errand.wants(place)), pin!(self.transport.exec(&command)));
+        let mut shell = None;
+        let order = loop {
+            tokio::select! {
+                biased;
+                order = &mut ordered => break order,
+                opened = &mut opening, if fetches && shell.is_none() => shell = Some(opened),
+            }
+        };
+        match (order, shell) {
+            (Order::Fetch { from, address, limit }, Some(shell)) => Turn::Fetch { from, address, limit, shell },
+            (Order::Fetch { from, address, limit }, None) => Turn::Fetch { from, address, limit, shell: opening.await },
+            (Order::Push, Some(Ok(shell))) => {
+                // A server may allow no second command at a time.
+                self.transport.dismiss(shell).await;
+                Turn::Push
+            }
+            (Order::Push, _) => Turn::Push,
+        }
     }
 
     async fn push(&self) -> Result<(), HostFailure> {
@@ -270,31 +341,41 @@ impl Delivery<'_> {
         }
     }
 
-    /// Lets the host fetch it from another. Returns why that did not work; an error only for a host that is lost.
+    /// Lets the host fetch it from another with that script, which starts it. Returns why that did not work; an error only for a host
+    /// that is lost.
     async fn fetch(
         &self,
-        fetcher: Fetcher,
-        source: SocketAddr,
+        shell: Result<Process, TransportError>,
+        script: &str,
         token: &RelayToken,
         limit: Duration,
-    ) -> Result<Result<(), String>, HostFailure> {
-        let script = fetcher::script(self.agent, self.directory, fetcher, source, &token.path(), limit);
-        let command = format!("{}sh -s", self.prefix);
-        let output = match self.transport.run(&command, script.as_bytes(), limit + FETCH_MARGIN).await {
-            Ok(output) => output,
+        arrived: impl Fn(),
+    ) -> Result<Result<Process, String>, HostFailure> {
+        let hear = |line: &str| {
+            if line.ends_with(fetcher::ARRIVED) {
+                arrived();
+            }
+            line.ends_with(fetcher::FETCHED)
+        };
+        let begun = match shell {
+            Ok(shell) => self.transport.begin(shell, script.as_bytes(), limit + FETCH_MARGIN, hear).await,
+            Err(error) => Err(error),
+        };
+        let output = match begun {
+            Ok(Begun::Runs(process)) => return Ok(Ok(process)),
+            Ok(Begun::Ended(output)) => output,
             Err(error) if error.is_lost() => {
                 return Err(error.failure(HostState::Preparing, "fetching the agent from another host"));
             }
             Err(error) => return Ok(Err(error.to_string())),
         };
         let words = token.hide_in(output.last_words());
-        Ok(match output.status.code() {
-            Some(0) => Ok(()),
-            Some(script::WRITE_FAILED) => Err(format!("can't write the agent to {}: {words}", self.directory)),
-            Some(script::WRONG_DIGEST) => Err("what came has not the agent's SHA-256".to_owned()),
-            Some(fetcher::NOT_FETCHED) => Err(words),
-            _ => Err(format!("{words} ({})", output.status)),
-        })
+        Ok(Err(match output.status.code() {
+            Some(script::WRITE_FAILED) => format!("can't write the agent to {}: {words}", self.directory),
+            Some(script::WRONG_DIGEST) => "what came has not the agent's SHA-256".to_owned(),
+            Some(fetcher::NOT_FETCHED) => words,
+            _ => format!("{words} ({})", output.status),
+        }))
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     binary::AgentBinary,
     fetcher::Fetcher,
 };
+use crate::wire::PACKED_AGENT;
 
 /// The installer's exit codes.
 pub(super) const WRITE_FAILED: u32 = 10;
@@ -177,10 +178,10 @@ pub(super) fn answer(stdout: &str) -> Option<&str> {
 
 /// Builds the installer for a directory that the probe offered. Reads the binary on stdin.
 pub(super) fn install(agent: &AgentBinary, directory: &str, gzipped: bool) -> String {
-    let unpack = if gzipped { "gzip -dc" } else { "cat" };
+    let unpack = if gzipped { "cat > \"$g\" && gzip -dc < \"$g\" > \"$t\"" } else { "cat > \"$t\"" };
     let script = format!(
-        "umask 077; {SUM}; d=$1; t=$d/.new-$$; trap \"rm -f \\\"$t\\\"\" EXIT; \
-         {unpack} > \"$t\" && chmod 700 \"$t\" || exit {WRITE_FAILED}; \
+        "umask 077; {SUM}; d=$1; t=$d/.new-$$; g=$t.gz; trap \"rm -f \\\"$t\\\" \\\"$g\\\"\" EXIT; \
+         {unpack} && chmod 700 \"$t\" || exit {WRITE_FAILED}; \
          have=$(sum \"$t\"); \
          if [ -z \"$have\" ]; then [ \"$(wc -c < \"$t\")\" -eq {size} ] || exit {WRONG_DIGEST}; \
          else [ \"$have\" = {digest} ] || exit {WRONG_DIGEST}; fi; \
@@ -192,16 +193,17 @@ pub(super) fn install(agent: &AgentBinary, directory: &str, gzipped: bool) -> St
     format!("sh -c {} sh {}", shell_quote(&script), shell_quote(directory))
 }
 
-/// Returns an installer's end: `$t`, whose digest is right, becomes the agent in `$d`, and old ones go, with what a
-/// killed installer or probe has left beside them.
+/// Returns an installer's end: `$t`, whose digest is right, becomes the agent in `$d`, beside it `$g`, the same in gzip, which it
+/// serves to other hosts, if it came so; and old ones go, with what a killed installer or probe has left beside them.
 pub(super) fn adopt(agent: &AgentBinary) -> String {
     let mut version = agent.arguments().to_vec();
     version.push("--version");
     format!(
         "\"$t\" {version} >/dev/null || exit {DOES_NOT_RUN}; \
          mv -f \"$t\" \"$d/fleetdrop-agent\" || exit {WRITE_FAILED}; \
-         cd \"$d/..\" && ls -1t | grep -E -x \"[0-9a-f]{{64}}\" | tail -n +{first_old} | \
-         while read -r old; do rm -f \"./$old/fleetdrop-agent\" \"./$old\"/.new-* \"./$old\"/.test-*; rmdir \"./$old\"; done; exit 0",
+         if [ -f \"$g\" ]; then mv -f \"$g\" \"$d/{PACKED_AGENT}\"; fi; \
+         cd \"$d/..\" && set -- * && [ \"$#\" -gt {KEPT_AGENTS} ] && ls -1t | grep -E -x \"[0-9a-f]{{64}}\" | tail -n +{first_old} | \
+         while read -r old; do rm -f \"./$old/fleetdrop-agent\" \"./$old/{PACKED_AGENT}\" \"./$old\"/.new-* \"./$old\"/.test-*; rmdir \"./$old\"; done; exit 0",
         version = version.join(" "),
         first_old = KEPT_AGENTS + 1,
     )
@@ -286,7 +288,7 @@ mod tests {
         for number in 0..8 {
             let old = base.join(format!("{number:064x}"));
             std::fs::create_dir_all(&old).unwrap();
-            for left in [".new-7", ".new-7.gz", ".test-7"] {
+            for left in ["fleetdrop-agent", PACKED_AGENT, ".new-7", ".new-7.gz", ".test-7"] {
                 std::fs::write(old.join(left), "cut short").unwrap();
             }
         }
@@ -338,6 +340,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0, "nothing half-written stays");
         let pushed = shell(&install(&agent, &directory, true), &gzipped);
         assert!(pushed.status.success(), "{pushed:?}");
+        assert!(std::fs::read(format!("{directory}/{PACKED_AGENT}")).unwrap() == *gzipped, "others can get it as it came");
         assert_eq!(ask().found, Found::Agent(format!("{directory}/fleetdrop-agent")));
 
         std::fs::write(format!("{directory}/fleetdrop-agent"), "#!/bin/sh\nexit 1\n").unwrap();

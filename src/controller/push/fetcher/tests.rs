@@ -10,9 +10,14 @@ use std::{
 };
 
 use super::*;
-use crate::controller::push::{AgentFinder, script, script::Facts};
+use crate::{
+    controller::push::{AgentFinder, script, script::Facts},
+    wire::PACKED_AGENT,
+};
 
 const PATH: &str = "/token/agent.gz";
+/// Shows what the agent would start with.
+const STARTER: &str = "echo \"starts: $(ulimit -f) $(umask) $http_proxy $FLEETDROP_RELAY$WGETRC\"";
 /// What the script needs beside something to fetch with.
 const PROGRAMS: [&str; 16] = [
     "sh",
@@ -142,7 +147,7 @@ impl Host {
     fn fetch(&self, fetcher: Fetcher, source: SocketAddr, path: &str, limit: u64) -> Output {
         fs::create_dir_all(self.cache()).unwrap();
         let limit = Duration::from_secs(limit);
-        self.sh(&script(&self.agent, self.cache().to_str().unwrap(), fetcher, source, path, limit))
+        self.sh(&script(&self.agent, self.cache().to_str().unwrap(), fetcher, source, path, limit, STARTER))
     }
 
     #[track_caller]
@@ -186,8 +191,12 @@ async fn every_program_fetches_the_agent_and_nothing_else() {
 
         let fetched = host.fetch(fetcher, source, PATH, 20);
         assert!(fetched.status.success(), "{program:?}: {fetched:?}");
-        let names: Vec<_> = fs::read_dir(host.cache()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(names, ["fleetdrop-agent"]);
+        let starts = String::from_utf8_lossy(&host.sh(STARTER).stdout).into_owned();
+        let told = format!("{ARRIVED}\n{FETCHED}\n{starts}");
+        assert_eq!(String::from_utf8_lossy(&fetched.stdout), told, "the agent has nothing of the fetch's limits");
+        let packed = fs::read(host.cache().join(PACKED_AGENT)).unwrap();
+        assert!(packed == *host.agent.gzipped().await.unwrap(), "others get it as it came");
+        assert_eq!(fs::read_dir(host.cache()).unwrap().count(), 2);
         assert_eq!(fs::read(host.cache().join("fleetdrop-agent")).unwrap(), &*host.agent.plain().await.unwrap());
     }
 }

@@ -38,8 +38,10 @@ const PUSHES: usize = 16;
 const COPIES: usize = 3;
 /// A fleet of up to this many hosts is pushed to at once.
 const TINY: usize = 4;
-/// How many of them at once.
+/// How many of them at once. One is done in half the time of two, and its host passes it on.
 const FIRST_PUSHES: usize = 2;
+/// How long the last push that was begun has the controller's link to itself, before another may join it: its host may hang.
+const ALONE: Duration = Duration::from_secs(2);
 /// How many hosts a source serves at once.
 const SLOTS: usize = 1;
 /// How many fetches are tried at once before the first has worked.
@@ -75,6 +77,8 @@ pub(in crate::controller) struct Place {
 pub(super) enum Event {
     /// The host has no agent. Without a place it can't fetch one.
     Wants(HostId, Option<Place>),
+    /// All of what it fetches has come. Whether it is the agent is not known yet.
+    Arrived(HostId),
     /// The push or the fetch that it was told of has worked.
     Got(HostId),
     /// The fetch has not. Nothing of it is left on the host.
@@ -124,6 +128,8 @@ enum Stage {
     Waiting,
     Pushed,
     Fetching(HostId),
+    /// It has all that this one sent.
+    Checking(HostId),
     /// It has the agent, which may run and serve.
     Has,
 }
@@ -163,6 +169,7 @@ impl Spread {
     pub(super) fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
             Event::Wants(host, place) => self.wants(host, place),
+            Event::Arrived(host) => self.arrived(host),
             Event::Got(host) => self.got(host, now),
             Event::FetchFailed(host) => self.fetch_failed(host),
             Event::Runs(host, place) => self.runs(host, place),
@@ -225,7 +232,16 @@ impl Spread {
         self.members.insert(host, Member { place, stage: Stage::Waiting });
     }
 
+    fn arrived(&mut self, host: HostId) {
+        let Some(member) = self.members.get_mut(&host) else { return };
+        let Stage::Fetching(from) = member.stage else { return };
+        member.stage = Stage::Checking(from);
+        let kind = member.place.as_ref().map(|place| place.kind);
+        self.free_slot(kind, from);
+    }
+
     fn got(&mut self, host: HostId, now: Instant) {
+        self.arrived(host);
         let Some(member) = self.members.get_mut(&host) else { return };
         let stage = std::mem::replace(&mut member.stage, Stage::Has);
         let kind = member.place.as_ref().map(|place| place.kind);
@@ -235,14 +251,14 @@ impl Spread {
                     self.record_of(kind).took(now - since);
                 }
             }
-            Stage::Fetching(from) => {
+            Stage::Checking(from) => {
                 if let Some(since) = kind.and_then(|kind| self.tree(kind).coming.get(&host)).and_then(Coming::since) {
                     self.record_of(kind).took(now - since);
                 }
                 self.record_of(kind).succeeded += 1;
-                self.fetch_ended(kind, from, |source| source.served += 1);
+                self.judge(kind, from, |source| source.served += 1);
             }
-            Stage::Waiting | Stage::Has => return,
+            Stage::Waiting | Stage::Fetching(_) | Stage::Has => return,
         }
         if let Some(kind) = kind {
             self.tree(kind).coming.insert(host, Coming::Step(now));
@@ -250,24 +266,31 @@ impl Spread {
     }
 
     fn fetch_failed(&mut self, host: HostId) {
+        self.arrived(host);
         let Some(member) = self.members.get_mut(&host) else { return };
-        let Stage::Fetching(from) = member.stage else { return };
+        let Stage::Checking(from) = member.stage else { return };
         let kind = member.place.take().map(|place| place.kind);
         member.stage = Stage::Waiting;
         self.record_of(kind).failed += 1;
-        self.fetch_ended(kind, from, |source| source.failed += 1);
+        self.judge(kind, from, |source| source.failed += 1);
         if let Some(kind) = kind {
             self.tree(kind).coming.remove(&host);
         }
         self.direct.push_front(host);
     }
 
-    /// Frees the source's slot. It is not used again if it has failed more often than it has not.
-    fn fetch_ended(&mut self, kind: Option<Kind>, from: HostId, note: impl FnOnce(&mut Source)) {
+    fn free_slot(&mut self, kind: Option<Kind>, from: HostId) {
+        let Some(tree) = kind.and_then(|kind| self.trees.get_mut(&kind)) else { return };
+        if let Some(source) = tree.sources.get_mut(&from) {
+            source.serving = source.serving.saturating_sub(1);
+        }
+    }
+
+    /// Notes how a fetch has ended. Its source is not used again if it has failed more often than it has not.
+    fn judge(&mut self, kind: Option<Kind>, from: HostId, note: impl FnOnce(&mut Source)) {
         let Some(tree) = kind.and_then(|kind| self.trees.get_mut(&kind)) else { return };
         tree.fetching = tree.fetching.saturating_sub(1);
         if let Some(source) = tree.sources.get_mut(&from) {
-            source.serving = source.serving.saturating_sub(1);
             note(source);
             if source.failed > source.served {
                 tree.sources.remove(&from);
@@ -313,7 +336,11 @@ impl Spread {
                 }
             }
             // Why it went nobody knows: neither source nor fetching is to blame.
-            Stage::Fetching(from) => self.fetch_ended(kind, from, |_| ()),
+            Stage::Fetching(from) => {
+                self.free_slot(kind, from);
+                self.judge(kind, from, |_| ());
+            }
+            Stage::Checking(from) => self.judge(kind, from, |_| ()),
             Stage::Has => (),
         }
     }
@@ -378,10 +405,12 @@ impl Spread {
     }
 
     fn may_push_first(&self, kind: Kind, now: Instant) -> bool {
-        let (at_once, most) = if self.fleet <= TINY { (TINY, TINY) } else { (FIRST_PUSHES, COPIES) };
+        let is_tiny = self.fleet <= TINY;
+        let (at_once, most) = if is_tiny { (TINY, TINY) } else { (FIRST_PUSHES, COPIES) };
         let going_on = self.pushes.keys().filter(|host| self.is_going_on(**host, now)).count();
+        let is_free = is_tiny || self.pushes.values().all(|since| now - *since >= ALONE);
         let copies = self.trees.get(&kind).map_or(0, |tree| tree.copies);
-        going_on < at_once && copies < most && self.pushes.len() < PUSHES
+        is_free && going_on < at_once && copies < most && self.pushes.len() < PUSHES
     }
 
     fn push(&mut self, host: HostId, now: Instant) -> Action {

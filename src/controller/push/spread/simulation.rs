@@ -12,7 +12,7 @@ struct Links {
     copy: f64,
     /// From an order to its first byte: a command over SSH.
     begin: f64,
-    /// From the last byte to a host that serves: checking, starting the agent, asking it.
+    /// From the last byte to a host that serves: checking it, starting the agent, asking it.
     ready: f64,
     /// Between the logins of two hosts.
     logins: f64,
@@ -114,8 +114,11 @@ impl Fleet {
             if let Some(index) = self.flows.iter().position(|flow| flow.left <= 1e-9) {
                 let flow = self.flows.swap_remove(index);
                 self.had.insert(flow.host, self.now);
+                // A push is over only when its host has checked what came.
+                let checked = if flow.from.is_some() { self.now + self.links.ready } else { self.now };
+                self.handle(Event::Arrived(flow.host));
+                self.later.push((checked, Later::Event(Event::Got(flow.host))));
                 self.later.push((self.now + self.links.ready, Later::Event(Event::Runs(flow.host, place()))));
-                self.handle(Event::Got(flow.host));
             } else if let Some(index) = self.later.iter().position(|(at, _)| *at <= self.now) {
                 match self.later.swap_remove(index).1 {
                     Later::Event(event) => self.handle(event),

@@ -65,13 +65,40 @@ impl Run {
 }
 
 #[test]
-fn the_first_two_are_pushed_to_and_the_others_fetch_from_them() {
+fn the_first_is_pushed_to_and_the_others_fetch_from_it_while_the_controller_pushes_on() {
     let mut run = Run::new(8);
-    assert_eq!(pushes(&run.all((0..8).map(wants))), [0, 1]);
-    assert_eq!(pushes(&run.after(100, Event::Got(HostId(0)))), [2], "the controller's link is free again");
+    assert_eq!(pushes(&run.all((0..8).map(wants))), [0]);
+    assert_eq!(pushes(&run.after(100, Event::Got(HostId(0)))), [1], "the controller's link is free again");
     assert_eq!(run.after(10, runs(0)), [Action::Ask(HostId(0))]);
-    assert_eq!(fetches(&run.after(10, serves(0))), [(3, 0)]);
-    assert_eq!(fetches(&run.after(100, Event::Got(HostId(3)))), [(4, 0)], "its slot is free");
+    assert_eq!(fetches(&run.after(10, serves(0))), [(2, 0)]);
+    assert_eq!(fetches(&run.after(100, Event::Arrived(HostId(2)))), [(3, 0)], "its slot is free");
+    assert_eq!(run.after(10, Event::Got(HostId(2))), []);
+    assert_eq!(run.after(10, runs(2)), [Action::Ask(HostId(2))]);
+    assert_eq!(fetches(&run.after(80, Event::Got(HostId(3)))), [(4, 0)], "that all has come need not be said");
+    assert_eq!(pushes(&run.after(10, Event::Got(HostId(1)))), [5]);
+    assert_eq!(pushes(&run.after(10, Event::Got(HostId(5)))), [0; 0], "three copies are enough");
+}
+
+#[test]
+fn a_first_push_that_takes_long_is_joined_by_another() {
+    let mut run = Run::new(8);
+    assert_eq!(pushes(&run.all((0..8).map(wants))), [0]);
+    assert_eq!(run.after(1_900, Event::Tick), []);
+    assert_eq!(pushes(&run.after(100, Event::Tick)), [1]);
+    assert_eq!(run.after(5_000, Event::Tick), [], "a third would slow both down");
+}
+
+#[test]
+fn what_arrived_and_was_not_the_agent_is_a_failure_of_its_source() {
+    let mut run = Run::new(8);
+    run.all((0..8).map(wants));
+    run.all([Event::Got(HostId(0)), runs(0), serves(0)]);
+    assert_eq!(fetches(&run.all([Event::Arrived(HostId(2))])), [(3, 0)]);
+    run.all([Event::FetchFailed(HostId(2))]);
+    assert_eq!(fetches(&run.all([Event::Arrived(HostId(3))])), [], "the source is not used again");
+    assert_eq!(run.spread.tree(kind(0)).fetching, 1);
+    run.all([Event::Gone(HostId(3))]);
+    assert_eq!(run.spread.tree(kind(0)).fetching, 0);
 }
 
 #[test]
@@ -79,8 +106,8 @@ fn hosts_that_have_the_agent_are_asked_only_when_somebody_needs_it() {
     let mut run = Run::new(50);
     assert_eq!(run.all((0..40).map(runs)), []);
     let actions = run.all((40..50).map(wants));
-    assert_eq!(pushes(&actions), [40, 41]);
-    assert_eq!(actions.iter().filter(|action| matches!(action, Action::Ask(_))).count(), 8, "{actions:?}");
+    assert_eq!(pushes(&actions), [40]);
+    assert_eq!(actions.iter().filter(|action| matches!(action, Action::Ask(_))).count(), 9, "{actions:?}");
 }
 
 #[test]
@@ -112,17 +139,18 @@ fn who_could_not_fetch_is_pushed_to_and_the_source_is_not_used_again() {
     let mut run = Run::new(8);
     run.all((0..8).map(wants));
     run.all([Event::Got(HostId(0)), runs(0)]);
-    assert_eq!(fetches(&run.all([serves(0)])), [(3, 0)]);
-    let actions = run.all([Event::FetchFailed(HostId(3))]);
-    assert_eq!((pushes(&actions), fetches(&actions)), (vec![3], vec![]));
+    assert_eq!(fetches(&run.all([serves(0)])), [(2, 0)]);
+    let actions = run.all([Event::FetchFailed(HostId(2))]);
+    assert_eq!((pushes(&actions), fetches(&actions)), (vec![2], vec![]));
 }
 
 #[test]
 fn after_three_failures_nobody_tries_to_fetch_any_more() {
     let mut run = Run::new(100);
     run.all((0..100).map(wants));
+    run.all((0..3).map(|host| Event::Got(HostId(host))));
     for host in 0..3 {
-        run.all([Event::Got(HostId(host)), runs(host), serves(host)]);
+        run.all([runs(host), serves(host)]);
     }
     for host in 3..6 {
         assert!(!run.spread.is_hopeless());
@@ -175,7 +203,8 @@ fn agents_that_decline_to_serve_are_not_waited_for() {
 fn first_hosts_that_hang_hold_up_nobody_for_long() {
     let mut run = Run::new(20);
     run.all((0..20).map(wants));
-    assert_eq!(pushes(&run.after(39_000, Event::Tick)), [0; 0]);
+    assert_eq!(pushes(&run.after(2_000, Event::Tick)), [1]);
+    assert_eq!(pushes(&run.after(37_000, Event::Tick)), [0; 0]);
     assert_eq!(pushes(&run.after(1_000, Event::Tick)), [2]);
     run.all([Event::Got(HostId(2)), runs(2)]);
     assert_eq!(fetches(&run.all([serves(2)])), [(3, 2)]);
@@ -285,6 +314,9 @@ impl Fleet {
     fn done(&mut self, host: u32, action: Action) -> Result<(), TestCaseError> {
         let nature = self.natures[host as usize];
         let id = HostId(host);
+        if let Action::Fetch { .. } = action {
+            self.event(Event::Arrived(id))?;
+        }
         match action {
             Action::Push(_) if nature.push_works => self.got(id),
             Action::Push(_) => {

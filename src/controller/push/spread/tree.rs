@@ -26,7 +26,7 @@ pub(super) struct Tree {
     pub(super) coming: BTreeMap<HostId, Coming>,
     /// How many copies have left the controller, or are leaving it.
     pub(super) copies: usize,
-    /// How many hosts fetch it now.
+    /// How many hosts fetch it now, or check what they fetched.
     pub(super) fetching: usize,
     pub(super) record: Record,
 }
