@@ -11,7 +11,7 @@
 #   ENVIRONMENT             which fleet: deploy/inventories/$ENVIRONMENT.yaml
 #   SSH_PRIVATE_KEY         the key to log in with, or SSH_PRIVATE_KEY_FILE, a file that holds it
 #   SSH_KNOWN_HOSTS         the hosts' keys, in the form of known_hosts, or SSH_KNOWN_HOSTS_FILE
-#   RELEASE                 for rollback: a release as `fleetdrop status` shows it; empty for the previous one
+#   RELEASE                 for rollback: a release as `fleetdrop releases` lists it; empty for the previous one
 #   FLEETDROP_HISTORY       the history's file, if not the one in the home directory; `none` keeps none
 #   FLEETDROP_OPTIONS       more options for every command, separated by blanks, such as `--connect-timeout 30s`
 #   FLEETDROP_DEPLOY        more options for plan and deploy, such as `--advertise 10.0.0.5`

@@ -32,7 +32,7 @@ class Host:
             f"PermitRootLogin prohibit-password\nPasswordAuthentication no\nPrintMotd no\nSetEnv HOME={directory}/home\n"
         )
         arguments = [SSHD, "-D", "-f", directory / "sshd_config", "-E", directory / "sshd.log"]
-        self.process = subprocess.Popen(arguments, env={}, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(arguments, env={}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
     def wait(self):
         """Waits until it answers."""

@@ -55,7 +55,9 @@ abstract class Pipeline extends Script {
             agent     : ignore,
             parameters: { Closure all -> new Block(known: [choice: parameter, string: parameter]).run(all) },
             options   : { Closure all -> options(all) },
-            stages    : { Closure stages -> new Block(known: [stage: { String name, Closure all -> stage(name, params, all) }]).run(stages) },
+            stages    : { Closure stages ->
+                new Block(known: [stage: { String name, Closure all -> stage(name, params, all) }]).run(stages)
+            },
         ])
         top.run(body)
         if (!top.seen.containsAll(['agent', 'stages'])) throw new IllegalStateException('a pipeline needs `agent` and `stages`')
@@ -70,7 +72,7 @@ abstract class Pipeline extends Script {
         def values = [params: params]
         def block = new Block(values: values, known: [
             agent      : { Closure which -> new Block(known: [label: plain]).run(which) },
-            when       : { Closure all -> new Block(known: [expression: { Closure it ->
+            when       : { Closure all -> new Block(known: [beforeAgent: ignore, expression: { Closure it ->
                 it.delegate = new Block(values: values, known: [:])
                 it.resolveStrategy = Closure.DELEGATE_FIRST
                 wanted = it()

@@ -1,6 +1,7 @@
 """Runs what the examples say, with the real programs, on real sshd hosts: every pipeline's own shell, the script they share, the
 Ansible playbook and the commands of the README. `FLEETDROP_BIN` is the directory of the two binaries."""
 
+import contextlib
 import json
 import os
 import re
@@ -44,6 +45,13 @@ def setUpModule():
     subprocess.run(["strip", "-o", BIN / f"fleetdrop-agent-{os.uname().machine}", built / "fleetdrop-agent"], check=True)
     FLEET = Fleet(PLACE / "fleet", 3)
     unittest.addModuleCleanup(FLEET.stop)
+
+
+def end_group(leader):
+    """Kills what a process started in its session has left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader.pid, signal.SIGKILL)
+    leader.wait()
 
 
 class Rehearsal(unittest.TestCase):
@@ -249,16 +257,18 @@ class Script(Rehearsal):
             process = subprocess.Popen(
                 ["ci/fleetdrop.sh", "deploy"],
                 cwd=self.repository,
-                env=self.environment(ENVIRONMENT="production", **self.secret_files()),
+                env=self.environment(ENVIRONMENT="production", SSH_PRIVATE_KEY=self.key, SSH_KNOWN_HOSTS=FLEET.known_hosts()),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
+        self.addCleanup(end_group, process)
         report, deadline = self.repository / "reports/deploy.ndjson", time.monotonic() + PATIENCE
         while not (report.exists() and '"event":"paused"' in report.read_text()):
             self.assertTrue(process.poll() is None and time.monotonic() < deadline, log.read_text())
             time.sleep(0.05)
+        self.expect_secrecy(process.pid)
         tell(process.pid)
         self.assertEqual(process.wait(PATIENCE), 130, log.read_text())
         self.assertIn("error: cancelled", log.read_text())
@@ -266,6 +276,16 @@ class Script(Rehearsal):
         # It ended by itself and not by a second signal: there is a summary, and what was switched went back.
         self.assertEqual((summary["event"], summary["verdict"]), ("run_finished", "interrupted"), summary)
         self.expect_live(None, None, None)
+
+    def expect_secrecy(self, script):
+        """Checks, while it runs, who can see the key: nobody else in files, and fleetdrop's environment and words don't have it."""
+        files = list(self.temporary.rglob("*"))
+        self.assertTrue(any(file.is_file() and self.key in file.read_text() for file in files), files)
+        self.assertEqual([file for file in files if file.stat().st_mode & 0o077], [])
+        [child] = Path(f"/proc/{script}/task/{script}/children").read_text().split()
+        seen = Path(f"/proc/{child}/cmdline").read_text() + Path(f"/proc/{child}/environ").read_text()
+        self.assertIn("--identity-file", seen)
+        self.assertNotIn(self.key.splitlines()[1], seen)
 
     def test_a_signal_to_the_first_process_stops_cleanly(self):
         self.cancel(lambda pid: os.kill(pid, signal.SIGINT))
@@ -289,7 +309,8 @@ class Ansible(Rehearsal):
         files = self.secret_files()
         known_hosts, key = files["SSH_KNOWN_HOSTS_FILE"], FLEET.client_key
         options = ["--known-hosts", known_hosts, "--identity-file", str(key), "--cache", "~/.cache/fleetdrop"]
-        self.options = json.dumps({"fleetdrop_options": options, "fleetdrop_artifact": "artifact.tar.zst"})
+        variables = {"fleetdrop_options": options, "fleetdrop_deploy_options": ["--rehash"], "fleetdrop_artifact": "artifact.tar.zst"}
+        self.options = json.dumps(variables)
 
     def play(self, code, *arguments):
         """Runs the playbook and returns each host's recap."""
@@ -317,7 +338,11 @@ class Ansible(Rehearsal):
         self.pack("2")
         self.assertEqual(self.play(0, "--tags", "deploy")[1], [(1, 0)] * 3)
         self.expect_live("2", "2", "2")
-        self.assertEqual(self.play(0, "--tags", "rollback", "--check")[1], [(1, 0)] * 3)
+        said, recap = self.play(0, "--tags", "rollback", "--check")
+        self.assertEqual(recap, [(1, 0)] * 3)
+        current = (FLEET.hosts[2].deploy_to(self.app) / "current").readlink().name
+        [previous] = {release.name for release in FLEET.hosts[2].deploy_to(self.app).glob("releases/*")} - {current}
+        self.assertIn(previous, said)
         self.expect_live("2", "2", "2")
         self.assertEqual(self.play(0, "--tags", "rollback")[1], [(1, 0)] * 3)
         self.expect_live("1", "1", "1")
