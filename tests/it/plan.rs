@@ -122,7 +122,7 @@ fn what_would_fail_is_told_with_the_exit_code_that_a_deploy_would_have() {
     fs::remove_file(&current).unwrap();
     fs::create_dir(&current).unwrap();
 
-    let seen = preview(&fleet, operator.plan(&fleet.fleet(), &two), 2);
+    let seen = preview(&fleet, operator.plan(&fleet.fleet(), &two), 8);
     assert_eq!((&seen["goes"], &seen["out"]), (&false.into(), &3.into()));
     let why = |host: usize| seen["hosts"][host]["failure"]["message"].as_str().unwrap_or_default().to_owned();
     assert_eq!(why(0), "another deploy works there: run 00000000000000aa since 2026-11-20T03:15:00Z");
@@ -134,7 +134,7 @@ fn what_would_fail_is_told_with_the_exit_code_that_a_deploy_would_have() {
 
     fleet.host_mut(3).stop();
     let before = on_host(&fleet.hosts()[0]);
-    let seen = answer(&operator.plan(&fleet.fleet(), &two).run().expect_code(6));
+    let seen = answer(&operator.plan(&fleet.fleet(), &two).run().expect_code(8));
     assert_eq!(seen["hosts"][3]["failure"]["kind"], "unreachable");
     assert_eq!(on_host(&fleet.hosts()[0]), before);
     let only =

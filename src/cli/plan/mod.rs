@@ -56,8 +56,10 @@ pub async fn run(args: PlanArgs, output: &Output) -> Result<u8, CommandError> {
     let artifact = deploy::open(&args.artifact, app, fleet.hosts.len(), args.rehash, &interrupt, output).await?;
     let hosts = fleet.hosts.clone();
     let manifest = artifact.manifest;
+    let (linked, unchanged) = (plan.linked.clone(), plan.unchanged);
+    let request = PreviewRequest { fleet, manifest: manifest.clone(), linked, unchanged };
     let seen = tokio::select! {
-        seen = controller::preview(PreviewRequest { fleet, manifest: manifest.clone() }) => seen,
+        seen = controller::preview(request) => seen,
         () = interrupt.cancelled() => return Err(CommandError::interrupted()),
     };
     let rows = hosts.iter().zip(seen).map(|(entry, (host, seen))| Row::new(host, entry, seen)).collect();
@@ -169,6 +171,8 @@ impl Report {
         for row in &hosts {
             *counts.entry(row.failure().map_or(HostState::Active, HostFailure::state)).or_default() += 1;
         }
+        let goes = out <= max_failures;
+        let verdict = if goes { Verdict::Completed } else { Verdict::StoppedByBudget };
         let prediction = prediction::predict(&hosts, manifest.size, controller_zone, link).await?;
         Ok(Self {
             v: PLAN_VERSION,
@@ -184,10 +188,10 @@ impl Report {
             },
             max_failures,
             out,
-            goes: out <= max_failures,
+            goes,
             transfer: hosts.iter().map(Row::transfer).sum(),
             prediction,
-            exit_code: exit::of_run(Verdict::Completed, &counts),
+            exit_code: exit::of_run(verdict, &counts),
             hosts,
         })
     }

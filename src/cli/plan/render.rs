@@ -103,6 +103,8 @@ fn row(row: &Row) -> Vec<(String, Tone)> {
     let transfer = preview.map(|preview| match preview {
         _ if preview.unchanged => "nothing".to_owned(),
         preview if preview.cached => "nothing: cached".to_owned(),
+        // It is live already, and would be activated once more.
+        preview if preview.transfer == 0 => "nothing".to_owned(),
         preview if preview.partial => format!("up to {}", measure::bytes(preview.transfer)),
         preview => measure::bytes(preview.transfer),
     });

@@ -92,8 +92,8 @@ async fn hosts_that_would_drop_out_decide_the_exit_code_and_whether_it_goes() {
     let mut lenient = plan(&["100%"]);
     lenient.rollout.max_failures.after = "2".parse().unwrap();
     for (hosts, plan, code, goes) in [
-        (vec![host(1, Ok(fresh())), host(2, Ok(failing()))], plan(&["100%"]), 2, false),
-        (vec![host(1, Ok(fresh())), host(2, Err(no_answer()))], plan(&["100%"]), 4, false),
+        (vec![host(1, Ok(fresh())), host(2, Ok(failing()))], plan(&["100%"]), 8, false),
+        (vec![host(1, Ok(fresh())), host(2, Err(no_answer()))], plan(&["100%"]), 8, false),
         (vec![host(1, Ok(failing())), host(2, Err(no_answer())), host(3, Ok(fresh()))], lenient, 6, true),
     ] {
         let report = report(hosts, &plan).await;
@@ -108,7 +108,7 @@ async fn hosts_that_would_drop_out_decide_the_exit_code_and_whether_it_goes() {
 async fn a_preview_in_json_names_every_field_of_a_host() {
     let report = report(vec![host(1, Ok(fresh())), host(2, Err(no_answer()))], &plan(&["100%"])).await;
     let json = serde_json::to_value(&report).unwrap();
-    assert_eq!((&json["v"], &json["exit_code"], &json["goes"]), (&1.into(), &4.into(), &false.into()));
+    assert_eq!((&json["v"], &json["exit_code"], &json["goes"]), (&1.into(), &8.into(), &false.into()));
     assert_eq!(json["hosts"][0]["agent"], "there");
     assert_eq!(json["hosts"][0]["transfer"], 64 << 20);
     assert_eq!(json["hosts"][1]["failure"]["kind"], "unreachable");

@@ -7,14 +7,32 @@ use crate::{
     controller::push::Sight,
     model::{
         AppName, Digest, HostFailure, HostStatus, Manifest, ReleaseId, RunId,
+        plan::{Linked, Unchanged},
         space::{MIN_FILES, bytes, reserve, usual_release},
     },
 };
+
+/// How many missing files are named.
+const MAX_NAMED: usize = 10;
+
+/// What would be deployed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) manifest: &'a Manifest,
+    /// What its release would link to.
+    pub(super) linked: &'a Linked,
+    /// What would become of a host that has it already.
+    pub(super) unchanged: Unchanged,
+    /// True if a hook runs before the linked files have to be there.
+    pub(super) makes_files: bool,
+}
 
 /// What is looked at of a release's record.
 #[derive(Debug, Deserialize)]
 struct Record {
     manifest: RecordedManifest,
+    #[serde(default)]
+    linked: Linked,
     #[serde(default)]
     activated_at: Option<String>,
 }
@@ -32,12 +50,17 @@ struct Holder {
     since: String,
 }
 
+/// Reads the live release's record.
+fn record(answers: Answers<'_>) -> Option<Record> {
+    answers.get("record").and_then(|text| serde_json::from_str(text).ok())
+}
+
 /// Judges by the answers alone.
-pub(super) fn judge(sight: &Sight, manifest: &Manifest) -> HostPreview {
-    let answers = Answers(&sight.answers);
-    let record: Option<Record> = answers.get("record").and_then(|text| serde_json::from_str(text).ok());
-    let unchanged = record.is_some_and(|record| {
+pub(super) fn judge(sight: &Sight, wanted: &Wanted<'_>) -> HostPreview {
+    let (answers, manifest) = (Answers(&sight.answers), wanted.manifest);
+    let is_live = record(answers).is_some_and(|record| {
         let is_it = record.manifest.app == manifest.app && record.manifest.digest == manifest.digest;
+        let is_it = is_it && record.linked == *wanted.linked;
         is_it && record.activated_at.is_some() && answers.get("current_is") == Some("release")
     });
     let cached = answers.number("cached") == Some(manifest.size);
@@ -56,30 +79,38 @@ pub(super) fn judge(sight: &Sight, manifest: &Manifest) -> HostPreview {
         fetcher: sight.fetcher,
         current: answers.get("current").and_then(current),
         previous: None,
-        unchanged,
+        unchanged: is_live && wanted.unchanged == Unchanged::Skip,
         cached,
         partial: answers.number("partial").is_some(),
-        transfer: if cached || unchanged { 0 } else { manifest.size },
+        transfer: if cached || is_live { 0 } else { manifest.size },
         free: None,
         needed: 0,
         locked_by: lock,
         warnings: Vec::new(),
         failure: None,
     };
-    room(&mut preview, answers, manifest);
+    room(&mut preview, is_live, answers, manifest);
+    if !is_live {
+        files(&mut preview, answers, wanted.makes_files);
+    }
     preview.failure = blocked(answers, &preview).or(preview.failure.take());
     preview
 }
 
 /// Puts right what the agent knows better.
-pub(super) fn correct(preview: &mut HostPreview, status: &HostStatus, manifest: &Manifest) {
+pub(super) fn correct(preview: &mut HostPreview, status: &HostStatus, sight: &Sight, wanted: &Wanted<'_>) {
+    let manifest = wanted.manifest;
     let live = status.releases.iter().find(|release| Some(&release.id) == status.current.as_ref());
-    preview.unchanged = live.is_some_and(|live| {
-        live.activated_at.is_some() && live.digest == Some(manifest.digest) && live.app.as_ref() == Some(&manifest.app)
-    });
+    // The agent does not tell what a release links to.
+    let links = record(Answers(&sight.answers)).is_none_or(|record| record.linked == *wanted.linked);
+    let is_live = links
+        && live.is_some_and(|live| {
+            live.activated_at.is_some() && live.digest == Some(manifest.digest) && live.app.as_ref() == Some(&manifest.app)
+        });
+    preview.unchanged = is_live && wanted.unchanged == Unchanged::Skip;
     preview.current.clone_from(&status.current);
     preview.previous.clone_from(&status.previous);
-    if preview.unchanged {
+    if is_live {
         preview.transfer = 0;
         preview.needed = 0;
     }
@@ -128,14 +159,33 @@ fn locked(lock: Option<&LockPreview>) -> Option<HostFailure> {
     Some(failed(format!("{LOCKED}{run}{since}")).with_hint(hint))
 }
 
-/// Compares what is free with what is needed.
-fn room(preview: &mut HostPreview, answers: Answers<'_>, manifest: &Manifest) {
+/// Looks for linked files that are not there: the deploy would fail, unless a hook makes them.
+fn files(preview: &mut HostPreview, answers: Answers<'_>, makes_files: bool) {
+    let missing: Vec<&str> = answers.all("missing").collect();
+    if missing.is_empty() {
+        return;
+    }
+    let more = missing.len().saturating_sub(MAX_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let named = missing[..missing.len().min(MAX_NAMED)].join(", ");
+    let message = format!("{}/shared has no {named}{more}", preview.deploy_to);
+    if makes_files {
+        preview.warnings.push(format!("{message}, which the hooks before staging have to make"));
+    } else {
+        let hint = "put them there once, by hand or with what configures the host (a `before_stage` hook can, too); they are \
+                    `linked_files` of the playbook";
+        preview.failure = Some(failed(message).with_hint(hint));
+    }
+}
+
+/// Compares what is free with what is needed; nothing is where the release `is_live` already.
+fn room(preview: &mut HostPreview, is_live: bool, answers: Answers<'_>, manifest: &Manifest) {
     let Some((total, free)) = answers.numbers("blocks").map(|(total, free)| (total << 10, free << 10)) else {
         preview.warnings.push("how much room there is could not be told".to_owned());
         return;
     };
     preview.free = Some(free);
-    if preview.unchanged {
+    if is_live {
         return;
     }
     let allocated = answers.number("allocated").map_or(0, |kib| kib << 10);
@@ -146,7 +196,9 @@ fn room(preview: &mut HostPreview, answers: Answers<'_>, manifest: &Manifest) {
     if let Some((_, files)) = answers.numbers("files")
         && files < MIN_FILES
     {
-        preview.failure = Some(failed(format!("no more files can be created in {root}: {files} inodes are free")));
+        let hint = "remove files there (`df -i`, and `fleetdrop prune` for old releases), or choose another directory with `--deploy-to`";
+        let message = format!("no more files can be created in {root}: {files} inodes are free");
+        preview.failure = Some(failed(message).with_hint(hint));
     }
     if least > free {
         let message = format!("not enough space in {root}: {} needed, {} free", bytes(least), bytes(free));

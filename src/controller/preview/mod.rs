@@ -15,6 +15,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
+use judge::Wanted;
+
 use super::{
     chore::{Look, inquire},
     host::Placement,
@@ -24,7 +26,10 @@ use super::{
 };
 use crate::{
     inventory::HostEntry,
-    model::{FailureKind, HostFailure, HostName, HostState, Manifest, ReleaseId, RunId},
+    model::{
+        FailureKind, HostFailure, HostName, HostState, Manifest, ReleaseId, RunId,
+        plan::{HookPoint, Linked, Unchanged},
+    },
     wire::Job,
 };
 
@@ -34,6 +39,10 @@ pub struct PreviewRequest {
     pub fleet: FleetSettings,
     /// What would be deployed.
     pub manifest: Manifest,
+    /// What its release would link to.
+    pub linked: Linked,
+    /// What would become of hosts that have it already.
+    pub unchanged: Unchanged,
 }
 
 /// The agent on a host.
@@ -72,7 +81,7 @@ pub struct HostPreview {
     pub current: Option<ReleaseId>,
     /// The release a rollback would go to, where the agent is there to tell.
     pub previous: Option<ReleaseId>,
-    /// True if what would be deployed is live already: nothing would be done.
+    /// True if what would be deployed is live already and nothing would be done.
     pub unchanged: bool,
     /// True if the host's cache has the artifact.
     pub cached: bool,
@@ -123,16 +132,22 @@ async fn look_at(request: &PreviewRequest, host: &HostEntry) -> Result<HostPrevi
 async fn look_over(request: &PreviewRequest, host: &HostEntry, transport: &Transport) -> Result<HostPreview, HostFailure> {
     let (fleet, manifest) = (&request.fleet, &request.manifest);
     let placement = placement(fleet, Some(manifest.app.clone()));
-    let questions = questions::script(&roots(&placement, host), fleet.cache.as_deref(), &manifest.digest);
+    let questions = questions::script(&roots(&placement, host), fleet.cache.as_deref(), &manifest.digest, &request.linked);
     let sight = look(transport, &fleet.finder, host, fleet.cache.as_deref(), &questions).await?;
-    let mut preview = judge::judge(&sight, manifest);
-    if let Some(refused) = sight.refused {
-        preview.failure = Some(refused);
+    let wanted = Wanted {
+        manifest,
+        linked: &request.linked,
+        unchanged: request.unchanged,
+        makes_files: !fleet.hooks.at(HookPoint::BeforeStage).is_empty(),
+    };
+    let mut preview = judge::judge(&sight, &wanted);
+    if let Some(refused) = &sight.refused {
+        preview.failure = Some(refused.clone());
     }
-    if let Some(agent) = sight.agent {
+    if let Some(agent) = &sight.agent {
         let job = Job::Status { deploy_to: preview.deploy_to.clone() };
-        match inquire::<Look>(transport, &agent, job).await {
-            Ok(status) => judge::correct(&mut preview, &status.answer, manifest),
+        match inquire::<Look>(transport, agent, job).await {
+            Ok(status) => judge::correct(&mut preview, &status.answer, &sight, &wanted),
             Err(failure) => preview.failure = preview.failure.or(Some(failure)),
         }
     }

@@ -1,16 +1,18 @@
 //! What a host is asked in shell, and its answers.
 
 use super::super::push::quote_path;
-use crate::model::Digest;
+use crate::model::{Digest, plan::Linked};
 
 /// How the agent names things; it has no say here, for it may not be there.
 const DEFAULT_CACHES: [&str; 2] = ["/var/cache/fleetdrop", "~/.cache/fleetdrop"];
 
 /// Returns lines of shell that look at the application's root and the cache and print lines `KEY=VALUE`. `roots` are the root's path for
 /// root and for others. They read and change nothing.
-pub(super) fn script(roots: &[String; 2], cache: Option<&str>, digest: &Digest) -> String {
+pub(super) fn script(roots: &[String; 2], cache: Option<&str>, digest: &Digest, linked: &Linked) -> String {
     let [root_of_root, root_of_user] = roots.each_ref().map(|root| quote_path(root));
     let [cache_of_root, cache_of_user] = DEFAULT_CACHES.map(|default| quote_path(cache.unwrap_or(default)));
+    let files: Vec<String> = linked.files().iter().map(|file| quote_path(file.as_str())).collect();
+    let files = files.join(" ");
     format!(
         r#"if [ "$uid" = 0 ]; then root={root_of_root}; cache={cache_of_root}; else root={root_of_user}; cache={cache_of_user}; fi
 echo "root=$root"
@@ -32,6 +34,9 @@ echo "cached=$(size "$cache/blobs/sha256/{digest}")"
 part=$root/.fleetdrop/partial/{digest}
 echo "partial=$(size "$part")"
 if [ -f "$part" ]; then echo "allocated=$(du -k "$part" 2>/dev/null | sed 's/[^0-9].*//')"; fi
+for file in {files}; do
+  if [ ! -f "$root/shared/$file" ]; then printf 'missing=%s\n' "$file"; fi
+done
 lock=$root/.fleetdrop/lock
 if [ -s "$lock" ] && [ -r "$lock" ]; then
   pid=$(sed -n 's/.*"pid":\([0-9][0-9]*\).*/\1/p' "$lock")
@@ -47,8 +52,13 @@ pub(super) struct Answers<'a>(pub(super) &'a str);
 impl<'a> Answers<'a> {
     /// Returns the last answer under that key; none if it is empty.
     pub(super) fn get(self, key: &str) -> Option<&'a str> {
+        self.all(key).last()
+    }
+
+    /// Returns the answers under that key that are not empty.
+    pub(super) fn all(self, key: &str) -> impl Iterator<Item = &'a str> {
         let lines = self.0.lines().filter_map(|line| line.split_once('='));
-        lines.filter(|(name, _)| *name == key).map(|(_, value)| value.trim()).rfind(|value| !value.is_empty())
+        lines.filter(move |(name, _)| *name == key).map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
     }
 
     /// Returns a whole number.

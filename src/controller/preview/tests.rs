@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::symlink, path::Path, process::Stdio};
 use super::{questions::Answers, *};
 use crate::{
     controller::push::Sight,
-    model::{ArchiveKind, HostStatus, ReleaseInfo},
+    model::{ArchiveKind, HostStatus, ReleaseInfo, plan::LinkedPath},
 };
 
 const RELEASE: &str = "20261120T031500Z-1a2b3c4d";
@@ -20,10 +20,19 @@ fn manifest() -> Manifest {
     }
 }
 
+fn linked() -> Linked {
+    Linked::new(Vec::new(), [".env", "config/it's.yml"].map(|file| LinkedPath::new(file).unwrap()).to_vec()).unwrap()
+}
+
+/// What is judged where nothing is linked.
+fn bare<'a>(manifest: &'a Manifest, linked: &'a Linked) -> Wanted<'a> {
+    Wanted { manifest, linked, unchanged: Unchanged::Skip, makes_files: false }
+}
+
 /// Asks this machine, as a host does it.
-fn ask(root: &Path, cache: &Path) -> String {
+fn ask(root: &Path, cache: &Path, linked: &Linked) -> String {
     let roots = [root.display().to_string(), root.display().to_string()];
-    let questions = questions::script(&roots, cache.to_str(), &manifest().digest);
+    let questions = questions::script(&roots, cache.to_str(), &manifest().digest, linked);
     let near =
         "near() { at=$1; while [ ! -e \"$at\" ] && [ ! -L \"$at\" ]; do at=${at%/*}; at=${at:-/}; done; printf %s \"$at\"; }";
     let mut child = std::process::Command::new("sh")
@@ -45,14 +54,14 @@ fn sight(answers: String) -> Sight {
 }
 
 fn seen(answers: &str) -> HostPreview {
-    judge::judge(&sight(answers.to_owned()), &manifest())
+    judge::judge(&sight(answers.to_owned()), &bare(&manifest(), &Linked::default()))
 }
 
 #[test]
 fn an_empty_host_has_room_and_gets_everything() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("it's/new/shop");
-    let text = ask(&root, &dir.path().join("cache"));
+    let text = ask(&root, &dir.path().join("cache"), &Linked::default());
     let answers = Answers(&text);
     assert_eq!(answers.get("root"), root.to_str());
     let (total, free) = answers.numbers("blocks").expect("df tells");
@@ -94,21 +103,39 @@ fn what_is_there_is_seen() {
     };
     // No process has that id.
     lock(u32::MAX);
-    let preview = seen(&ask(&root, &cache));
+    let preview = seen(&ask(&root, &cache, &Linked::default()));
     assert_eq!(preview.current.as_ref().unwrap().as_str(), RELEASE);
     assert_eq!((preview.unchanged, preview.cached, preview.partial), (false, false, true));
     assert!(preview.locked_by.is_none() && preview.failure.is_none(), "{preview:?}");
 
     record("\"2026-11-20T03:15:00Z\"");
+    let text = ask(&root, &cache, &linked());
+    let (manifest, nothing, files) = (manifest(), Linked::default(), linked());
+    let wanted = bare(&manifest, &nothing);
+    let judged = |wanted: Wanted<'_>| judge::judge(&sight(text.clone()), &wanted);
+    let again = judged(Wanted { unchanged: Unchanged::Activate, ..wanted });
+    assert_eq!((again.unchanged, again.transfer, again.needed), (false, 0, 0), "it switches, and nothing comes: {again:?}");
+    let links = judged(Wanted { linked: &files, ..wanted });
+    assert_eq!((links.unchanged, links.transfer), (false, 10 << 20), "another release is made, for other links");
+    let failure = links.failure.expect("the files to link to are missing");
+    assert!(failure.message.ends_with("/shared has no .env, config/it's.yml") && failure.hint.is_some(), "{failure:?}");
+    let hooked = judged(Wanted { linked: &files, makes_files: true, ..wanted });
+    assert!(hooked.failure.is_none() && hooked.warnings[0].contains("has no .env"), "{hooked:?}");
+    fs::create_dir_all(root.join("shared/config")).unwrap();
+    fs::write(root.join("shared/.env"), "").unwrap();
+    fs::write(root.join("shared/config/it's.yml"), "").unwrap();
+    assert_eq!(Answers(&ask(&root, &cache, &linked())).get("missing"), None);
+
     lock(std::process::id());
-    let preview = seen(&ask(&root, &cache));
+    let preview = seen(&ask(&root, &cache, &Linked::default()));
     assert_eq!((preview.unchanged, preview.transfer, preview.needed), (true, 0, 0));
     let failure = preview.failure.unwrap();
     assert_eq!(failure.message, "another deploy works there: run 00000000000000aa since 2026-11-20T03:15:00Z");
     assert!(failure.hint.is_some());
 
     // The agent asks the kernel: nobody holds it.
-    let mut preview = seen(&ask(&root, &cache));
+    let looked = sight(ask(&root, &cache, &Linked::default()));
+    let mut preview = judge::judge(&looked, &wanted);
     let release = ReleaseInfo {
         id: RELEASE.parse().unwrap(),
         app: None,
@@ -118,9 +145,27 @@ fn what_is_there_is_seen() {
         activated_at: None,
         by: None,
     };
-    let status = HostStatus { current: Some(release.id.clone()), releases: vec![release], ..HostStatus::default() };
-    judge::correct(&mut preview, &status, &manifest());
-    assert_eq!((preview.failure, preview.locked_by, preview.unchanged), (None, None, false));
+    let status_of = |release: ReleaseInfo| HostStatus {
+        current: Some(release.id.clone()),
+        releases: vec![release],
+        ..HostStatus::default()
+    };
+    judge::correct(&mut preview, &status_of(release.clone()), &looked, &wanted);
+    assert_eq!((&preview.failure, &preview.locked_by, preview.unchanged), (&None, &None, false));
+    let same = ReleaseInfo {
+        app: Some(manifest.app.clone()),
+        digest: Some(manifest.digest),
+        activated_at: Some("2026-11-20T03:15:00Z".into()),
+        ..release
+    };
+    for (wanted, unchanged) in [
+        (wanted, true),
+        (Wanted { unchanged: Unchanged::Activate, ..wanted }, false),
+        (Wanted { linked: &files, ..wanted }, false),
+    ] {
+        judge::correct(&mut preview, &status_of(same.clone()), &looked, &wanted);
+        assert_eq!(preview.unchanged, unchanged, "{wanted:?}");
+    }
 }
 
 #[test]
@@ -136,6 +181,7 @@ fn what_would_stop_a_deploy_is_told() {
     ] {
         let preview = seen(&format!("{base}{answers}\n"));
         let failure = preview.failure.unwrap_or_else(|| panic!("{answers} stops nothing"));
+        assert!(failure.hint.is_some(), "{failure:?}");
         assert!(failure.message.contains(wanted), "{}", failure.message);
     }
     let tight = seen(&format!("{base}blocks=1000000 50000\n"));
