@@ -24,17 +24,17 @@ impl Process {
         Self { machine: machine(), id, birth: birth(id).unwrap_or_default() }
     }
 
-    /// True if it runs on this machine. What runs on another one is not known.
-    pub(super) fn lives(&self) -> bool {
+    /// Returns whether it still runs; none for one on another machine, of which nothing is known here.
+    pub(super) fn lives(&self) -> Option<bool> {
         if self.machine != machine() {
-            return false;
+            return None;
         }
-        match birth(self.id) {
+        Some(match birth(self.id) {
             Some(birth) => birth == self.birth,
             // No /proc: whoever has the id now is taken for it.
             None if self.birth.is_empty() => exists(self.id),
             None => false,
-        }
+        })
     }
 }
 
@@ -66,18 +66,18 @@ mod tests {
     #[test]
     fn a_process_lives_until_it_ends_and_its_id_alone_proves_nothing() {
         let own = Process::own();
-        assert!(own.lives());
-        assert!(!Process { birth: "another start".into(), ..own.clone() }.lives());
-        assert!(!Process { machine: "elsewhere".into(), ..own.clone() }.lives());
+        assert_eq!(own.lives(), Some(true));
+        assert_eq!(Process { birth: "another start".into(), ..own.clone() }.lives(), Some(false));
+        assert_eq!(Process { machine: "elsewhere".into(), ..own.clone() }.lives(), None, "nobody can tell from here");
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let other = Process { id: child.id(), birth: birth(child.id()).unwrap(), ..own };
-        assert!(other.lives());
+        assert_eq!(other.lives(), Some(true));
         child.kill().unwrap();
         // Dead as soon as it is a zombie, which the kernel makes of it a moment after the signal.
-        while other.lives() {
+        while other.lives() == Some(true) {
             std::thread::yield_now();
         }
         child.wait().unwrap();
-        assert!(!other.lives());
+        assert_eq!(other.lives(), Some(false));
     }
 }

@@ -17,8 +17,8 @@ use crate::model::{AppName, FailureKind, HostFailure, HostName, HostState};
 
 /// The columns of a run.
 const COLUMNS: &str = "number, run, action, app, release, artifact, digest, size, inventory, pattern, playbook, who, command,
-    version, continues, machine, process, birth, started_at, waves, ended_at, verdict, exit_code, seconds, controller_sent,
-    abort_reason,
+    version, continues, machine, process, birth, started_at, waves, going_back, ended_at, verdict, exit_code, seconds,
+    controller_sent, abort_reason,
     (SELECT run FROM runs AS later WHERE later.continues = runs.run ORDER BY number DESC LIMIT 1) AS continued_by";
 
 /// Which runs are wanted.
@@ -134,8 +134,11 @@ fn run_record(row: &Row<'_>) -> rusqlite::Result<RunRecord> {
     let verdict = row.get::<_, Option<String>>("verdict")?;
     let outcome = match verdict {
         Some(word) => Outcome::Ended(verdict_of(&word).ok_or_else(strange)?),
-        None if process.lives() => Outcome::Running,
-        None => Outcome::CutOff,
+        None => match process.lives() {
+            Some(true) => Outcome::Running,
+            Some(false) => Outcome::CutOff,
+            None => Outcome::Unknown,
+        },
     };
     let command: String = row.get("command")?;
     let artifact = match row.get::<_, Option<String>>("artifact")? {
@@ -162,6 +165,7 @@ fn run_record(row: &Row<'_>) -> rusqlite::Result<RunRecord> {
         started_at: time(row.get("started_at")?),
         end: end(row)?,
         waves: row.get("waves")?,
+        going_back: row.get("going_back")?,
         hosts: BTreeMap::new(),
     })
 }

@@ -90,6 +90,8 @@ pub struct ArtifactRecord {
 pub enum Outcome {
     /// It is going on, on this machine.
     Running,
+    /// Another machine ran it and wrote down no end: from here nobody can tell whether it is going on.
+    Unknown,
     /// Its controller was killed or lost its machine: nobody brought it to an end.
     CutOff,
     /// It ended.
@@ -101,6 +103,7 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Running => "running",
+            Self::Unknown => "unknown",
             Self::CutOff => "cut_off",
             Self::Ended(verdict) => verdict_word(verdict),
         }
@@ -193,14 +196,21 @@ pub struct RunRecord {
     pub end: Option<End>,
     /// How many waves there were to be; 0 if it never came to that.
     pub waves: u32,
+    /// True if it began to send back what it had made live.
+    pub going_back: bool,
     /// How many hosts are in which state, as far as is known.
     pub hosts: BTreeMap<HostState, usize>,
 }
 
 impl RunRecord {
-    /// Returns the id of the process that ran it, on this machine.
+    /// Returns the id of the process that ran it, on its machine.
     pub fn process_id(&self) -> u32 {
         self.process.id
+    }
+
+    /// Returns the name of the machine that ran it.
+    pub fn machine(&self) -> &str {
+        &self.process.machine
     }
 
     /// Returns how many hosts it had.
@@ -251,4 +261,34 @@ pub struct Step {
     pub state: HostState,
     /// When, in seconds since the run began.
     pub at: f64,
+}
+
+#[cfg(test)]
+impl RunRecord {
+    /// Returns a deploy of two hosts.
+    pub(crate) fn example(outcome: Outcome) -> Self {
+        Self {
+            number: 1,
+            process: Process::own(),
+            run: RunId::from_random([1; 8]),
+            action: Action::Deploy,
+            outcome,
+            app: Some("shop".parse().expect("a name")),
+            release: Some("20261120T031500Z-1a2b3c4d".parse().expect("a release")),
+            artifact: None,
+            inventory: "hosts.yaml".to_owned(),
+            pattern: None,
+            playbook: None,
+            who: "alice@laptop".to_owned(),
+            command: Vec::new(),
+            version: "0.1.0".to_owned(),
+            continues: None,
+            continued_by: None,
+            started_at: "2026-11-20T03:15:00Z".to_owned(),
+            end: None,
+            waves: 2,
+            going_back: false,
+            hosts: [(HostState::Active, 1), (HostState::Queued, 1)].into(),
+        }
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! Events come in on the reporter's thread, where they only join a bounded list; a thread of its own writes what has come together,
 //! every [`WRITE_EVERY`], in one transaction. A file that somebody else writes to is tried again for some seconds; whatever else goes
-//! wrong ends the writing, and [`Recording::problem`] tells it once the run is over.
+//! wrong ends the writing but for the run's end, without which it would pass for one that was cut off, and [`Recording::problem`] tells
+//! it once the run is over.
 
 use std::{
     collections::HashMap,
@@ -32,7 +33,7 @@ pub const WRITE_EVERY: Duration = Duration::from_millis(200);
 const MAX_WAITING: usize = 200_000;
 /// How long somebody else may keep the file from us, all attempts together.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long writing may go on when the run is over.
+/// How long writing may go on when the run is over; as long again for the end alone, if something could not be written.
 const LAST_WORDS: Duration = Duration::from_secs(4);
 /// The longest stored message, in characters.
 const MAX_TEXT: usize = 2000;
@@ -44,7 +45,15 @@ enum Change {
     Entered { place: usize, state: HostState, at: i64, failure: Option<HostFailure> },
     Barrier { waves: usize },
     Wave { wave: usize, places: Vec<usize> },
+    GoingBack,
     Ended { at: i64, summary: Box<RunSummary> },
+}
+
+impl Change {
+    /// True for what decides whether and how the run can be finished later.
+    fn is_essential(&self) -> bool {
+        matches!(self, Self::Began { .. } | Self::GoingBack | Self::Ended { .. })
+    }
 }
 
 #[derive(Debug, Default)]
@@ -152,8 +161,8 @@ impl Recorder {
 
     fn push(&self, change: Change, urgent: bool) {
         let mut waiting = lock(&self.shared.waiting);
-        // The end is always worth its place.
-        if waiting.changes.len() < MAX_WAITING || matches!(change, Change::Ended { .. }) {
+        // There are few of those that are always worth their place.
+        if waiting.changes.len() < MAX_WAITING || change.is_essential() {
             waiting.changes.push(change);
         } else {
             waiting.lost += 1;
@@ -183,6 +192,7 @@ impl Reporter for Recorder {
                 let places = hosts.iter().filter_map(|host| self.places.get(host).copied()).collect();
                 self.push(Change::Wave { wave: *wave, places }, true);
             }
+            RunEvent::RollingBack { .. } => self.push(Change::GoingBack, true),
             RunEvent::RunFinished(summary) => {
                 let mut summary = summary.clone();
                 // What hooks printed may be anything.
@@ -195,7 +205,6 @@ impl Reporter for Recorder {
             | RunEvent::PhaseEnded(_)
             | RunEvent::Warning { .. }
             | RunEvent::Paused { .. }
-            | RunEvent::RollingBack { .. }
             | RunEvent::Interrupted
             | RunEvent::Unknown => {}
         }
@@ -205,7 +214,7 @@ impl Reporter for Recorder {
     fn finish(&mut self) -> io::Result<()> {
         lock(&self.shared.waiting).closed = true;
         self.shared.wake.notify_one();
-        let ended = self.ended.recv_timeout(LAST_WORDS + Duration::from_secs(1));
+        let ended = self.ended.recv_timeout(2 * LAST_WORDS + Duration::from_secs(1));
         let problem = match ended {
             Ok(result) => result.err(),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Some(HistoryError::Silent(self.path.clone())),
@@ -234,11 +243,26 @@ impl Writer {
     fn work(&mut self, shared: &Shared) -> Result<(), HistoryError> {
         loop {
             let (changes, closed) = wait(shared);
-            self.write(&changes, shared)?;
+            if let Err(error) = self.write(&changes, shared) {
+                // Should that fail too, the first failure says why.
+                let _ = self.write_the_end(changes, closed, shared);
+                return Err(error);
+            }
             if closed {
                 return if self.has_begun { Ok(()) } else { self.forget() };
             }
         }
+    }
+
+    /// Waits for the run's end after `unwritten` could not be written, and writes what is essential in a transaction of its own.
+    fn write_the_end(&mut self, unwritten: Vec<Change>, mut closed: bool, shared: &Shared) -> Result<(), HistoryError> {
+        let mut essential: Vec<Change> = unwritten.into_iter().filter(Change::is_essential).collect();
+        while !closed {
+            let more;
+            (more, closed) = wait(shared);
+            essential.extend(more.into_iter().filter(Change::is_essential));
+        }
+        self.write(&essential, shared)
     }
 
     /// Writes a batch; tries again while somebody else does.
@@ -323,6 +347,9 @@ impl Batch<'_> {
                         .execute("UPDATE runs SET waves = ?2 WHERE number = ?1", params![self.number, size(*waves)])?;
                 }
                 Change::Wave { wave, places } => self.wave(*wave, places)?,
+                Change::GoingBack => {
+                    self.transaction.execute("UPDATE runs SET going_back = 1 WHERE number = ?1", [self.number])?;
+                }
                 Change::Ended { at, summary } => self.end(*at, summary)?,
             }
         }

@@ -22,6 +22,7 @@ CREATE TABLE runs (
     started_at INTEGER NOT NULL,
     fleet INTEGER NOT NULL DEFAULT 0,
     waves INTEGER NOT NULL DEFAULT 0,
+    going_back INTEGER NOT NULL DEFAULT 0,
     ended_at INTEGER,
     verdict TEXT,
     exit_code INTEGER,

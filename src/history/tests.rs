@@ -130,6 +130,20 @@ fn a_run_whose_controller_is_gone_is_cut_off_where_it_was_and_one_that_never_beg
     Connection::open(&path).unwrap().execute("UPDATE runs SET birth = 'an earlier one'", []).unwrap();
     let [run] = &latest(&path, 9)[..] else { panic!() };
     assert_eq!((run.outcome, run.end.as_ref()), (Outcome::CutOff, None));
+    Connection::open(&path).unwrap().execute("UPDATE runs SET machine = 'another one'", []).unwrap();
+    let [run] = &latest(&path, 9)[..] else { panic!() };
+    assert_eq!((run.outcome, run.machine()), (Outcome::Unknown, "another one"), "it may well be going on there");
+}
+
+#[test]
+fn a_run_that_was_sending_hosts_back_is_known_as_such_before_it_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.db");
+    record(&path, 1, whole().take_while(|event| !matches!(event.event, RunEvent::RunFinished(_))));
+    assert!(!latest(&path, 1)[0].going_back);
+    let back = rehearsal::envelope(RunEvent::RollingBack { hosts: 2, reason: "too many hosts dropped out".into() });
+    record(&path, 2, whole().take_while(|event| !matches!(event.event, RunEvent::RunFinished(_))).chain([back]));
+    assert!(latest(&path, 1)[0].going_back);
 }
 
 #[test]
@@ -240,7 +254,8 @@ fn a_disk_that_takes_nothing_more_is_told_and_holds_up_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("history.db");
     let (mut recorder, recording) = History::open(&path).unwrap().record(&start(1)).unwrap();
-    Connection::open(&path).unwrap().execute_batch("DROP TABLE steps").unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON steps BEGIN SELECT RAISE(FAIL, 'no space left'); END";
+    Connection::open(&path).unwrap().execute_batch(full).unwrap();
     let began = Instant::now();
     for event in whole() {
         recorder.event(&event, Duration::ZERO);
@@ -248,6 +263,12 @@ fn a_disk_that_takes_nothing_more_is_told_and_holds_up_nobody() {
     recorder.finish().unwrap();
     let problem = recording.problem().expect("it could not be written");
     assert!(problem.to_string().contains("cannot write to the history"), "{problem}");
+    let [run] = &latest(&path, 9)[..] else { panic!() };
+    assert_eq!(
+        (run.outcome, run.active(), run.fleet()),
+        (Outcome::Ended(Verdict::Completed), 4, 5),
+        "its end is there all the same"
+    );
     assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 }
 

@@ -61,6 +61,7 @@ fn hosts(run: &RunRecord) -> String {
 fn ending(run: &RunRecord) -> (&'static str, Tone) {
     match run.outcome {
         Outcome::Running => ("running", Tone::Normal),
+        Outcome::Unknown => ("unknown", Tone::Normal),
         Outcome::CutOff if run.continued_by.is_some() => ("cut off, resumed", Tone::Normal),
         Outcome::CutOff => ("cut off", Tone::Bad),
         Outcome::Ended(Verdict::Completed) if run.out() == 0 => ("completed", Tone::Good),
