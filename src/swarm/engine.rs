@@ -46,7 +46,7 @@ pub struct EngineConfig {
     pub peers: Vec<SocketAddr>,
     /// Where this side is, in a fleet with zones.
     pub place: Option<Place>,
-    /// Peers that are the controller: their bytes count as `from_controller`.
+    /// Where the controller's seed listens. Who is dialled there, and nobody else, may push pieces; its bytes count as `from_controller`.
     pub controller_peers: Vec<SocketAddr>,
     /// The tracker's announce URL; none means no announces.
     pub tracker: Option<String>,

@@ -69,6 +69,7 @@ pub(crate) enum Fault {
     // Data nobody wants.
     UnaskedBlocks,
     FalsePushes,
+    HalfPushes,
     BadData,
     // Allowed, and useless.
     Flapping,
@@ -85,7 +86,7 @@ enum Conduct {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 22] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::Silence,
         Self::HalfHandshake,
         Self::SilenceAfterHandshake,
@@ -106,6 +107,7 @@ impl Fault {
         Self::ImpossibleRequest,
         Self::UnaskedBlocks,
         Self::FalsePushes,
+        Self::HalfPushes,
         Self::BadData,
         Self::Flapping,
     ];
@@ -114,9 +116,8 @@ impl Fault {
     pub(crate) fn is_violation(self) -> bool {
         use Fault::*;
         match self {
-            Silence | HalfHandshake | SilenceAfterHandshake | HalfMessage | HalfBlock | NoAnswer | TakesNothing | Flapping => {
-                false
-            }
+            Silence | HalfHandshake | SilenceAfterHandshake | HalfMessage | HalfBlock | NoAnswer | TakesNothing | HalfPushes
+            | Flapping => false,
             // A host that has nothing does not look at what is asked of it.
             ImpossibleRequest => false,
             Garbage
@@ -141,6 +142,7 @@ impl Fault {
         let after = |bytes: &[u8]| [&shake[..], bytes].concat();
         let offer = || after(&[torrent.full_bitfield(), message(1, b"")].concat());
         let block = |piece: u32, begin: u32| [&piece.to_be_bytes()[..], &begin.to_be_bytes(), &[0xbb; 16384]].concat();
+        let seed = || message(20, b"\0d7:fd_seedi1e1:md7:fd_pushi1eee");
         let listen = |bytes: Vec<u8>| (bytes, Conduct::Listen);
         match self {
             Self::Silence => listen(Vec::new()),
@@ -166,11 +168,16 @@ impl Fault {
             Self::ImpossibleRequest => listen(after(&request(0, torrent.piece_length, 16384))),
             Self::UnaskedBlocks => listen(after(&message(7, &block(0, 0)).repeat(300))),
             Self::FalsePushes => {
-                let pushes = (0..torrent.pieces()).flat_map(|piece| {
-                    (0..torrent.piece_length).step_by(16384).flat_map(move |begin| message(7, &block(piece, begin)))
-                });
-                let hello = message(20, b"\0d7:fd_seedi1e1:md7:fd_pushi1eee");
-                listen(after(&hello.into_iter().chain(pushes).collect::<Vec<_>>()))
+                let begins = (0..torrent.piece_length).step_by(16384);
+                let blocks = (0..torrent.pieces()).flat_map(|piece| begins.clone().map(move |begin| (piece, begin)));
+                // More than once: what is refused is forgiven once.
+                let pushes = blocks.clone().cycle().take(blocks.count() + 300);
+                let pushes = pushes.flat_map(|(piece, begin)| message(7, &block(piece, begin)));
+                listen(after(&seed().into_iter().chain(pushes).collect::<Vec<_>>()))
+            }
+            Self::HalfPushes => {
+                let pushes = (0..torrent.pieces()).flat_map(|piece| message(7, &block(piece, 0)));
+                listen(after(&seed().into_iter().chain(pushes).collect::<Vec<_>>()))
             }
             Self::BadData => (offer(), Conduct::Answer(|length| length)),
             Self::Flapping => {

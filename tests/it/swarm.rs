@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -25,6 +25,8 @@ pub(crate) struct Swarm {
     pub(crate) metainfo: Arc<Metainfo>,
     pub(crate) tracker: Tracker,
     pub(crate) directory: TempDir,
+    /// Where the seed listens, once it does: hosts that start later know it for the controller's.
+    controller: OnceLock<SocketAddr>,
 }
 
 impl Swarm {
@@ -44,7 +46,7 @@ impl Swarm {
         })
         .await
         .unwrap();
-        let swarm = Self { content, metainfo, tracker, directory };
+        let swarm = Self { content, metainfo, tracker, directory, controller: OnceLock::new() };
         std::fs::write(swarm.torrent(), swarm.metainfo.to_torrent(&swarm.announce_url())).unwrap();
         std::fs::write(swarm.file("seed"), &swarm.content).unwrap();
         swarm
@@ -78,14 +80,16 @@ impl Swarm {
             advertise: None,
             peers: peers.to_vec(),
             place: None,
-            controller_peers: Vec::new(),
+            controller_peers: self.controller.get().copied().into_iter().collect(),
             tracker: None,
         }
     }
 
     /// Starts our seed, which nobody is told of.
     pub(crate) async fn seed(&self) -> EngineHandle {
-        FleetEngine.start(self.config(Role::Seed { file: self.file("seed") }, &[])).await.unwrap()
+        let seed = FleetEngine.start(self.config(Role::Seed { file: self.file("seed") }, &[])).await.unwrap();
+        self.controller.get_or_init(|| seed.local_addr);
+        seed
     }
 
     /// Starts one of our hosts, which knows of those peers alone.

@@ -103,6 +103,12 @@ async fn peers_that_promise_everything_and_send_nothing_do_not_take_all_places()
     assert_survives(&attackers, &[]).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_that_pass_for_the_seed_and_push_halves_of_all_pieces_keep_nobody_from_asking() {
+    let attackers: Vec<_> = (0..48).map(|number| (Fault::HalfPushes, number % 3, number)).collect();
+    assert_survives(&attackers, &[]).await;
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 20, ..ProptestConfig::default() })]
 

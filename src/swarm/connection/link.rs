@@ -172,12 +172,15 @@ impl Link {
         Request::new(piece, begin, (self.size(piece) - begin).min(BLOCK))
     }
 
-    /// Takes a push back that has just begun: its blocks are cancelled, and those that come are forgiven. Only once a piece, so that
-    /// what is forgiven is bounded.
+    /// Takes a push back that has just begun: its blocks are cancelled, and those that come are forgiven. Only once a piece, and not while
+    /// many cancels wait to be sent, so that what is forgiven and kept is bounded.
     pub(super) fn refuse_push(&self, piece: u32) {
         let blocks = self.size(piece).div_ceil(BLOCK);
         let mut asking = lock(&self.asking);
-        if blocks == 0 || !asking.refused.get_or_insert_with(|| PieceSet::new(self.last.0 + 1)).insert(piece) {
+        if blocks == 0 || asking.cancels.len() >= MAX_QUEUED_REQUESTS {
+            return;
+        }
+        if !asking.refused.get_or_insert_with(|| PieceSet::new(self.last.0 + 1)).insert(piece) {
             return;
         }
         asking.stale += blocks;

@@ -204,18 +204,32 @@ pub(super) struct Context {
 
 /// How a connection comes about.
 pub(super) enum Origin {
-    Dial(SocketAddr),
+    /// We dial; `controller` if it is an address that the controller told to be its own.
+    Dial {
+        addr: SocketAddr,
+        controller: bool,
+    },
     Accept(TcpStream),
+}
+
+/// What is settled before the first message.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    /// The peer speaks BEP 10.
+    extended: bool,
+    /// We found it at an address of the controller: it may be the seed. What a peer says of itself is no proof.
+    controller: bool,
 }
 
 /// Runs a connection from its beginning to its end.
 pub(super) async fn run(context: Arc<Context>, key: PeerKey, origin: Origin) -> Exit {
+    let controller = matches!(origin, Origin::Dial { controller: true, .. });
     match establish(&context, key, origin).await {
         Ok((stream, welcome, extended)) => {
             let link = Arc::new(Link::new(&context.meta));
             let (input, output) = tokio::io::split(stream);
             tokio::select! {
-                exit = reader::run(&context, &link, key, extended, input) => exit,
+                exit = reader::run(&context, &link, key, Terms { extended, controller }, input) => exit,
                 exit = writer::run(&context, &link, key, extended, welcome, output) => exit,
             }
         }
@@ -224,10 +238,10 @@ pub(super) async fn run(context: Arc<Context>, key: PeerKey, origin: Origin) -> 
 }
 
 async fn establish(context: &Context, key: PeerKey, origin: Origin) -> Result<(Stream, Welcome, bool), Exit> {
-    let dialled = matches!(origin, Origin::Dial(_));
+    let dialled = matches!(origin, Origin::Dial { .. });
     let connect = async {
         match origin {
-            Origin::Dial(addr) => context.transport.connect(addr).await,
+            Origin::Dial { addr, .. } => context.transport.connect(addr).await,
             Origin::Accept(stream) => context.transport.accept(stream).await,
         }
     };

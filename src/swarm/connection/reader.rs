@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Context, Event, Exit, IDLE_TIMEOUT, Link, STALL_TIMEOUT, assembly::Assembly};
+use super::{Context, Event, Exit, IDLE_TIMEOUT, Link, STALL_TIMEOUT, Terms, assembly::Assembly};
 use crate::swarm::{
     policy::{PeerKey, PieceSet},
     protocol::{self, Control, Extensions, HAVE_LEN, ID_BITFIELD, ID_EXTENDED, ID_PIECE, Violation},
@@ -32,7 +32,7 @@ pub(super) async fn run(
     context: &Arc<Context>,
     link: &Arc<Link>,
     key: PeerKey,
-    extended: bool,
+    terms: Terms,
     input: ReadHalf<Stream>,
 ) -> Exit {
     let mut reader = Reader {
@@ -43,7 +43,7 @@ pub(super) async fn run(
         frame: Vec::new(),
         assemblies: Vec::new(),
         joined: None,
-        extended,
+        terms,
     };
     loop {
         if let Err(exit) = reader.message().await {
@@ -59,10 +59,9 @@ struct Reader {
     input: BufReader<ReadHalf<Stream>>,
     frame: Vec<u8>,
     assemblies: Vec<Assembly>,
-    /// What the peer can, once the session knows.
+    /// What the peer says that it can, once the session knows.
     joined: Option<Extensions>,
-    /// It speaks BEP 10.
-    extended: bool,
+    terms: Terms,
 }
 
 impl Reader {
@@ -113,13 +112,14 @@ impl Reader {
     async fn join(&mut self, extensions: Extensions) -> Result<(), Exit> {
         if self.joined.is_none() {
             self.joined = Some(extensions);
-            self.tell(Event::Joined(extensions)).await?;
+            let seed = extensions.seed && self.terms.controller;
+            self.tell(Event::Joined(Extensions { seed, ..extensions })).await?;
         }
         Ok(())
     }
 
     async fn extension(&mut self) -> Result<(), Exit> {
-        if !self.extended {
+        if !self.terms.extended {
             return Err(Violation("it sent an extended message without saying that it would").into());
         }
         if let Some(extensions) = protocol::read_extension_handshake(&self.frame[5..])? {
@@ -218,7 +218,7 @@ impl Reader {
         if expected.is_none() && !pushed {
             return None;
         }
-        if pushed && !self.accepts_push(piece) {
+        if pushed && !(self.terms.controller && self.accepts_push(piece)) {
             self.link.refuse_push(piece);
             return None;
         }

@@ -26,8 +26,13 @@ struct Rig {
     _dir: TempDir,
 }
 
-/// A host that has nothing of a torrent of zeros, and the reader of one of its connections.
+/// A host that has nothing of a torrent of zeros, and the reader of its connection to the controller.
 fn rig(pieces: u32, piece_length: u32) -> (Rig, impl Future<Output = Exit>) {
+    rig_of(pieces, piece_length, true)
+}
+
+/// The same for a connection to the controller or to anybody.
+fn rig_of(pieces: u32, piece_length: u32, controller: bool) -> (Rig, impl Future<Output = Exit>) {
     let hash = Sha1::digest(vec![0; piece_length as usize]).into();
     let length = u64::from(pieces) * u64::from(piece_length);
     let meta = Arc::new(Metainfo::new("a", length, piece_length, vec![hash; pieces as usize]).unwrap());
@@ -52,7 +57,7 @@ fn rig(pieces: u32, piece_length: u32) -> (Rig, impl Future<Output = Exit>) {
         let (context, link) = (context.clone(), link.clone());
         let (input, output) = tokio::io::split(Box::new(near) as Stream);
         async move {
-            let exit = reader::run(&context, &link, KEY, true, input).await;
+            let exit = reader::run(&context, &link, KEY, Terms { extended: true, controller }, input).await;
             drop(output);
             exit
         }
@@ -150,6 +155,24 @@ async fn a_push_of_a_long_piece_that_another_delivers_is_cancelled_and_no_violat
     assert_eq!(rig.link.cancels().len(), (8 << 20) / BLOCK as usize);
     drop(other);
     rig.end().await;
+}
+
+#[tokio::test]
+async fn who_says_that_it_is_the_seed_is_not_believed() {
+    for controller in [true, false] {
+        let (mut rig, reader) = rig_of(2, 64 << 10, controller);
+        rig.peer.write_all(&protocol::extension_handshake(true, None, 1)).await.unwrap();
+        rig.send_piece(0).await;
+        rig.peer.shutdown().await.unwrap();
+        let exit = timeout(CONNECT_TIMEOUT * 10, reader).await.unwrap();
+        assert!(matches!(exit, Exit::Io(_)), "{exit:?}");
+        let heard = rig.heard();
+        let joined = heard.iter().any(|event| matches!(event, Event::Joined(Extensions { seed, .. }) if *seed == controller));
+        let pushed = heard.iter().any(|event| matches!(event, Event::Pushed(0)));
+        assert!(joined && pushed == controller, "{heard:?}");
+        assert_eq!(rig.link.cancels().len(), if controller { 0 } else { 4 });
+        rig.end().await;
+    }
 }
 
 #[tokio::test]

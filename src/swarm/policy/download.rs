@@ -29,6 +29,9 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(3), Duration::from_s
 /// Bounds of the time after which a transfer that has begun counts as stalled.
 const STALL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(10));
 
+/// The part of the pieces in flight that the seed may push at the same time: one of four.
+const PUSHED_PART: usize = 4;
+
 /// How many pieces a neighbour may be asked for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -62,9 +65,9 @@ impl Policy {
         }
     }
 
-    /// Notes the first block of a piece that was not asked for. False refuses it: it is there or arriving.
+    /// Notes the first block of a piece that was not asked for. False refuses it: it is there or arriving, or more is pushed than may be.
     pub fn push_started(&mut self, now: Duration, key: PeerKey, piece: u32) -> bool {
-        if piece >= self.config.pieces || self.have.contains(piece) || !self.peers.contains_key(&key) {
+        if piece >= self.config.pieces || self.have.contains(piece) || !self.may_push(key) {
             return false;
         }
         let flight = self.flights.get_or_default(piece);
@@ -81,6 +84,14 @@ impl Policy {
         self.rarity.take(piece);
         self.cancel_where(now, piece, |source| source.peer != key);
         true
+    }
+
+    /// Returns whether a neighbour may push one more piece. Pushes go before requests: they get a part of the pieces in flight, and one that let a
+    /// piece lapse has one to show that it can.
+    fn may_push(&self, key: PeerKey) -> bool {
+        let Some(peer) = self.peers.get(&key).filter(|peer| peer.seed) else { return false };
+        let under_way: usize = self.peers.values().filter(|peer| peer.seed).map(|peer| peer.asked.len()).sum();
+        (peer.asked.is_empty() || !peer.snubbed) && under_way < (self.config.max_in_flight / PUSHED_PART).max(1)
     }
 
     /// Notes a piece's last block; its hash is being checked now.

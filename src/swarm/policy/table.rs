@@ -21,11 +21,6 @@ impl<K: Copy + Ord, V> Table<K, V> {
         self.keys.len()
     }
 
-    /// Returns whether the key is in.
-    pub(super) fn contains_key(&self, key: &K) -> bool {
-        self.keys.binary_search(key).is_ok()
-    }
-
     /// Returns a key's value.
     pub(super) fn get(&self, key: &K) -> Option<&V> {
         self.keys.binary_search(key).ok().and_then(|at| self.values.get(at))
@@ -109,7 +104,6 @@ mod tests {
                     _ => prop_assert_eq!(table.get_mut(&key), tree.get_mut(&key)),
                 }
                 prop_assert_eq!(table.get(&key), tree.get(&key));
-                prop_assert_eq!(table.contains_key(&key), tree.contains_key(&key));
                 prop_assert_eq!(table.len(), tree.len());
             }
             prop_assert!(table.iter().eq(tree.iter()) && table.keys().eq(tree.keys()) && table.values().eq(tree.values()));

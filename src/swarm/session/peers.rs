@@ -46,6 +46,7 @@ struct Peer {
     id: Option<Id20>,
     commands: Option<mpsc::Sender<Command>>,
     joined: bool,
+    /// We dialled it at an address of the controller.
     controller: bool,
     /// When it last gave or took a piece; at first, when it came.
     useful: Duration,
@@ -121,7 +122,8 @@ impl Peers {
 
     /// Dials an address.
     pub(super) fn dial(&mut self, now: Duration, context: &Arc<Context>, addr: SocketAddr) -> PeerKey {
-        self.spawn(now, context, Origin::Dial(addr), addr, true)
+        let controller = self.is_controllers(addr);
+        self.spawn(now, context, Origin::Dial { addr, controller }, addr)
     }
 
     /// Takes in an accepted connection, or closes it when there are too many.
@@ -131,7 +133,7 @@ impl Peers {
             tracing::debug!(%addr, "refused a connection");
             return;
         }
-        self.spawn(now, context, Origin::Accept(stream), addr, false);
+        self.spawn(now, context, Origin::Accept(stream), addr);
     }
 
     /// Makes room for one more connection from an address; false if there is none. Connections that shake hands or share pieces stay:
@@ -177,7 +179,11 @@ impl Peers {
         worst.is_some()
     }
 
-    fn spawn(&mut self, now: Duration, context: &Arc<Context>, origin: Origin, addr: SocketAddr, dialled: bool) -> PeerKey {
+    fn spawn(&mut self, now: Duration, context: &Arc<Context>, origin: Origin, addr: SocketAddr) -> PeerKey {
+        let (dialled, controller) = match origin {
+            Origin::Dial { controller, .. } => (true, controller),
+            Origin::Accept(_) => (false, false),
+        };
         let key = PeerKey(self.next);
         self.next = self.next.wrapping_add(1);
         let task = self.tasks.spawn(connection::run(context.clone(), key, origin));
@@ -190,7 +196,7 @@ impl Peers {
             id: None,
             commands: None,
             joined: false,
-            controller: self.controllers.contains(&addr),
+            controller,
             useful: now,
             dropped: false,
             task,
@@ -253,7 +259,6 @@ impl Peers {
             peer.listens = Some(SocketAddr::new(peer.addr.ip(), port));
         }
         let seed = extensions.fleet && extensions.seed;
-        peer.controller |= seed || peer.listens.is_some_and(|addr| self.controllers.contains(&addr));
         if peer.controller {
             self.last_controller = Some(key);
         }

@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -34,6 +34,8 @@ struct Artifact {
     dir: TempDir,
     bytes: Vec<u8>,
     meta: Arc<Metainfo>,
+    /// Where the seed listens, once it does: hosts that start later know it for the controller's.
+    controller: OnceLock<SocketAddr>,
 }
 
 impl Artifact {
@@ -44,7 +46,7 @@ impl Artifact {
         std::fs::write(dir.path().join("artifact"), &bytes).unwrap();
         let pieces = bytes.chunks(piece_length as usize).map(|piece| Sha1::digest(piece).into()).collect();
         let meta = Metainfo::new("artifact", size as u64, piece_length, pieces).unwrap();
-        Self { dir, bytes, meta: Arc::new(meta) }
+        Self { dir, bytes, meta: Arc::new(meta), controller: OnceLock::new() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -59,14 +61,16 @@ impl Artifact {
             advertise: None,
             peers: peers.to_vec(),
             place: None,
-            controller_peers: Vec::new(),
+            controller_peers: self.controller.get().copied().into_iter().collect(),
             tracker: None,
         }
     }
 
     async fn seed(&self) -> EngineHandle {
         let role = Role::Seed { file: self.path("artifact") };
-        FleetEngine.start(self.config(role, &[])).await.unwrap()
+        let seed = FleetEngine.start(self.config(role, &[])).await.unwrap();
+        self.controller.get_or_init(|| seed.local_addr);
+        seed
     }
 
     async fn host(&self, name: &str, peers: &[SocketAddr]) -> EngineHandle {

@@ -132,6 +132,25 @@ fn stuck_transfers_leave_their_slots_to_others() {
     assert!(sent >= 30, "{sent}");
 }
 
+#[test]
+fn pushes_leave_most_pieces_in_flight_to_requests() {
+    let (seed, other) = (PeerKey(1), PeerKey(2));
+    let config = PolicyConfig::new(256, false, 1);
+    let part = config.max_in_flight / 4;
+    let mut host = Policy::new(config, PieceSet::new(256));
+    host.peer_joined(Duration::ZERO, seed, PeerTraits { seed: true, ..HOST });
+    host.peer_joined(Duration::ZERO, other, HOST);
+    assert!(!host.push_started(Duration::ZERO, other, 0), "only the seed pushes");
+    let begun = (0..256).filter(|piece| host.push_started(Duration::ZERO, seed, *piece)).count();
+    assert_eq!(begun, part);
+    // All of them lapse: it has one to show that it can.
+    let later = Duration::from_secs(60);
+    host.tick(later);
+    assert!(host.push_started(later, seed, 0) && !host.push_started(later, seed, 1));
+    host.received(later, seed, 0);
+    assert!(host.push_started(later, seed, 1) && host.push_started(later, seed, 2));
+}
+
 /// When, whom, for which piece.
 type Asked = (Duration, u32, u32);
 
