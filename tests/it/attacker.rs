@@ -116,7 +116,14 @@ impl Fault {
     pub(crate) fn is_violation(self) -> bool {
         use Fault::*;
         match self {
-            Silence | HalfHandshake | SilenceAfterHandshake | HalfMessage | HalfBlock | NoAnswer | TakesNothing | HalfPushes
+            Silence
+            | HalfHandshake
+            | SilenceAfterHandshake
+            | HalfMessage
+            | HalfBlock
+            | NoAnswer
+            | TakesNothing
+            | HalfPushes
             | Flapping => false,
             // A host that has nothing does not look at what is asked of it.
             ImpossibleRequest => false,

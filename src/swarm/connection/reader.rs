@@ -28,13 +28,7 @@ const MAX_PUSHES: usize = 4;
 const MAX_HAVES: usize = 256;
 
 /// Reads until the connection ends.
-pub(super) async fn run(
-    context: &Arc<Context>,
-    link: &Arc<Link>,
-    key: PeerKey,
-    terms: Terms,
-    input: ReadHalf<Stream>,
-) -> Exit {
+pub(super) async fn run(context: &Arc<Context>, link: &Arc<Link>, key: PeerKey, terms: Terms, input: ReadHalf<Stream>) -> Exit {
     let mut reader = Reader {
         context: context.clone(),
         link: link.clone(),

@@ -35,7 +35,7 @@ use super::{
 #[cfg(feature = "controller")]
 pub(super) use peers::MAX_PEERS;
 use peers::{CLIENT, Peers};
-use pool::Pool;
+use pool::{Pool, Way};
 use stats::Stats;
 use tracking::Tracking;
 
@@ -98,11 +98,11 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
         events,
     });
     let tracking = Tracking::start(&config, &context, context.meta.length() - initial_bytes)?;
-    let mut pool = Pool::default();
+    let mut pool = Pool::new(config.controller_peers.into_iter().map(plain).collect());
     pool.add(config.peers.iter().copied().map(plain), true);
     let session = Session {
         policy: Policy::new(policy_config, have),
-        peers: Peers::new(seed, config.controller_peers),
+        peers: Peers::new(seed),
         pool,
         stats: Stats::new(stats_sender),
         tracking,
@@ -233,7 +233,7 @@ impl Session {
     fn dial(&mut self) {
         let now = self.started.elapsed();
         for addr in self.pool.due(now, self.peers.room_to_dial(), self.peers.count()) {
-            let key = self.peers.dial(now, &self.context, addr);
+            let key = self.peers.dial(now, &self.context, addr, self.pool.way_to(addr));
             self.pool.busy(addr, key);
         }
     }
@@ -249,7 +249,7 @@ impl Session {
         let now = self.started.elapsed();
         match event {
             Event::Shaken { peer_id, reply } => {
-                let refused = self.peers.shaken(key, peer_id, self.context.peer_id);
+                let refused = self.peers.shaken(now, key, peer_id, self.context.peer_id);
                 self.peers.forget_useless(&mut self.pool, key, refused);
                 if !refused.refuses() {
                     let (have, cursor) = (self.policy.have().clone(), self.context.haves.cursor());
@@ -309,9 +309,9 @@ impl Session {
                 }
             }
             Checked::Bad => {
-                let addr = self.peers.ban(key);
-                tracing::warn!(piece, peer = ?addr, "a peer sent a piece with a wrong hash and is banned");
-                if let Some(addr) = addr {
+                let peer = self.peers.ban(key);
+                tracing::warn!(piece, ?peer, "a peer sent a piece with a wrong hash and is banned");
+                if let Some((addr, _)) = peer {
                     self.pool.ban(addr);
                 }
                 self.policy.failed(now, piece);
@@ -324,7 +324,7 @@ impl Session {
     fn ended(&mut self, key: PeerKey, exit: Exit) -> Result<(), EngineError> {
         let now = self.started.elapsed();
         self.policy.peer_left(now, key);
-        let Some(addr) = self.peers.remove(key, &exit) else {
+        let Some((addr, way)) = self.peers.remove(key, &exit) else {
             return match exit {
                 Exit::Engine(error) => Err(error),
                 _ => Ok(()),
@@ -333,7 +333,7 @@ impl Session {
         match exit {
             Exit::Engine(error) => return Err(error),
             // Without the controller's seed the transfer may have no source at all.
-            Exit::Violation(why) if self.peers.is_controllers(addr) => {
+            Exit::Violation(why) if way == Way::Controller => {
                 tracing::warn!(%addr, %why, "the controller broke the protocol: connecting again later");
                 self.pool.ended(now, addr, key, &mut self.random);
             }

@@ -14,7 +14,10 @@ use tokio::{
     task::{AbortHandle, Id, JoinSet},
 };
 
-use super::{plain, pool::Pool};
+use super::{
+    plain,
+    pool::{Pool, Way},
+};
 use crate::swarm::{
     connection::{self, COMMANDS, Command, Context, Exit, Origin, Welcome},
     policy::{Action, PeerKey, PeerTraits, PieceSet},
@@ -34,6 +37,8 @@ const USELESS_AFTER: Duration = Duration::from_secs(10);
 /// ... and after this, if more of its kind come from its address than from the new one's. Before the handshake: after this in any
 /// case, and at once if more come from its address.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
+/// Two connections of one peer that came within this time may have been dialled by both sides at once.
+const SAME_TIME: Duration = Duration::from_secs(2);
 
 /// One connection.
 #[derive(Debug)]
@@ -42,17 +47,43 @@ struct Peer {
     addr: SocketAddr,
     /// Where the peer can be dialled, when it is known.
     listens: Option<SocketAddr>,
-    dialled: bool,
+    way: Way,
     id: Option<Id20>,
     commands: Option<mpsc::Sender<Command>>,
     joined: bool,
-    /// We dialled it at an address of the controller.
-    controller: bool,
+    came: Duration,
     /// When it last gave or took a piece; at first, when it came.
     useful: Duration,
     /// It was let go; its task is about to end.
     dropped: bool,
     task: AbortHandle,
+}
+
+impl Peer {
+    fn is_dialled(&self) -> bool {
+        self.way != Way::Accepted
+    }
+
+    fn was_useful(&self) -> bool {
+        self.useful > self.came
+    }
+
+    /// Returns whether it takes the place of another connection to a peer of the same id. Anybody can say an id, so whom we found where the
+    /// controller says it is gives way to nobody who came to us.
+    fn replaces(&self, now: Duration, other: &Self, own: Id20, id: Id20) -> bool {
+        match (self.way, other.way) {
+            (_, Way::Controller) | (Way::Accepted, Way::Chosen) => return false,
+            (Way::Controller, _) => return true,
+            // Whoever said the id before may be another.
+            (Way::Chosen, Way::Accepted) if self.addr.ip() != other.addr.ip() && !other.was_useful() => return true,
+            _ => {}
+        }
+        // Both sides may have dialled at the same time. Both keep the one that the larger id dialled. Not other clients: they end the later one
+        // whoever dialled it, and by our own rule both connections would go.
+        let same_time = now.saturating_sub(other.came) < SAME_TIME && !other.was_useful();
+        let keep_dialled = own > id;
+        id.0.starts_with(CLIENT) && same_time && self.is_dialled() == keep_dialled && other.is_dialled() != keep_dialled
+    }
 }
 
 /// What becomes of a connection after the handshake.
@@ -61,7 +92,7 @@ pub(super) enum Verdict {
     Welcome,
     /// It is ourselves.
     Own,
-    /// There is a better one to the same peer.
+    /// There is one to the same peer, or to who says so.
     Duplicate,
 }
 
@@ -80,13 +111,12 @@ pub(super) struct Peers {
     keys: HashMap<Id, PeerKey>,
     next: u32,
     max: usize,
-    controllers: Vec<SocketAddr>,
     /// Controllers' connections that ended; their pieces may still be checked.
     last_controller: Option<PeerKey>,
 }
 
 impl Peers {
-    pub(super) fn new(seed: bool, controllers: Vec<SocketAddr>) -> Self {
+    pub(super) fn new(seed: bool) -> Self {
         Self {
             peers: HashMap::new(),
             by_id: HashMap::new(),
@@ -94,7 +124,6 @@ impl Peers {
             keys: HashMap::new(),
             next: 0,
             max: if seed { MAX_PEERS.1 } else { MAX_PEERS.0 },
-            controllers: controllers.into_iter().map(plain).collect(),
             last_controller: None,
         }
     }
@@ -116,14 +145,13 @@ impl Peers {
 
     /// Returns how many more connections may be dialled now.
     pub(super) fn room_to_dial(&self) -> usize {
-        let dialling = self.peers.values().filter(|peer| peer.dialled && peer.id.is_none()).count();
+        let dialling = self.peers.values().filter(|peer| peer.is_dialled() && peer.id.is_none()).count();
         MAX_DIALLING.saturating_sub(dialling).min(self.max.saturating_sub(self.peers.len()))
     }
 
-    /// Dials an address.
-    pub(super) fn dial(&mut self, now: Duration, context: &Arc<Context>, addr: SocketAddr) -> PeerKey {
-        let controller = self.is_controllers(addr);
-        self.spawn(now, context, Origin::Dial { addr, controller }, addr)
+    /// Dials an address that we came to know that way.
+    pub(super) fn dial(&mut self, now: Duration, context: &Arc<Context>, addr: SocketAddr, way: Way) -> PeerKey {
+        self.spawn(now, context, Origin::Dial { addr, controller: way == Way::Controller }, addr, way)
     }
 
     /// Takes in an accepted connection, or closes it when there are too many.
@@ -133,7 +161,7 @@ impl Peers {
             tracing::debug!(%addr, "refused a connection");
             return;
         }
-        self.spawn(now, context, Origin::Accept(stream), addr);
+        self.spawn(now, context, Origin::Accept(stream), addr, Way::Accepted);
     }
 
     /// Makes room for one more connection from an address; false if there is none. Connections that shake hands or share pieces stay:
@@ -142,7 +170,7 @@ impl Peers {
         if self.peers.len() >= self.max {
             return false;
         }
-        let accepted = || self.peers.values().filter(|peer| !peer.dialled && !peer.dropped);
+        let accepted = || self.peers.values().filter(|peer| !peer.is_dialled() && !peer.dropped);
         if accepted().filter(|peer| peer.id.is_none()).count() >= self.max / PENDING_PART {
             return self.drop_useless(now, ip, (IDLE_AFTER, Duration::ZERO), |peer| peer.id.is_none());
         }
@@ -163,7 +191,7 @@ impl Peers {
     ) -> bool {
         let mut from: HashMap<IpAddr, usize> = HashMap::new();
         let idle = |peer: &Peer| now.saturating_sub(peer.useful);
-        let candidates = || self.peers.iter().filter(|(_, peer)| !peer.dialled && !peer.dropped && which(peer));
+        let candidates = || self.peers.iter().filter(|(_, peer)| !peer.is_dialled() && !peer.dropped && which(peer));
         for (_, peer) in candidates() {
             *from.entry(peer.addr.ip()).or_default() += 1;
         }
@@ -179,11 +207,7 @@ impl Peers {
         worst.is_some()
     }
 
-    fn spawn(&mut self, now: Duration, context: &Arc<Context>, origin: Origin, addr: SocketAddr) -> PeerKey {
-        let (dialled, controller) = match origin {
-            Origin::Dial { controller, .. } => (true, controller),
-            Origin::Accept(_) => (false, false),
-        };
+    fn spawn(&mut self, now: Duration, context: &Arc<Context>, origin: Origin, addr: SocketAddr, way: Way) -> PeerKey {
         let key = PeerKey(self.next);
         self.next = self.next.wrapping_add(1);
         let task = self.tasks.spawn(connection::run(context.clone(), key, origin));
@@ -191,12 +215,12 @@ impl Peers {
         let addr = plain(addr);
         let peer = Peer {
             addr,
-            listens: dialled.then_some(addr),
-            dialled,
+            listens: (way != Way::Accepted).then_some(addr),
+            way,
             id: None,
             commands: None,
             joined: false,
-            controller,
+            came: now,
             useful: now,
             dropped: false,
             task,
@@ -206,20 +230,13 @@ impl Peers {
     }
 
     /// Judges a connection whose handshake is through.
-    pub(super) fn shaken(&mut self, key: PeerKey, id: Id20, own: Id20) -> Verdict {
+    pub(super) fn shaken(&mut self, now: Duration, key: PeerKey, id: Id20, own: Id20) -> Verdict {
         if id == own {
             return Verdict::Own;
         }
-        let Some(dialled) = self.peers.get(&key).map(|peer| peer.dialled) else { return Verdict::Duplicate };
+        let Some(peer) = self.peers.get(&key) else { return Verdict::Duplicate };
         if let Some(other) = self.by_id.get(&id).copied() {
-            // Other clients end the later one whoever dialled it: by our own rule both connections would go.
-            if !id.0.starts_with(CLIENT) {
-                return Verdict::Duplicate;
-            }
-            // Both sides may have dialled at the same time. Both keep the one that the larger id dialled.
-            let keep_dialled = own > id;
-            let other_dialled = self.peers.get(&other).is_some_and(|peer| peer.dialled);
-            if dialled != keep_dialled || other_dialled == keep_dialled {
+            if self.peers.get(&other).is_some_and(|other| !peer.replaces(now, other, own, id)) {
                 return Verdict::Duplicate;
             }
             self.drop_peer(other);
@@ -235,7 +252,7 @@ impl Peers {
     pub(super) fn forget_useless(&self, pool: &mut Pool, key: PeerKey, verdict: Verdict) {
         if verdict == Verdict::Own
             && let Some(peer) = self.peers.get(&key)
-            && peer.dialled
+            && peer.is_dialled()
         {
             pool.forget(peer.addr);
         }
@@ -255,11 +272,11 @@ impl Peers {
         let peer = self.peers.get_mut(&key)?;
         peer.commands.as_ref()?;
         peer.joined = true;
-        if let Some(port) = extensions.port.filter(|_| !peer.dialled) {
+        if let Some(port) = extensions.port.filter(|_| !peer.is_dialled()) {
             peer.listens = Some(SocketAddr::new(peer.addr.ip(), port));
         }
         let seed = extensions.fleet && extensions.seed;
-        if peer.controller {
+        if peer.way == Way::Controller {
             self.last_controller = Some(key);
         }
         let Extensions { fleet, zone, rank, .. } = extensions;
@@ -275,12 +292,7 @@ impl Peers {
 
     /// Returns whether a connection is (or was) the controller's.
     pub(super) fn is_controller(&self, key: PeerKey) -> bool {
-        self.peers.get(&key).map_or(self.last_controller == Some(key), |peer| peer.controller)
-    }
-
-    /// Returns whether the controller told that this address is its own. What a peer says of itself does not count.
-    pub(super) fn is_controllers(&self, addr: SocketAddr) -> bool {
-        self.controllers.contains(&addr)
+        self.peers.get(&key).map_or(self.last_controller == Some(key), |peer| peer.way == Way::Controller)
     }
 
     /// Passes a decision on to its connection.
@@ -324,11 +336,11 @@ impl Peers {
         }
     }
 
-    /// Ends a connection for good; returns the address to ban.
-    pub(super) fn ban(&mut self, key: PeerKey) -> Option<SocketAddr> {
-        let addr = self.peers.get(&key).map(|peer| peer.listens.unwrap_or(peer.addr));
+    /// Ends a connection for good; returns the address to ban, and how we came to it.
+    pub(super) fn ban(&mut self, key: PeerKey) -> Option<(SocketAddr, Way)> {
+        let peer = self.peers.get(&key).map(|peer| (peer.listens.unwrap_or(peer.addr), peer.way));
         self.drop_peer(key);
-        addr
+        peer
     }
 
     /// Waits for a connection's end; none when there is no connection.
@@ -345,8 +357,8 @@ impl Peers {
         self.keys.remove(&id).map(|key| (key, exit))
     }
 
-    /// Removes an ended connection; returns where it could be dialled again, or banned.
-    pub(super) fn remove(&mut self, key: PeerKey, exit: &Exit) -> Option<SocketAddr> {
+    /// Removes an ended connection; returns where it could be dialled again, or banned, and how we came to it.
+    pub(super) fn remove(&mut self, key: PeerKey, exit: &Exit) -> Option<(SocketAddr, Way)> {
         let peer = self.peers.remove(&key)?;
         if let Some(id) = peer.id
             && self.by_id.get(&id) == Some(&key)
@@ -355,12 +367,57 @@ impl Peers {
         }
         let addr = peer.listens.unwrap_or(peer.addr);
         tracing::debug!(%addr, reason = %exit, "a connection ended");
-        Some(addr)
+        Some((addr, peer.way))
     }
 
     /// Ends all connections and waits for their tasks.
     pub(super) async fn shut_down(&mut self) {
         self.peers.clear();
         self.tasks.shutdown().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A connection that came after so many seconds, from the nth machine.
+    fn peer(way: Way, machine: u8, came: u64) -> Peer {
+        let came = Duration::from_secs(came);
+        let addr = SocketAddr::from(([192, 0, 2, machine], 1));
+        let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+        Peer { addr, listens: None, way, id: None, commands: None, joined: false, came, useful: came, dropped: false, task }
+    }
+
+    #[tokio::test]
+    async fn which_connection_of_an_id_stays() {
+        use Way::{Accepted, Chosen, Controller, Tracker};
+        let (small, large) = (Id20::new(*b"-FD0100-aaaaaaaaaaaa"), Id20::new(*b"-FD0100-bbbbbbbbbbbb"));
+        // The new one's way and the old one's, whether they come from one machine, how old the old one is; whether it is replaced where
+        // our id is the larger, and where it is the smaller.
+        for (new, old, same, age, larger, smaller) in [
+            (Tracker, Accepted, true, 1, true, false),
+            (Accepted, Tracker, true, 1, false, true),
+            (Accepted, Tracker, true, 2, false, false),
+            (Tracker, Tracker, true, 1, false, false),
+            (Accepted, Accepted, true, 1, false, false),
+            (Accepted, Chosen, true, 1, false, false),
+            (Accepted, Controller, true, 1, false, false),
+            (Chosen, Controller, true, 1, false, false),
+            (Controller, Chosen, false, 9, true, true),
+            (Controller, Accepted, false, 9, true, true),
+            (Chosen, Accepted, true, 1, true, false),
+            (Chosen, Accepted, false, 9, true, true),
+        ] {
+            let now = Duration::from_secs(10);
+            let (new, mut old) = (peer(new, 1, 10), peer(old, if same { 1 } else { 2 }, 10 - age));
+            let replaced = [new.replaces(now, &old, large, small), new.replaces(now, &old, small, large)];
+            assert_eq!(replaced, [larger, smaller], "{new:?}, {old:?}");
+            old.useful = now;
+            let replaced = [new.replaces(now, &old, large, small), new.replaces(now, &old, small, large)];
+            assert_eq!(replaced, [new.way == Controller; 2], "useful: {new:?}, {old:?}");
+        }
+        let foreign = Id20::new(*b"-LT0100-aaaaaaaaaaaa");
+        assert!(!peer(Tracker, 1, 10).replaces(Duration::from_secs(10), &peer(Accepted, 1, 9), large, foreign));
     }
 }

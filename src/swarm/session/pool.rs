@@ -24,6 +24,19 @@ const MAX_BANS_PER_IP: u32 = 3;
 /// The most banned addresses remembered; more than that and the oldest are tried again, and banned again.
 const MAX_BANNED: usize = 4096;
 
+/// How we came to a connection. The later ones say more of who is at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Way {
+    /// It came to us: it may be anybody's.
+    Accepted,
+    /// We dialled where the tracker said that there is a peer.
+    Tracker,
+    /// We dialled a neighbour that the controller chose.
+    Chosen,
+    /// We dialled the controller's own address.
+    Controller,
+}
+
 #[derive(Debug)]
 struct Known {
     /// The controller told us: never forgotten.
@@ -39,9 +52,23 @@ pub(super) struct Pool {
     known: HashMap<SocketAddr, Known>,
     banned: HashMap<SocketAddr, ()>,
     bans_per_ip: HashMap<IpAddr, u32>,
+    controllers: Vec<SocketAddr>,
 }
 
 impl Pool {
+    /// Returns an empty pool that knows these addresses for the controller's.
+    pub(super) fn new(controllers: Vec<SocketAddr>) -> Self {
+        Self { controllers, ..Self::default() }
+    }
+
+    /// Returns what dialling an address says of who is there.
+    pub(super) fn way_to(&self, addr: SocketAddr) -> Way {
+        if self.controllers.contains(&addr) {
+            return Way::Controller;
+        }
+        if self.known.get(&addr).is_some_and(|known| known.chosen) { Way::Chosen } else { Way::Tracker }
+    }
+
     /// Adds addresses; `chosen` ones come from the controller.
     pub(super) fn add(&mut self, addrs: impl IntoIterator<Item = SocketAddr>, chosen: bool) {
         for addr in addrs {

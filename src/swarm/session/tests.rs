@@ -165,8 +165,11 @@ impl Script {
         Self::shake(TcpStream::connect(addr).await.unwrap(), artifact).await
     }
 
-    async fn shake(mut stream: TcpStream, artifact: &Artifact) -> Self {
-        let id = Id20::new(std::array::from_fn(|_| fastrand::u8(..)));
+    async fn shake(stream: TcpStream, artifact: &Artifact) -> Self {
+        Self::shake_as(stream, artifact, Id20::new(std::array::from_fn(|_| fastrand::u8(..)))).await
+    }
+
+    async fn shake_as(mut stream: TcpStream, artifact: &Artifact, id: Id20) -> Self {
         stream.write_all(&protocol::handshake(artifact.meta.info_hash(), id)).await.unwrap();
         let mut theirs = [0; HANDSHAKE_LEN];
         stream.read_exact(&mut theirs).await.unwrap();
@@ -375,6 +378,42 @@ async fn connecting_to_oneself_or_twice_does_no_harm() {
     for engine in [a, b, seed] {
         engine.stop().await;
     }
+}
+
+/// Connects from an address where no host is.
+async fn from_elsewhere(to: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from(([127, 77, 0, 1], 0))).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// Of two connections to or from this id a host would keep the one that it did not dial itself.
+const LARGEST: [u8; 20] = *b"-FD9999-zzzzzzzzzzzz";
+
+#[tokio::test]
+async fn an_impostor_takes_no_neighbours_place() {
+    let artifact = Artifact::new(400_000, 64 << 10);
+    let (listener, addr) = Script::listen().await;
+    let host = artifact.host("host", &[]).await;
+    // One is there before the neighbour, one comes after it.
+    let before = Script::shake_as(from_elsewhere(host.local_addr).await, &artifact, Id20::new(LARGEST)).await;
+    host.add_peers(vec![addr]).await;
+    let (stream, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+    let mut neighbour = Script::shake_as(stream, &artifact, Id20::new(LARGEST)).await;
+    neighbour.send_everything_bitfield().await;
+    before.assert_dropped("the neighbour that the controller chose came").await;
+    let after = Script::shake_as(TcpStream::connect(host.local_addr).await.unwrap(), &artifact, Id20::new(LARGEST)).await;
+    after.assert_dropped("its id was another's").await;
+    let mut host = host;
+    let bytes = |piece: u32, begin: u32, length: u32| {
+        let start = (artifact.meta.piece_offset(piece) + u64::from(begin)) as usize;
+        artifact.bytes[start..start + length as usize].to_vec()
+    };
+    tokio::select! {
+        _ = neighbour.serve(bytes) => panic!("the neighbour was dropped"),
+        () = complete(&mut host) => {}
+    }
+    host.stop().await;
 }
 
 #[tokio::test]
