@@ -4,6 +4,7 @@
 //! its end before the next. The task never waits for a connection: commands go out with `try_send`, and a connection that lets
 //! them pile up is dropped. When the task ends, every task and thread it started has ended.
 
+mod bans;
 mod peers;
 mod pool;
 mod stats;

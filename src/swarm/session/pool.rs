@@ -1,11 +1,8 @@
 //! The addresses worth connecting to, and when to try again. Pure: the caller tells the time.
 
-use std::{
-    collections::HashMap,
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
+use super::bans::Bans;
 use crate::swarm::policy::PeerKey;
 
 /// The most addresses remembered.
@@ -19,10 +16,6 @@ const MAX_FAILURES: u32 = 6;
 const ENOUGH: usize = 8;
 /// Dials that are kept free for addresses from the controller: the tracker's may all be dead.
 const FOR_CHOSEN: usize = 16;
-/// An address family's one host may get banned this often, under any port, before all of it is.
-const MAX_BANS_PER_IP: u32 = 3;
-/// The most banned addresses remembered; more than that and the oldest are tried again, and banned again.
-const MAX_BANNED: usize = 4096;
 
 /// How we came to a connection. The later ones say more of who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,8 +43,7 @@ struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     known: HashMap<SocketAddr, Known>,
-    banned: HashMap<SocketAddr, ()>,
-    bans_per_ip: HashMap<IpAddr, u32>,
+    bans: Bans,
     controllers: Vec<SocketAddr>,
 }
 
@@ -132,17 +124,12 @@ impl Pool {
     /// Bans an address, and after several its whole host, unless that is this machine.
     pub(super) fn ban(&mut self, addr: SocketAddr) {
         self.known.remove(&addr);
-        if self.banned.len() < MAX_BANNED {
-            self.banned.insert(addr, ());
-        }
-        if !addr.ip().is_loopback() && self.bans_per_ip.len() < MAX_BANNED {
-            *self.bans_per_ip.entry(addr.ip()).or_default() += 1;
-        }
+        self.bans.add(addr, false);
     }
 
     /// Returns whether an address is banned.
     pub(super) fn is_banned(&self, addr: SocketAddr) -> bool {
-        self.banned.contains_key(&addr) || self.bans_per_ip.get(&addr.ip()).is_some_and(|bans| *bans >= MAX_BANS_PER_IP)
+        self.bans.holds(addr) || self.bans.holds_ip(addr.ip())
     }
 }
 
