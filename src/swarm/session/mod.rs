@@ -310,10 +310,16 @@ impl Session {
                 }
             }
             Checked::Bad => {
-                let peer = self.peers.ban(key);
-                tracing::warn!(piece, ?peer, "a peer sent a piece with a wrong hash and is banned");
-                if let Some((addr, _)) = peer {
-                    self.pool.ban(addr);
+                match self.peers.ban(key) {
+                    // As below: it is connected to again.
+                    Some((addr, Way::Controller)) => {
+                        tracing::warn!(piece, %addr, "the controller sent a piece with a wrong hash");
+                    }
+                    Some((addr, way)) => {
+                        tracing::warn!(piece, %addr, "a peer sent a piece with a wrong hash and is banned");
+                        self.pool.ban(addr, way);
+                    }
+                    None => tracing::warn!(piece, "a peer that has left sent a piece with a wrong hash"),
                 }
                 self.policy.failed(now, piece);
             }
@@ -338,7 +344,7 @@ impl Session {
                 tracing::warn!(%addr, %why, "the controller broke the protocol: connecting again later");
                 self.pool.ended(now, addr, key, &mut self.random);
             }
-            Exit::Violation(_) => self.pool.ban(addr),
+            Exit::Violation(_) => self.pool.ban(addr, way),
             Exit::Stranger(_) | Exit::Io(_) | Exit::Timeout(_) | Exit::Dropped => {
                 self.pool.ended(now, addr, key, &mut self.random)
             }

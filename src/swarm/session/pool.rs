@@ -64,9 +64,10 @@ impl Pool {
     /// Adds addresses; `chosen` ones come from the controller.
     pub(super) fn add(&mut self, addrs: impl IntoIterator<Item = SocketAddr>, chosen: bool) {
         for addr in addrs {
+            let way = self.way_to(addr).max(if chosen { Way::Chosen } else { Way::Tracker });
             if let Some(known) = self.known.get_mut(&addr) {
                 known.chosen |= chosen;
-            } else if self.known.len() < MAX_KNOWN && addr.port() != 0 && !addr.ip().is_unspecified() && !self.is_banned(addr) {
+            } else if self.known.len() < MAX_KNOWN && addr.port() != 0 && !addr.ip().is_unspecified() && !self.bars(addr, way) {
                 self.known.insert(addr, Known { chosen, failures: 0, next: Duration::ZERO, busy: None });
             }
         }
@@ -121,15 +122,24 @@ impl Pool {
         self.known.remove(&addr);
     }
 
-    /// Bans an address, and after several its whole host, unless that is this machine.
-    pub(super) fn ban(&mut self, addr: SocketAddr) {
-        self.known.remove(&addr);
-        self.bans.add(addr, false);
+    /// Bans an address that we came to that way, and after several its whole machine, unless that is this one. Who came to us and says that it
+    /// listens where the controller's seed or choice does may be another on the same machine: that address stays.
+    pub(super) fn ban(&mut self, addr: SocketAddr, way: Way) {
+        let shared = way == Way::Accepted && self.way_to(addr) != Way::Tracker;
+        if !shared {
+            self.known.remove(&addr);
+        }
+        self.bans.add(addr, shared);
     }
 
     /// Returns whether an address is banned.
     pub(super) fn is_banned(&self, addr: SocketAddr) -> bool {
-        self.bans.holds(addr) || self.bans.holds_ip(addr.ip())
+        self.bars(addr, self.way_to(addr))
+    }
+
+    /// Returns whether bans keep us from an address. Those of a whole machine, which others may share, don't where the controller told the address.
+    fn bars(&self, addr: SocketAddr, way: Way) -> bool {
+        self.bans.holds(addr) || (way <= Way::Tracker && self.bans.holds_ip(addr.ip()))
     }
 }
 
@@ -188,16 +198,35 @@ mod tests {
     fn bans_hold_and_spread_to_the_host() {
         let mut pool = Pool::default();
         pool.add([addr(1)], true);
-        pool.ban(addr(1));
+        pool.ban(addr(1), Way::Chosen);
         pool.add([addr(1)], true);
         assert!(pool.due(Duration::ZERO, 9, 0).is_empty());
         assert!(!pool.is_banned(addr(9)));
-        pool.ban(addr(2));
-        pool.ban(addr(3));
+        pool.ban(addr(2), Way::Accepted);
+        pool.ban(addr(3), Way::Tracker);
         assert!(pool.is_banned(addr(9)), "a host banned under three ports may come back under a fourth");
         for port in 1..9 {
-            pool.ban(SocketAddr::from(([127, 0, 0, 1], port)));
+            pool.ban(SocketAddr::from(([127, 0, 0, 1], port)), Way::Accepted);
         }
         assert!(!pool.is_banned(SocketAddr::from(([127, 0, 0, 1], 99))));
+    }
+
+    #[test]
+    fn a_machines_bans_do_not_hold_where_the_controller_told_an_address() {
+        let mut pool = Pool::new(vec![addr(1)]);
+        pool.add([addr(1), addr(2)], true);
+        for port in [1, 2, 7, 8, 9] {
+            pool.ban(addr(port), Way::Accepted);
+        }
+        assert!(pool.is_banned(addr(10)) && pool.is_banned(addr(7)));
+        assert!(!pool.is_banned(addr(1)) && !pool.is_banned(addr(2)), "a neighbour was banned for what others did");
+        pool.add([addr(3)], true);
+        pool.add([addr(4)], false);
+        let mut due = pool.due(Duration::ZERO, 32, 0);
+        due.sort();
+        assert_eq!(due, [addr(1), addr(2), addr(3)]);
+        // For what it did itself it is.
+        pool.ban(addr(2), Way::Chosen);
+        assert!(pool.is_banned(addr(2)));
     }
 }
