@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use fleetdrop::swarm::EngineHandle;
+use fleetdrop::swarm::{EngineHandle, FleetEngine, Role};
 use futures_util::future::join_all;
 use proptest::prelude::*;
 use tokio::{
@@ -107,6 +107,23 @@ async fn peers_that_promise_everything_and_send_nothing_do_not_take_all_places()
 async fn peers_that_pass_for_the_seed_and_push_halves_of_all_pieces_keep_nobody_from_asking() {
     let attackers: Vec<_> = (0..48).map(|number| (Fault::HalfPushes, number % 3, number)).collect();
     assert_survives(&attackers, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_that_do_nothing_are_no_reason_to_leave_the_tracker_unasked() {
+    let swarm = Swarm::new(3 * PIECE as usize, PIECE).await;
+    let torrent = swarm.known_to_attackers();
+    let mut host = swarm.announced(FleetEngine, Role::Host { file: swarm.file("host") }).await;
+    let mut siege = Siege::default();
+    for number in 0..40 {
+        siege.add(Fault::NoAnswer, &torrent, source(number), host.local_addr);
+    }
+    let mut stats = host.stats();
+    within("they are connected", stats.wait_for(|stats| stats.peers >= 40)).await.unwrap();
+    let seed = swarm.seed().await;
+    swarm.tracker.add_seed(seed.local_addr);
+    complete(&mut host).await;
+    stop([host, seed]).await;
 }
 
 proptest! {

@@ -60,6 +60,8 @@ struct Session {
     started: Instant,
     random: fastrand::Rng,
     complete: bool,
+    /// When blocks that we wanted last came.
+    arrived: Duration,
 }
 
 /// Opens everything and starts the engine's task.
@@ -110,6 +112,7 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
         started: Instant::now(),
         random,
         complete,
+        arrived: Duration::ZERO,
         context,
     };
     let task = tokio::spawn(session.run(listener, received, control, threads));
@@ -233,7 +236,8 @@ impl Session {
 
     fn dial(&mut self) {
         let now = self.started.elapsed();
-        for addr in self.pool.due(now, self.peers.room_to_dial(), self.peers.count()) {
+        let standing = self.peers.standing(now, (!self.complete).then_some(self.arrived));
+        for addr in self.pool.due(now, self.peers.room_to_dial(), standing) {
             let key = self.peers.dial(now, &self.context, addr, self.pool.way_to(addr));
             self.pool.busy(addr, key);
         }
@@ -276,13 +280,19 @@ impl Session {
             Event::Chokes(chokes) => self.policy.peer_chokes(now, key, chokes),
             Event::Requested(piece) => self.policy.requested(now, key, piece),
             Event::Cancelled(piece) => self.policy.cancelled(key, piece),
-            Event::Progress(piece) => self.policy.progress(now, key, piece),
+            Event::Progress(piece) => {
+                self.arrived = now;
+                self.policy.progress(now, key, piece);
+            }
             Event::Pushed(piece) => {
                 if !self.policy.push_started(now, key, piece) {
                     self.peers.refuse_push(key, piece);
                 }
             }
-            Event::Received(piece) => self.policy.received(now, key, piece),
+            Event::Received(piece) => {
+                self.arrived = now;
+                self.policy.received(now, key, piece);
+            }
             Event::Sent(piece) => {
                 self.peers.useful(now, key);
                 self.policy.sent(now, key, piece);

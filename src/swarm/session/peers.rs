@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     plain,
-    pool::{Pool, Way},
+    pool::{Pool, Standing, Way},
 };
 use crate::swarm::{
     connection::{self, COMMANDS, Command, Context, Exit, Origin, Welcome},
@@ -37,6 +37,8 @@ const USELESS_AFTER: Duration = Duration::from_secs(10);
 /// ... and after this, if more of its kind come from its address than from the new one's. Before the handshake: after this in any
 /// case, and at once if more come from its address.
 const IDLE_AFTER: Duration = Duration::from_secs(2);
+/// A connection does some good while it has a part in this many exchanged pieces: far more than a host has neighbours.
+const EXCHANGED: u64 = 128;
 /// Two connections of one peer that came within this time may have been dialled by both sides at once.
 const SAME_TIME: Duration = Duration::from_secs(2);
 
@@ -54,6 +56,8 @@ struct Peer {
     came: Duration,
     /// When it last gave or took a piece; at first, when it came.
     useful: Duration,
+    /// How many pieces were exchanged with anybody until then.
+    exchanged: u64,
     /// It was let go; its task is about to end.
     dropped: bool,
     task: AbortHandle,
@@ -66,6 +70,15 @@ impl Peer {
 
     fn was_useful(&self) -> bool {
         self.useful > self.came
+    }
+
+    /// Returns whether it counts where it is asked whether there are enough: it is being made, or it stands and is the controller's choice, new, or
+    /// of use when so many pieces in all had been exchanged.
+    fn does_good(&self, now: Duration, exchanged: u64) -> bool {
+        if !self.joined {
+            return self.is_dialled() && now.saturating_sub(self.came) < IDLE_AFTER;
+        }
+        self.way >= Way::Chosen || exchanged - self.exchanged < EXCHANGED
     }
 
     /// Returns whether it takes the place of another connection to a peer of the same id. Anybody can say an id, so whom we found where the
@@ -111,6 +124,8 @@ pub(super) struct Peers {
     keys: HashMap<Id, PeerKey>,
     next: u32,
     max: usize,
+    /// How many pieces were given or taken.
+    exchanged: u64,
     /// Controllers' connections that ended; their pieces may still be checked.
     last_controller: Option<PeerKey>,
 }
@@ -124,6 +139,7 @@ impl Peers {
             keys: HashMap::new(),
             next: 0,
             max: if seed { MAX_PEERS.1 } else { MAX_PEERS.0 },
+            exchanged: 0,
             last_controller: None,
         }
     }
@@ -133,9 +149,15 @@ impl Peers {
         self.peers.values().filter(|peer| peer.joined).count()
     }
 
-    /// Returns how many connections there are, those that are being made included.
-    pub(super) fn count(&self) -> usize {
-        self.peers.len()
+    /// Returns what the connections amount to for a host that misses pieces, with the time when something `arrived`, or for one that has all: nothing
+    /// has to come of them.
+    pub(super) fn standing(&self, now: Duration, arrived: Option<Duration>) -> Standing {
+        let good = |peer: &&Peer| arrived.is_none() || peer.does_good(now, self.exchanged);
+        Standing {
+            good: self.peers.values().filter(good).count(),
+            tracker: self.peers.values().filter(|peer| peer.way == Way::Tracker).count(),
+            quiet: arrived.map_or(Duration::ZERO, |at| now.saturating_sub(at)),
+        }
     }
 
     /// Returns whether a peer that listens there is connected.
@@ -222,6 +244,7 @@ impl Peers {
             joined: false,
             came: now,
             useful: now,
+            exchanged: self.exchanged,
             dropped: false,
             task,
         };
@@ -286,7 +309,8 @@ impl Peers {
     /// Notes that a peer gave or took a piece.
     pub(super) fn useful(&mut self, now: Duration, key: PeerKey) {
         if let Some(peer) = self.peers.get_mut(&key) {
-            peer.useful = now;
+            self.exchanged += 1;
+            (peer.useful, peer.exchanged) = (now, self.exchanged);
         }
     }
 
@@ -386,7 +410,35 @@ mod tests {
         let came = Duration::from_secs(came);
         let addr = SocketAddr::from(([192, 0, 2, machine], 1));
         let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
-        Peer { addr, listens: None, way, id: None, commands: None, joined: false, came, useful: came, dropped: false, task }
+        let (listens, id, commands) = (None, None, None);
+        Peer { addr, listens, way, id, commands, joined: false, came, useful: came, exchanged: 0, dropped: false, task }
+    }
+
+    #[tokio::test]
+    async fn connections_that_do_nothing_do_not_count() {
+        use Way::{Accepted, Chosen, Tracker};
+        let at = Duration::from_secs;
+        let good = |way, joined, now, exchanged| Peer { joined, ..peer(way, 1, 0) }.does_good(at(now), exchanged);
+        // Before the handshake: those that we are making, and not for long.
+        assert_eq!([good(Accepted, false, 0, 0), good(Tracker, false, 1, 0), good(Chosen, false, 9, 0)], [false, true, false]);
+        // Then: those of use lately, and the controller's choice.
+        assert!(good(Accepted, true, 9, EXCHANGED - 1) && !good(Accepted, true, 0, EXCHANGED));
+        assert!(good(Tracker, true, 9, EXCHANGED - 1) && !good(Tracker, true, 0, EXCHANGED));
+        assert!(good(Chosen, true, 9, EXCHANGED));
+    }
+
+    /// In a fleet where everybody exchanges with everybody, those that came to us are enough.
+    #[tokio::test]
+    async fn in_a_fleet_that_works_the_tracker_is_not_needed() {
+        let (mut peers, mut random) = (Peers::new(false), fastrand::Rng::with_seed(1));
+        for key in 0..32 {
+            peers.peers.insert(PeerKey(key), Peer { joined: true, ..peer(Way::Accepted, key as u8, 0) });
+        }
+        for second in 0..1000 {
+            peers.useful(Duration::from_secs(second), PeerKey(random.u32(..32)));
+            let good = peers.standing(Duration::from_secs(second), Some(Duration::ZERO)).good;
+            assert!(good > 16, "{good} after {second} pieces");
+        }
     }
 
     #[tokio::test]

@@ -11,11 +11,32 @@ const MAX_KNOWN: usize = 4096;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// An address that only the tracker told is forgotten after this many failures.
 const MAX_FAILURES: u32 = 6;
-/// Addresses from the tracker are tried only while there are fewer connections than this: the controller chose the neighbours, the tracker
-/// repairs. More connections cost messages: with 40, 64 hosts at 10 Mbit/s took 39 processor seconds per GB in place of 17.
+/// Addresses from the tracker are tried only while there are fewer good connections than this: the controller chose the neighbours, the
+/// tracker repairs. More connections cost messages: with 40, 64 hosts at 10 Mbit/s took 39 processor seconds per GB in place of 17.
 const ENOUGH: usize = 8;
+/// ... and, however good the connections seem, so many more each time that nothing arrived for this long.
+const QUIET: Duration = Duration::from_secs(5);
 /// Dials that are kept free for addresses from the controller: the tracker's may all be dead.
 const FOR_CHOSEN: usize = 16;
+
+/// What the connections amount to, for judging how many more are needed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Standing {
+    /// Those that do some good, or are about to.
+    pub(super) good: usize,
+    /// Those to addresses from the tracker.
+    pub(super) tracker: usize,
+    /// How long nothing has arrived although something is missing.
+    pub(super) quiet: Duration,
+}
+
+impl Standing {
+    /// Returns how many addresses from the tracker should be tried.
+    fn missing(&self) -> usize {
+        let times = (self.quiet.as_secs() / QUIET.as_secs()) as usize;
+        ENOUGH.saturating_sub(self.good).max(ENOUGH.saturating_mul(times).saturating_sub(self.tracker))
+    }
+}
 
 /// How we came to a connection. The later ones say more of who is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,7 +95,7 @@ impl Pool {
     }
 
     /// Returns up to `room` addresses that are due, the controller's first.
-    pub(super) fn due(&self, now: Duration, room: usize, connections: usize) -> Vec<SocketAddr> {
+    pub(super) fn due(&self, now: Duration, room: usize, standing: Standing) -> Vec<SocketAddr> {
         let due = |chosen| {
             let known = self.known.iter();
             known
@@ -82,7 +103,7 @@ impl Pool {
                 .map(|(addr, _)| *addr)
         };
         let mut addrs: Vec<_> = due(true).take(room).collect();
-        let missing = ENOUGH.saturating_sub(connections + addrs.len());
+        let missing = standing.missing().saturating_sub(addrs.len());
         addrs.extend(due(false).take(room.saturating_sub(FOR_CHOSEN.max(addrs.len())).min(missing)));
         addrs
     }
@@ -147,6 +168,8 @@ impl Pool {
 mod tests {
     use super::*;
 
+    const NONE: Standing = Standing { good: 0, tracker: 0, quiet: Duration::ZERO };
+
     fn addr(port: u16) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, 1], port))
     }
@@ -157,18 +180,18 @@ mod tests {
         let mut pool = Pool::default();
         pool.add([addr(1)], true);
         pool.add([addr(2), addr(0)], false);
-        assert_eq!(pool.due(Duration::ZERO, 32, 0).len(), 2, "port 0 must not be tried");
+        assert_eq!(pool.due(Duration::ZERO, 32, NONE).len(), 2, "port 0 must not be tried");
         let mut now = Duration::ZERO;
         for round in 0..MAX_FAILURES {
             for port in [1, 2] {
                 pool.busy(addr(port), PeerKey(round));
-                assert!(!pool.due(now, 32, 0).contains(&addr(port)));
+                assert!(!pool.due(now, 32, NONE).contains(&addr(port)));
                 pool.ended(now, addr(port), PeerKey(round), &mut random);
-                assert!(!pool.due(now, 32, 0).contains(&addr(port)), "retried at once");
+                assert!(!pool.due(now, 32, NONE).contains(&addr(port)), "retried at once");
             }
             now += Duration::from_secs(60);
         }
-        assert_eq!(pool.due(now, 32, 0), [addr(1)]);
+        assert_eq!(pool.due(now, 32, NONE), [addr(1)]);
     }
 
     #[test]
@@ -176,22 +199,36 @@ mod tests {
         let mut pool = Pool::default();
         pool.add((1..1000).map(addr), false);
         pool.add((2000..2003).map(addr), true);
-        let due = pool.due(Duration::ZERO, 32, 0);
+        let due = pool.due(Duration::ZERO, 32, NONE);
         assert_eq!(due.len(), ENOUGH, "the tracker's make up for what is missing");
         assert!((2000..2003).all(|port| due.contains(&addr(port))), "{due:?}");
         for (number, addr) in due.into_iter().enumerate() {
             pool.busy(addr, PeerKey(number as u32));
         }
-        assert!(pool.due(Duration::ZERO, FOR_CHOSEN, 0).is_empty(), "dead addresses may take all dials");
+        assert!(pool.due(Duration::ZERO, FOR_CHOSEN, NONE).is_empty(), "dead addresses may take all dials");
     }
 
     #[test]
     fn enough_connections_leave_tracker_addresses_alone() {
         let mut pool = Pool::default();
+        let enough = Standing { good: ENOUGH, ..NONE };
         pool.add([addr(1)], false);
-        assert!(pool.due(Duration::ZERO, 32, ENOUGH).is_empty());
+        assert!(pool.due(Duration::ZERO, 32, enough).is_empty());
         pool.add([addr(1)], true);
-        assert_eq!(pool.due(Duration::ZERO, 32, ENOUGH), [addr(1)]);
+        assert_eq!(pool.due(Duration::ZERO, 32, enough), [addr(1)]);
+    }
+
+    #[test]
+    fn while_nothing_arrives_more_and_more_tracker_addresses_are_tried() {
+        let mut pool = Pool::default();
+        pool.add((1..100).map(addr), false);
+        let tried = |good, tracker, seconds| {
+            let quiet = Duration::from_secs(seconds);
+            pool.due(Duration::ZERO, 200, Standing { good, tracker, quiet }).len()
+        };
+        assert_eq!([tried(ENOUGH, 0, 4), tried(ENOUGH, 0, 5), tried(200, 3, 5)], [0, ENOUGH, ENOUGH - 3]);
+        assert_eq!([tried(200, ENOUGH, 5), tried(200, ENOUGH, 10), tried(3, ENOUGH, 0)], [0, ENOUGH, ENOUGH - 3]);
+        assert_eq!(tried(0, 0, u64::MAX), 99);
     }
 
     #[test]
@@ -200,7 +237,7 @@ mod tests {
         pool.add([addr(1)], true);
         pool.ban(addr(1), Way::Chosen);
         pool.add([addr(1)], true);
-        assert!(pool.due(Duration::ZERO, 9, 0).is_empty());
+        assert!(pool.due(Duration::ZERO, 9, NONE).is_empty());
         assert!(!pool.is_banned(addr(9)));
         pool.ban(addr(2), Way::Accepted);
         pool.ban(addr(3), Way::Tracker);
@@ -222,7 +259,7 @@ mod tests {
         assert!(!pool.is_banned(addr(1)) && !pool.is_banned(addr(2)), "a neighbour was banned for what others did");
         pool.add([addr(3)], true);
         pool.add([addr(4)], false);
-        let mut due = pool.due(Duration::ZERO, 32, 0);
+        let mut due = pool.due(Duration::ZERO, 32, NONE);
         due.sort();
         assert_eq!(due, [addr(1), addr(2), addr(3)]);
         // For what it did itself it is.
