@@ -2,11 +2,11 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 use librqbit_peer_protocol::Request;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::swarm::{
     Metainfo,
@@ -21,6 +21,8 @@ const CHUNK_BLOCKS: u32 = CHUNK / BLOCK;
 const AHEAD: u32 = 2 * CHUNK_BLOCKS;
 /// The most requests sent to a peer that does not say how many it queues.
 const DEFAULT_QUEUE: u32 = 250;
+/// Blocks that a peer may have asked for whatever others asked for.
+const OWN_PART: usize = 128;
 /// Blocks that nobody asked for and that are forgiven.
 const FORGIVEN: u32 = 256;
 
@@ -85,14 +87,50 @@ pub(super) struct Done {
 }
 
 /// What the peer asks of us: blocks (begin, length) by piece.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Asked {
     pieces: BTreeMap<u32, VecDeque<(u32, u32)>>,
     blocks: usize,
+    /// A permit for each block that all connections together may have beyond their own part, and those that are ours.
+    common: Arc<Semaphore>,
+    permits: Option<OwnedSemaphorePermit>,
+}
+
+impl Asked {
+    /// Takes what is missing of the common permits, or gives back what is not needed; false if there are too few.
+    fn settle(&mut self) -> bool {
+        let needed = self.blocks.saturating_sub(OWN_PART);
+        let held = self.permits.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        if needed > held {
+            let Ok(more) = self.common.clone().try_acquire_many_owned((needed - held) as u32) else { return false };
+            match &mut self.permits {
+                Some(permits) => permits.merge(more),
+                None => self.permits = Some(more),
+            }
+        } else if let Some(permits) = &mut self.permits {
+            drop(permits.split(held - needed));
+        }
+        true
+    }
+
+    /// Takes a block out; true if it was the last of its piece.
+    fn remove(&mut self, piece: u32, block: (u32, u32)) -> bool {
+        let Some(blocks) = self.pieces.get_mut(&piece) else { return false };
+        let before = blocks.len();
+        blocks.retain(|asked| *asked != block);
+        let (removed, last) = (before - blocks.len(), blocks.is_empty());
+        if last {
+            self.pieces.remove(&piece);
+        }
+        self.blocks -= removed;
+        self.settle();
+        last
+    }
 }
 
 impl Link {
-    pub(super) fn new(meta: &Metainfo) -> Self {
+    /// Returns what is known at first; `queued` has a permit for each block that peers together may have asked for, a few of each aside.
+    pub(super) fn new(meta: &Metainfo, queued: Arc<Semaphore>) -> Self {
         let last = meta.piece_count() - 1;
         Self {
             piece_length: meta.piece_length(),
@@ -106,7 +144,7 @@ impl Link {
                 refused: None,
                 serial: 0,
             }),
-            asked: Mutex::default(),
+            asked: Mutex::new(Asked { pieces: BTreeMap::new(), blocks: 0, common: queued, permits: None }),
             wake: Notify::new(),
         }
     }
@@ -254,7 +292,8 @@ impl Link {
         Ok(())
     }
 
-    /// Adds a block the peer wants; true if it is the first of its piece.
+    /// Adds a block the peer wants; true if it is the first of its piece. Ignored when all peers together want too many: silence is the answer, and
+    /// the peer asks another.
     pub(super) fn wanted(&self, request: &Request) -> Result<bool, Violation> {
         let size = self.size(request.index);
         let end = request.begin.checked_add(request.length);
@@ -270,6 +309,10 @@ impl Link {
         if !blocks.contains(&(request.begin, request.length)) {
             blocks.push_back((request.begin, request.length));
             asked.blocks += 1;
+            if !asked.settle() {
+                asked.remove(request.index, (request.begin, request.length));
+                return Ok(false);
+            }
         }
         Ok(first)
     }
@@ -283,20 +326,13 @@ impl Link {
         if let Some(old) = asked.pieces.insert(piece, blocks) {
             asked.blocks -= old.len();
         }
+        // What we decided to send is sent: pushes are few.
+        asked.settle();
     }
 
     /// Takes a block out that the peer no longer wants; true if it was the last of its piece.
     pub(super) fn unwanted(&self, request: &Request) -> bool {
-        let mut asked = lock(&self.asked);
-        let Some(blocks) = asked.pieces.get_mut(&request.index) else { return false };
-        let before = blocks.len();
-        blocks.retain(|block| *block != (request.begin, request.length));
-        let (removed, last) = (before - blocks.len(), blocks.is_empty());
-        asked.blocks -= removed;
-        if last {
-            asked.pieces.remove(&request.index);
-        }
-        last
+        lock(&self.asked).remove(request.index, (request.begin, request.length))
     }
 
     /// Returns whether the peer wants blocks of the piece.
@@ -314,6 +350,7 @@ impl Link {
                 asked.pieces.remove(&piece);
             }
         }
+        asked.settle();
         block
     }
 }
@@ -326,7 +363,7 @@ mod tests {
     fn link() -> Link {
         let piece = 1 << 20;
         let meta = Metainfo::new("a", 2 * piece + 20_000, piece as u32, vec![[0; 20]; 3]).unwrap();
-        Link::new(&meta)
+        Link::new(&meta, Arc::new(Semaphore::new(MAX_QUEUED_REQUESTS)))
     }
 
     #[test]
@@ -425,5 +462,24 @@ mod tests {
             link.wanted(&Request::new(0, begin, 1)).unwrap();
         }
         assert!(link.wanted(&block(0)).is_err());
+    }
+    #[test]
+    fn what_all_peers_want_together_is_bounded_and_each_has_its_part() {
+        const COMMON: usize = 100;
+        let common = Arc::new(Semaphore::new(COMMON));
+        let meta = Metainfo::new("a", 1 << 20, 1 << 20, vec![[0; 20]]).unwrap();
+        let links: Vec<_> = (0..3).map(|_| Link::new(&meta, common.clone())).collect();
+        let ask = |link: &Link| (0..MAX_QUEUED_REQUESTS as u32).for_each(|begin| drop(link.wanted(&Request::new(0, begin, 1))));
+        let asked = |link: &Link| lock(&link.asked).blocks;
+        links.iter().for_each(ask);
+        assert_eq!(links.iter().map(asked).collect::<Vec<_>>(), [OWN_PART + COMMON, OWN_PART, OWN_PART]);
+        // What is sent, taken back or lost with its connection makes room for others.
+        assert!((0..30).all(|_| links[0].next_block(0).is_some()));
+        assert!((30..50).all(|begin| !links[0].unwanted(&Request::new(0, begin, 1))));
+        assert_eq!(common.available_permits(), 50);
+        ask(&links[1]);
+        assert_eq!(asked(&links[1]), OWN_PART + 50);
+        drop(links);
+        assert_eq!(common.available_permits(), COMMON);
     }
 }

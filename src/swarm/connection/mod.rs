@@ -26,7 +26,7 @@ use librqbit_core::hash_id::Id20;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::{Instant, timeout},
 };
 
@@ -198,6 +198,8 @@ pub(super) struct Context {
     /// The port we listen on.
     pub(super) port: u16,
     pub(super) haves: HaveLog,
+    /// A permit for each block that peers may have asked of us, a few of each peer's aside: bounds memory.
+    pub(super) queued: Arc<Semaphore>,
     pub(super) counters: Counters,
     pub(super) events: mpsc::Sender<(PeerKey, Event)>,
 }
@@ -226,7 +228,7 @@ pub(super) async fn run(context: Arc<Context>, key: PeerKey, origin: Origin) -> 
     let controller = matches!(origin, Origin::Dial { controller: true, .. });
     match establish(&context, key, origin).await {
         Ok((stream, welcome, extended)) => {
-            let link = Arc::new(Link::new(&context.meta));
+            let link = Arc::new(Link::new(&context.meta, context.queued.clone()));
             let (input, output) = tokio::io::split(stream);
             tokio::select! {
                 exit = reader::run(&context, &link, key, Terms { extended, controller }, input) => exit,

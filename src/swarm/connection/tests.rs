@@ -39,7 +39,8 @@ fn rig_of(pieces: u32, piece_length: u32, controller: bool) -> (Rig, impl Future
     let dir = TempDir::new().unwrap();
     let (storage, threads, _) = Storage::open(meta.clone(), &Role::Host { file: dir.path().join("a") }).unwrap();
     let (sender, events) = mpsc::channel(1024);
-    let link = Arc::new(Link::new(&meta));
+    let queued = Arc::new(Semaphore::new(0));
+    let link = Arc::new(Link::new(&meta, queued.clone()));
     let context = Arc::new(Context {
         meta,
         storage,
@@ -49,6 +50,7 @@ fn rig_of(pieces: u32, piece_length: u32, controller: bool) -> (Rig, impl Future
         place: None,
         port: 1,
         haves: HaveLog::new(pieces),
+        queued,
         counters: Counters::default(),
         events: sender,
     });

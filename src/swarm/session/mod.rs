@@ -20,7 +20,7 @@ use std::{
 
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::MissedTickBehavior,
 };
 
@@ -48,6 +48,8 @@ const EVENTS_IN_A_ROW: usize = 64;
 pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Memory for pieces on their way in.
 const ASSEMBLY_BYTES: u32 = 12 << 20;
+/// Blocks that all peers together may have asked for, a few of each aside: eight full queues.
+const QUEUED: usize = 16 << 10;
 
 /// The running engine's state.
 struct Session {
@@ -97,6 +99,7 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
         place: config.place,
         port: local_addr.port(),
         haves,
+        queued: Arc::new(Semaphore::new(QUEUED)),
         counters: Counters::default(),
         events,
     });
