@@ -15,16 +15,16 @@ use tokio::{
 use super::{
     host::{AgentSession, Placement},
     push::{Courier, Errand, ReadyAgent, ensure_agent},
-    run::{FleetSettings, placement, target},
+    run::{FleetSettings, placement, procedure, target},
     transport::Transport,
 };
 use crate::{
     inventory::HostEntry,
     model::{
         AppName, FailureKind, HostAnswer, HostFailure, HostId, HostName, HostState, HostStatus, HostWarning, Operator, Pruned,
-        RunId, Unlocked,
+        ReleaseId, RunId, Unlocked,
     },
-    wire::{FromAgent, Job, PruneJob, ToAgent},
+    wire::{FromAgent, Job, Procedure, PruneJob, ToAgent, WayBack},
 };
 
 /// How many hosts are at it at a time.
@@ -46,7 +46,7 @@ pub trait Chore: Send + Sync + 'static {
     type Answer: Send + 'static;
 
     /// Makes the job for a host.
-    fn job(&self, deploy_to: String, cache: Option<String>) -> Job;
+    fn job(&self, host: &HostName, deploy_to: String, cache: Option<String>) -> Job;
 
     /// Returns the answer that a message is, if it is one.
     fn answer(message: FromAgent) -> Option<Self::Answer>;
@@ -59,7 +59,7 @@ pub struct Look;
 impl Chore for Look {
     type Answer = HostStatus;
 
-    fn job(&self, deploy_to: String, _: Option<String>) -> Job {
+    fn job(&self, _: &HostName, deploy_to: String, _: Option<String>) -> Job {
         Job::Status { deploy_to }
     }
 
@@ -86,7 +86,7 @@ pub struct Prune {
 impl Chore for Prune {
     type Answer = Pruned;
 
-    fn job(&self, deploy_to: String, cache: Option<String>) -> Job {
+    fn job(&self, _: &HostName, deploy_to: String, cache: Option<String>) -> Job {
         Job::Prune(Box::new(PruneJob {
             run: self.run.clone(),
             by: self.by.clone(),
@@ -117,12 +117,62 @@ pub struct Unlock {
 impl Chore for Unlock {
     type Answer = Unlocked;
 
-    fn job(&self, deploy_to: String, _: Option<String>) -> Job {
+    fn job(&self, _: &HostName, deploy_to: String, _: Option<String>) -> Job {
         Job::Unlock { run: self.run.clone(), deploy_to, force: self.force, by: self.by.clone() }
     }
 
     fn answer(message: FromAgent) -> Option<Unlocked> {
         if let FromAgent::Unlocked(unlocked) = message { Some(unlocked) } else { None }
+    }
+}
+
+/// Undo the switch of a run that is over, also one that was confirmed, if nothing was switched to since.
+#[derive(Debug)]
+pub struct TakeBack {
+    run: RunId,
+    reason: String,
+    procedure: Procedure,
+}
+
+impl TakeBack {
+    /// Takes back what `run` switched, with the hooks of `fleet`; `reason` is for the hosts.
+    pub fn of(run: RunId, reason: String, fleet: &FleetSettings) -> Self {
+        Self { run, reason, procedure: procedure(fleet) }
+    }
+}
+
+/// What became of a switch that was to be taken back.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TakenBack {
+    /// It was undone.
+    Undone {
+        /// What is live now.
+        current: Option<ReleaseId>,
+        /// Why, and what went wrong on the way.
+        reason: String,
+    },
+    /// It can't be: the release before it is gone.
+    Kept(ReleaseId),
+    /// It was not that run's, or something else was switched to since; what is there.
+    NotIts(HostStatus),
+}
+
+impl Chore for TakeBack {
+    type Answer = TakenBack;
+
+    fn job(&self, host: &HostName, deploy_to: String, _: Option<String>) -> Job {
+        let procedure = Procedure { host: Some(host.clone()), ..self.procedure.clone() };
+        let back = WayBack { reason: self.reason.clone(), procedure };
+        Job::Recover { run: self.run.clone(), deploy_to, replaces: None, back: Some(Box::new(back)) }
+    }
+
+    fn answer(message: FromAgent) -> Option<TakenBack> {
+        match message {
+            FromAgent::Reverted { current, reason, .. } => Some(TakenBack::Undone { current, reason }),
+            FromAgent::Kept { release } => Some(TakenBack::Kept(release)),
+            FromAgent::Status(status) => Some(TakenBack::NotIts(status)),
+            _ => None,
+        }
     }
 }
 
@@ -179,7 +229,7 @@ impl<C: Chore> Round<C> {
         let cache = &self.placement.cache;
         let agent = ensure_agent(transport, errand, host, cache.as_deref()).await?;
         let deploy_to = self.placement.deploy_to(host, agent.is_root)?;
-        inquire::<C>(transport, &agent, self.chore.job(deploy_to, cache.clone())).await
+        inquire::<C>(transport, &agent, self.chore.job(&host.name, deploy_to, cache.clone())).await
     }
 }
 

@@ -305,7 +305,7 @@ pub(super) fn placement(fleet: &FleetSettings, app: Option<AppName>) -> Placemen
     }
 }
 
-fn procedure(fleet: &FleetSettings) -> Procedure {
+pub(super) fn procedure(fleet: &FleetSettings) -> Procedure {
     Procedure { host: None, hooks: fleet.hooks.clone(), health: fleet.health.clone() }
 }
 

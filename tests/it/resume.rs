@@ -6,7 +6,7 @@ use std::{
 };
 
 use fleetdrop::model::{
-    HostState::{Active, Checking, Reverted, Staged},
+    HostState::{Activating, Active, Checking, Reverted, Staged},
     RunEvent,
 };
 use rustix::process::Signal;
@@ -152,6 +152,25 @@ fn a_run_that_was_cut_off_is_rolled_back_where_it_had_switched() {
 }
 
 #[test]
+fn a_first_deploy_that_was_cut_off_is_taken_back_and_who_gives_no_answer_is_told() {
+    let (operator, mut fleet) = (Operator::new(), SshdFleet::start(3));
+    let one = artifact::shop(&operator.work(), "1", 50_000);
+    let (playbook, hold) = operator.holding_playbook("{waves: [2, 1]}", "before_activate", "host-03");
+    let mut run = operator.start_deploy(&fleet.fleet(), &one, &playbook);
+    run.wait_for_state("host-01", Active);
+    run.wait_for_state("host-02", Active);
+    run.wait_for_state("host-03", Activating);
+    let killed = run.kill();
+    fleet.assert_nothing_left();
+    fs::remove_file(hold).unwrap();
+    fleet.expect_live(&[Some("1"), Some("1"), None]);
+    fleet.host_mut(1).stop();
+    let wanted = ["1 host may be live on it and can't be asked: host-02 (", "--rollback --force", "host-01: nothing is live"];
+    operator.resume(&[&killed, "--rollback"]).expect_code(4).expect_stderr(&wanted);
+    fleet.expect_live(&[None, Some("1"), None]);
+}
+
+#[test]
 fn a_plan_that_rolls_back_takes_back_what_was_switched_before_the_run_was_cut_off() {
     let (operator, fleet) = (Operator::new(), SshdFleet::start(2));
     let [one, two] = ["1", "2"].map(|version| artifact::shop(&operator.work(), version, 20_000));
@@ -163,7 +182,7 @@ fn a_plan_that_rolls_back_takes_back_what_was_switched_before_the_run_was_cut_of
     fs::write(&playbook, text + &format!("  after_activate: [\"{check}\"]\n")).unwrap();
     let mut run = operator.start_deploy(&fleet.fleet(), &two, &playbook);
     run.wait_for_state("host-01", Active);
-    run.wait_for_state("host-02", fleetdrop::model::HostState::Activating);
+    run.wait_for_state("host-02", Activating);
     run.kill();
     fleet.assert_nothing_left();
     fs::remove_file(hold).unwrap();

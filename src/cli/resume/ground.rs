@@ -1,11 +1,12 @@
-//! Whether a run may be finished: decided from what the history and the hosts say. Pure.
+//! Whether a run may be finished, which of its hosts go back and what that comes to: decided from what the history and the hosts say.
+//! Pure.
 
 use super::Answers;
 use crate::{
-    cli::CommandError,
+    cli::{CommandError, exit},
     history::{Action, HostRecord, Outcome, RunRecord},
     model::{
-        FailureKind, HostFailure, HostName, HostState, ReleaseId, RunSummary, Verdict,
+        FailureKind, HostFailure, HostName, HostState, HostStatus, ReleaseId, RunSummary, Verdict,
         plan::{OnFailure, RolloutPlan},
     },
 };
@@ -34,6 +35,12 @@ pub(super) fn check_run(ground: &Ground<'_>, force: bool) -> Result<(), CommandE
     if run.outcome == Outcome::Running {
         let error = CommandError::input(format!("run {id} is still going on: process {} of this machine", run.process_id()));
         return Err(error.hint("wait for it, or stop it with Ctrl-C where it runs"));
+    }
+    if run.outcome == Outcome::Unknown && !force {
+        let machine = run.machine();
+        let error =
+            CommandError::input(format!("run {id} may still be going on: {machine} ran it, and only there can that be told"));
+        return Err(error.hint(format!("resume it on {machine}; `--force` resumes it here, if you know that it is over")));
     }
     if run.action == Action::Rollback {
         let error = CommandError::input(format!("run {id} was a rollback, and only deploys can be resumed"));
@@ -93,8 +100,28 @@ fn is_loss(failure: &HostFailure) -> bool {
     failure.kind == FailureKind::Unreachable || failure.during == HostState::Staged
 }
 
+/// What the plan wants done about the hosts that had been switched before the resumed run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Before {
+    /// They stay: it went through, or the plan does not send back.
+    Stay,
+    /// They stay, for that run came to an end before any host could switch: that says nothing about the release.
+    StayUnjudged,
+    /// They go back, too.
+    GoBack,
+}
+
+/// Decides it from how the resumed run ended.
+pub(super) fn before(plan: &RolloutPlan, ended: &RunSummary) -> Before {
+    match wants_all_back(plan, ended) {
+        false => Before::Stay,
+        true if ended.waves == 0 => Before::StayUnjudged,
+        true => Before::GoBack,
+    }
+}
+
 /// True if a run ended so that its plan wants back whatever was switched.
-pub(super) fn wants_all_back(plan: &RolloutPlan, ended: &RunSummary) -> bool {
+fn wants_all_back(plan: &RolloutPlan, ended: &RunSummary) -> bool {
     let out = ended.hosts.iter().filter(|host| host.state.is_out()).count();
     let failed = matches!(ended.verdict, Verdict::RolledBack | Verdict::StoppedByBudget | Verdict::NotApproved)
         || (ended.verdict == Verdict::Completed && out > plan.max_failures.after.allowed(ended.hosts.len()));
@@ -102,8 +129,15 @@ pub(super) fn wants_all_back(plan: &RolloutPlan, ended: &RunSummary) -> bool {
 }
 
 /// Says that hosts have moved on since the run, if they have: to a newer release, or away from the one that it had made live.
-pub(super) fn check_hosts(release: &ReleaseId, hosts: &[HostRecord], answers: &Answers) -> Result<(), CommandError> {
-    let was_active = |name: &HostName| hosts.iter().any(|host| host.host == *name && host.state == HostState::Active);
+/// Hosts that the run itself was sending back may have gone before it could write that down.
+pub(super) fn check_hosts(
+    run: &RunRecord,
+    release: &ReleaseId,
+    hosts: &[HostRecord],
+    answers: &Answers,
+) -> Result<(), CommandError> {
+    let is_active = |host: &HostRecord| host.state == HostState::Active && !run.going_back;
+    let was_active = |name: &HostName| hosts.iter().any(|host| host.host == *name && is_active(host));
     let mut moved = answers.iter().filter_map(|(host, answer)| {
         let current = answer.as_ref().ok()?.current.as_ref();
         let live = current.map_or("nothing".to_owned(), ToString::to_string);
@@ -120,3 +154,66 @@ pub(super) fn check_hosts(release: &ReleaseId, hosts: &[HostRecord], answers: &A
     let error = CommandError::input(format!("somebody else was at work since the run: {}{more}", named.join(", ")));
     Err(error.hint("deploy again to put this artifact live after all; `--force` resumes regardless"))
 }
+
+/// The hosts that are to go back, by how.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Returning {
+    /// Live on the run's release, with another one to go back to: by a rollback.
+    pub(super) by_rollback: Vec<HostName>,
+    /// Live on the run's release, which is their first or was not confirmed: by undoing the run's switch.
+    pub(super) by_undoing: Vec<HostName>,
+    /// Maybe live on it: they give no answer; why.
+    pub(super) unknown: Vec<(HostName, HostFailure)>,
+}
+
+/// Sorts hosts by what they answered.
+pub(super) fn returning(release: &ReleaseId, hosts: &[HostRecord], answers: &Answers) -> Returning {
+    let mut returning = Returning::default();
+    for (name, answer) in answers {
+        match answer {
+            Ok(status) if status.current.as_ref() != Some(release) => {}
+            Ok(status) if status.previous.is_some() && is_confirmed(status) => returning.by_rollback.push(name.clone()),
+            Ok(_) => returning.by_undoing.push(name.clone()),
+            Err(failure) if hosts.iter().any(|host| host.host == *name && may_be_live(host)) => {
+                returning.unknown.push((name.clone(), failure.clone()));
+            }
+            Err(_) => {}
+        }
+    }
+    returning
+}
+
+/// True if the live release was confirmed. Where its agent died before that, the next one undoes the switch by itself: a rollback would
+/// then go back one release too many.
+fn is_confirmed(status: &HostStatus) -> bool {
+    let live = status.releases.iter().find(|release| Some(&release.id) == status.current.as_ref());
+    live.is_some_and(|live| live.activated_at.is_some())
+}
+
+/// True unless a host is known not to have been switched. What happened in a run's last moments may not be written down.
+fn may_be_live(host: &HostRecord) -> bool {
+    use HostState::{Activating, Active, Checking, Reverted, Skipped};
+    let was_its_turn =
+        host.wave.is_some() || host.steps.iter().any(|step| matches!(step.state, Activating | Checking | Active));
+    was_its_turn && !matches!(host.state, Reverted | Skipped)
+}
+
+/// Returns the exit code of sending hosts back: that of the run which did it, if there was one, together with the hosts that could not
+/// be sent back besides.
+pub(super) fn code_of_return<'a>(code: u8, failures: impl IntoIterator<Item = &'a HostFailure>) -> u8 {
+    if code & !(exit::HOSTS_FAILED | exit::HOSTS_UNREACHABLE) != 0 {
+        return code;
+    }
+    failures.into_iter().fold(code, |code, failure| match failure.kind {
+        FailureKind::Unreachable => code | exit::HOSTS_UNREACHABLE,
+        FailureKind::Failed => code | exit::HOSTS_FAILED,
+    })
+}
+
+/// Returns the exit code where the policy sent hosts back with `code`: [`exit::STOPPED_BY_BUDGET`] if all of them went.
+pub(super) fn code_by_policy(code: u8) -> u8 {
+    if code == exit::SUCCESS { exit::STOPPED_BY_BUDGET } else { code }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,10 @@
 //! What is to be done comes from the history (artifact, hosts, options, the plan as it was then), how far it got from the hosts
 //! themselves. The rest is a deploy of the same release: hosts that have it stay, the others take what they still have (the cache, parts of
 //! the artifact) and switch in the wave that was theirs.
+//!
+//! A run that was sending hosts back when it was cut off is finished by sending them back.
 
+mod back;
 mod ground;
 
 use std::{
@@ -17,11 +20,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     CommandError, Output, deploy,
     deploy::Ready,
-    exit, fleet,
+    fleet,
     history::{HistoryArgs, HistoryFileArgs, find, history_error, run_id},
     interrupt,
     request::Request,
-    rollback::Return,
 };
 use crate::{
     controller::{
@@ -30,17 +32,18 @@ use crate::{
     },
     history::{Filter, History, HostRecord, RunRecord},
     model::{
-        AppName, FailureBudget, HostFailure, HostName, HostStatus, ReleaseId, RunSummary,
-        plan::{FailureBudgets, OnFailure, Pause, RolloutPlan},
+        AppName, HostFailure, HostName, HostStatus, ReleaseId, RunId,
+        plan::{HookPoint, Plan},
     },
     playbook::Playbook,
     report::measure,
 };
-use ground::Ground;
+use back::Back;
+use ground::{Before, Ground};
 
 /// How many of the latest runs are looked at for one that can be resumed.
 const LOOKED_AT: u32 = 100;
-/// How long the agents of the interrupted run may hold their locks beyond their lease.
+/// How long the agents of the interrupted run may hold their locks beyond their lease and what they run.
 const LOCK_MARGIN: Duration = Duration::from_secs(15);
 /// How long hosts that are still at work are left alone.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
@@ -56,7 +59,8 @@ pub struct ResumeArgs {
     #[arg(long)]
     pub rollback: bool,
 
-    /// Also if the run ended by its own rules, if a later run was at work on its hosts, or if these have moved on since
+    /// Go on also if the run ended by its own rules or was sending hosts back, if another machine ran it, if a later run was at work on
+    /// its hosts, or if these have moved on since
     #[arg(long)]
     pub force: bool,
 
@@ -77,6 +81,8 @@ struct Task {
     request: Request,
     /// Its hosts, as they were when it was cut off.
     hosts: Vec<HostRecord>,
+    /// The run, and those that it went on with, the last one first.
+    lineage: Vec<RunId>,
 }
 
 /// What every host that answers has.
@@ -86,51 +92,66 @@ type Answers = Vec<(HostName, Result<HostStatus, HostFailure>)>;
 pub async fn run(args: ResumeArgs, output: &Output) -> Result<u8, CommandError> {
     let task = task(&args, output)?;
     let mut request = task.request.clone();
-    let yes = request.deploy.switch.yes || args.yes || args.rollback;
+    // To go on nevertheless is for the operator to ask for.
+    let was_going_back = task.run.going_back && !args.force;
+    let goes_back = args.rollback || was_going_back;
+    let yes = request.deploy.switch.yes || args.yes || goes_back;
     request.deploy.switch.yes = yes;
     let fleet = task.fleet(&request, yes, output)?;
     let interrupt = interrupt::watch()?;
-    let artifact = match args.rollback {
+    let artifact = match goes_back {
         true => None,
         false => Some(task.artifact(&request, &fleet, &interrupt, output).await?),
     };
     let answers = tokio::select! {
-        answers = task.ask(&fleet, output) => answers,
+        answers = task.ask(&fleet, &task.request.plan, output) => answers,
         () = interrupt.cancelled() => return Err(CommandError::interrupted()),
     };
     if !args.force {
-        ground::check_hosts(&task.release, &task.hosts, &answers)?;
+        ground::check_hosts(&task.run, &task.release, &task.hosts, &answers)?;
     }
     let live = task.live(&answers);
+    let history = HistoryArgs { file: args.file, no_history: false };
+    let back = Back { task: &task, fleet: &fleet, history: &history, interrupt: &interrupt, output };
     output.note(&format!(
         "resuming run {}: {} is active on {} of {}",
         task.run.run,
         task.release,
-        live.len(),
+        live,
         measure::count(task.hosts.len(), "host")
     ));
-    let history = HistoryArgs { file: args.file, no_history: false };
     let Some(artifact) = artifact else {
-        return send_back(&task, fleet, &live, &history, interrupt, output)
-            .await
-            .map(|ended| ended.map_or(exit::SUCCESS, code));
+        if was_going_back {
+            output.note("it was sending hosts back: that is finished (`--force` goes on with the release instead)");
+        }
+        let code = back.send(&answers).await?;
+        return Ok(if args.rollback { code } else { ground::code_by_policy(code) });
     };
     let (plan, order_seed) = (request.plan, request.order_seed);
     let rollout = plan.rollout.clone();
     let continues = Some((task.run.run.clone(), task.release.clone()));
     let ready = Ready { fleet: fleet.clone(), artifact, args: request.deploy, plan, order_seed, continues };
     let ended = ready.begin(&history, interrupt.clone(), output).await?;
-    if !ground::wants_all_back(&rollout, &ended) || live.is_empty() || interrupt.is_cancelled() {
-        return Ok(code(ended));
+    match ground::before(&rollout, &ended) {
+        _ if interrupt.is_cancelled() => {}
+        Before::GoBack => {
+            // What was switched before the run was cut off is not this run's, but the plan's.
+            let answers = tokio::select! {
+                answers = task.ask(&fleet, &task.request.plan, output) => answers,
+                () = interrupt.cancelled() => return Err(CommandError::interrupted()),
+            };
+            output.note("sending back the hosts that the interrupted run had switched");
+            return back.send(&answers).await.map(ground::code_by_policy);
+        }
+        Before::StayUnjudged if live > 0 => output.note(&format!(
+            "nothing was switched now, so the {} that the interrupted run had switched stay on it: resume again once the other hosts \
+             are well, or send those back with `fleetdrop resume {} --rollback --force`",
+            measure::count(live, "host"),
+            task.run.run
+        )),
+        Before::StayUnjudged | Before::Stay => {}
     }
-    // What was switched before the run was cut off is not this run's, but the plan's.
-    output.note("sending back the hosts that the interrupted run had switched");
-    send_back(&task, fleet, &live, &history, interrupt, output).await?;
-    Ok(exit::STOPPED_BY_BUDGET)
-}
-
-fn code(summary: RunSummary) -> u8 {
-    summary.exit_code
+    Ok(ended.exit_code)
 }
 
 /// Finds the run, and reads all that finishing it needs.
@@ -150,9 +171,24 @@ fn task(args: &ResumeArgs, output: &Output) -> Result<Task, CommandError> {
     let text = kept.ok_or_else(|| unknown().hint("deploy again: hosts keep what they have"))?;
     let request = Request::read(&text)?;
     let (app, release) = (run.app.clone().ok_or_else(unknown)?, run.release.clone().ok_or_else(unknown)?);
-    let task = Task { run, app, release, request, hosts };
+    let lineage = lineage(&history, &run)?;
+    let task = Task { run, app, release, request, hosts, lineage };
     task.tell_changes(output);
     Ok(task)
+}
+
+/// Returns a run and those that it went on with, the last one first.
+fn lineage(history: &History, run: &RunRecord) -> Result<Vec<RunId>, CommandError> {
+    let mut runs = vec![run.run.clone()];
+    let mut earlier = run.continues.clone();
+    while let Some(id) = earlier
+        && runs.len() < LOOKED_AT as usize
+    {
+        let found = history.find(id.as_str()).map_err(history_error)?.into_iter().find(|run| run.run == id);
+        earlier = found.and_then(|run| run.continues);
+        runs.push(id);
+    }
+    Ok(runs)
 }
 
 /// Returns the last run that was cut off and that nobody went on with.
@@ -227,14 +263,14 @@ impl Task {
     }
 
     /// Asks every host what it has. Waits for agents of the interrupted run that have not noticed yet that it is over.
-    async fn ask(&self, fleet: &FleetSettings, output: &Output) -> Answers {
+    async fn ask(&self, fleet: &FleetSettings, plan: &Plan, output: &Output) -> Answers {
         let status = async |hosts| {
             let fleet = FleetSettings { hosts, ..fleet.clone() };
             let answers = chore::on_all(fleet, Some(self.app.clone()), Look).await;
             answers.into_iter().map(|(host, answer)| (host, answer.map(|answer| answer.answer))).collect::<Answers>()
         };
         let mut answers = status(fleet.hosts.clone()).await;
-        let patience = fleet.lease + LOCK_MARGIN;
+        let patience = fleet.lease + plan.longest_silence() + plan.hooks.longest(HookPoint::OnRevert) + LOCK_MARGIN;
         let (began, mut is_told) = (Instant::now(), false);
         loop {
             let is_busy = |answer: &Result<HostStatus, _>| {
@@ -263,46 +299,11 @@ impl Task {
         }
     }
 
-    /// Returns the hosts that are live on the run's release.
-    fn live(&self, answers: &Answers) -> Vec<HostName> {
+    /// Returns how many hosts are live on the run's release.
+    fn live(&self, answers: &Answers) -> usize {
         let is_live = |answer: &Result<HostStatus, _>| {
             answer.as_ref().is_ok_and(|status: &HostStatus| status.current.as_ref() == Some(&self.release))
         };
-        answers.iter().filter(|(_, answer)| is_live(answer)).map(|(host, _)| host.clone()).collect()
+        answers.iter().filter(|(_, answer)| is_live(answer)).count()
     }
-}
-
-/// Sends hosts back to the release they had, as many as can be; none if there is no such host.
-async fn send_back(
-    task: &Task,
-    mut fleet: FleetSettings,
-    live: &[HostName],
-    history: &HistoryArgs,
-    interrupt: CancellationToken,
-    output: &Output,
-) -> Result<Option<RunSummary>, CommandError> {
-    fleet.hosts.retain(|entry| live.contains(&entry.name));
-    if fleet.hosts.is_empty() {
-        output.note("no host is live on it: nothing to send back");
-        return Ok(None);
-    }
-    // Who switched last goes first. That one can't go back is no reason to leave others.
-    fleet.hosts.reverse();
-    fleet.rollout = RolloutPlan {
-        pause: Pause::For(Duration::ZERO),
-        max_failures: FailureBudgets::of_fleet(FailureBudget::Percent(100)),
-        on_failure: OnFailure::Continue,
-        ..fleet.rollout
-    };
-    let connection = &task.request.deploy.connection;
-    let back = Return {
-        fleet,
-        app: Some(task.app.clone()),
-        to: None,
-        inventory: connection.fleet.hosts.clone(),
-        pattern: connection.fleet.limit.clone(),
-        playbook: task.request.deploy.playbook.playbook.clone(),
-        continues: Some(task.run.run.clone()),
-    };
-    back.begin(history, interrupt, output).await.map(Some)
 }
