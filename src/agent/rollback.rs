@@ -2,7 +2,7 @@
 
 use super::{
     AgentEnv,
-    activation::Staged,
+    activation::{Recovered, Staged},
     failure::JobError,
     hooks::Operations,
     lock::Predecessor,
@@ -13,7 +13,7 @@ use super::{
     switch::{self, Unswitched},
 };
 use crate::{
-    model::{ByteCounts, HostState, ReleaseId},
+    model::{ByteCounts, HostState, ReleaseId, RunId},
     wire::{FromAgent, RollbackJob, ToAgent},
 };
 
@@ -76,9 +76,21 @@ fn prepare(job: &RollbackJob, env: &AgentEnv, cancel: &Cancel) -> Result<(Held, 
             return Err(JobError::NoSuchRelease { release: id.clone(), releases });
         }
         None => {
-            let previous = held.current.as_ref().and_then(|current| releases::previous(&held.releases, current));
-            previous.ok_or_else(|| JobError::NoPrevious(held.root.releases().display().to_string()))?
+            let previous = || releases::previous(&held.releases, held.current.as_ref()?);
+            let target = taken_back(&held, &job.run).or_else(previous);
+            target.ok_or_else(|| JobError::NoPrevious(held.root.releases().display().to_string()))?
         }
     };
     Ok((held, target))
+}
+
+/// Returns what is live again if taking the lock undid a deploy of another run, whose agent had died before it was confirmed: that was
+/// the way back, and one more would be one too many. A rollback that was undone is none: the host is where it was to go back from.
+fn taken_back(held: &Held, run: &RunId) -> Option<ReleaseId> {
+    let Some(Recovered::Reverted { run: dead, release, current: Some(current), .. }) = &held.recovered else { return None };
+    let sequence = |id: &ReleaseId| {
+        let found = held.releases.iter().find(|release| release.id == *id)?;
+        found.record.as_ref().map(|record| record.sequence)
+    };
+    (dead != run && sequence(release) >= sequence(current)).then(|| current.clone())
 }

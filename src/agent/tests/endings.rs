@@ -292,6 +292,42 @@ async fn a_recovery_leaves_a_confirmed_release_alone() {
     assert_eq!(host.live().as_deref(), Some("shop 1"));
 }
 
+/// Has the agent of a job that switched die before the confirmation.
+async fn die_unconfirmed(host: &Host, artifact: &Artifact, job: Job) {
+    let mut agent = host.agent(artifact, job).await;
+    agent.until_staged().await;
+    agent.activate().await;
+    agent.task.abort();
+    assert!(agent.task.await.unwrap_err().is_cancelled());
+}
+
+#[tokio::test]
+async fn a_rollback_after_a_dead_agent_goes_back_once() {
+    let host = Host::new();
+    for version in ["1", "2"] {
+        host.deploy(&Artifact::version(version), &format!("r{version}")).await;
+    }
+    let three = Artifact::version("3");
+    die_unconfirmed(&host, &three, Job::Deploy(Box::new(host.deploy_job(&three, "r3")))).await;
+    assert_eq!(host.live().as_deref(), Some("shop 3"));
+    let mut agent = host.agent(&three, host.rollback_job(None)).await;
+    let FromAgent::AlreadyActive { current, previous } = agent.hear().await else { panic!("it went on") };
+    assert_eq!((current.as_str(), previous.as_ref().map(|id| id.as_str())), ("r2", Some("r1")));
+    assert_eq!(agent.stop().await, Ended::Orderly);
+    assert_eq!(host.live().as_deref(), Some("shop 2"));
+
+    // A rollback that died itself has not gone back: the next one does.
+    die_unconfirmed(&host, &three, host.rollback_job(None)).await;
+    assert_eq!(host.live().as_deref(), Some("shop 1"));
+    let mut agent = host.agent(&three, host.rollback_job(None)).await;
+    agent.until_staged().await;
+    assert_eq!(host.live().as_deref(), Some("shop 2"));
+    agent.activate().await;
+    agent.confirm().await;
+    assert_eq!(agent.stop().await, Ended::Orderly);
+    assert_eq!(host.live().as_deref(), Some("shop 1"));
+}
+
 #[tokio::test]
 async fn leftovers_of_dead_runs_are_removed_under_the_lock() {
     let host = Host::new();
