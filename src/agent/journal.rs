@@ -97,6 +97,11 @@ impl Journal {
         self.contents.entries.last()
     }
 
+    /// Returns how far the last activation of `run` got; none if it began none, or that is too long ago.
+    pub(crate) fn stage_of(&self, run: &RunId) -> Option<Stage> {
+        self.contents.entries.iter().rev().find(|entry| entry.run == *run).map(|entry| entry.stage)
+    }
+
     /// Adds an entry; when it returns, the entry is on the disk.
     pub(crate) fn append(&mut self, mut entry: JournalEntry) -> Result<(), DiskError> {
         if matches!(entry.stage, Stage::Confirmed | Stage::Reverted) {
@@ -161,6 +166,20 @@ mod tests {
         let journal = Journal::load(path).unwrap();
         assert_eq!(journal.contents.entries.len(), KEPT);
         assert_eq!(journal.last(), Some(&entry(Stage::Prepared, &format!("r{}", KEPT + 9))));
+    }
+
+    #[test]
+    fn each_run_has_its_own_last_stage() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::load(dir.path().join("journal")).unwrap();
+        let (one, two) = (RunId::from_random([1; 8]), RunId::from_random([2; 8]));
+        for (run, stage) in
+            [(&one, Stage::Prepared), (&one, Stage::Confirmed), (&two, Stage::Prepared), (&two, Stage::Reverted)]
+        {
+            journal.append(JournalEntry { run: run.clone(), ..entry(stage, "r1") }).unwrap();
+        }
+        assert_eq!((journal.stage_of(&one), journal.stage_of(&two)), (Some(Stage::Confirmed), Some(Stage::Reverted)));
+        assert_eq!(journal.stage_of(&RunId::from_random([3; 8])), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::{
     activation::{Confirmed, Recovered},
     failure::{JobError, chain},
     hooks::{HookError, Operations},
+    journal::{Journal, Stage},
     lock::Predecessor,
     preflight::{self, Held, Notice},
     releases,
@@ -26,8 +27,8 @@ enum Outcome {
     Reverted { current: Option<ReleaseId>, trouble: Option<String>, failed_hooks: Vec<HookError> },
     /// The switch can't be undone.
     Kept(ReleaseId),
-    /// There was nothing to undo.
-    Nothing { notices: Vec<Notice>, status: HostStatus },
+    /// There was nothing to undo; whether the run's switch was confirmed.
+    Nothing { notices: Vec<Notice>, confirmed: bool, status: HostStatus },
 }
 
 /// What the job asks for.
@@ -58,9 +59,12 @@ pub(crate) async fn recover(session: &mut Session, job: Recovery) -> Result<(), 
             session.tell(FromAgent::Reverted { current, reason, output }).await;
         }
         Outcome::Kept(release) => session.tell(FromAgent::Kept { release }).await,
-        Outcome::Nothing { notices, status } => {
+        Outcome::Nothing { notices, confirmed, status } => {
             for notice in notices {
                 session.warn(notice.message, notice.hint).await;
+            }
+            if confirmed {
+                session.tell(FromAgent::Confirmed).await;
             }
             session.tell(FromAgent::Status(status)).await;
         }
@@ -75,7 +79,7 @@ fn undo(job: Recovery, env: &AgentEnv, cancel: &Cancel) -> Result<Outcome, JobEr
     let root = Root::new(&job.deploy_to, env.home.as_deref())?;
     check_trust(root.path(), env.uid)?;
     if !root.private().is_dir() {
-        return Ok(Outcome::Nothing { notices: Vec::new(), status: status::read(&root)? });
+        return Ok(Outcome::Nothing { notices: Vec::new(), confirmed: false, status: status::read(&root)? });
     }
     root.prepare(env.uid)?;
     let held = preflight::hold(root.clone(), &job.dead, env, cancel)?;
@@ -92,9 +96,11 @@ fn undo(job: Recovery, env: &AgentEnv, cancel: &Cancel) -> Result<Outcome, JobEr
     {
         return take_back(&held, confirmed, back, &job.dead);
     }
+    // What is live does not tell: a release that is activated once more is live before and after.
+    let confirmed = Journal::load(root.journal())?.stage_of(&job.dead.run) == Some(Stage::Confirmed);
     // With the lock held the status would name this agent as its holder.
     let notices = held.let_go();
-    Ok(Outcome::Nothing { notices, status: status::read(&root)? })
+    Ok(Outcome::Nothing { notices, confirmed, status: status::read(&root)? })
 }
 
 /// Brings the host back from a release that was confirmed, and runs the hooks of that.

@@ -11,7 +11,7 @@ use crate::model::{
 };
 
 /// The protocol's version. Both sides must have the same; the controller pushes the agent that matches it.
-pub const WIRE_VERSION: u32 = 4;
+pub const WIRE_VERSION: u32 = 5;
 
 /// The agent's first message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,8 +57,8 @@ pub enum Job {
         by: Option<Operator>,
     },
     /// Finish or undo the switch that this run's agent left when it died, then exit. Answer: [`FromAgent::Reverted`] if that
-    /// agent's switch was undone now, [`FromAgent::Kept`] if it can't be, else [`FromAgent::Status`], which tells what is live;
-    /// [`FromAgent::Failed`] if the lock is another's or the way back fails.
+    /// agent's switch was undone now, [`FromAgent::Kept`] if it can't be, else [`FromAgent::Status`], which tells what is live, after
+    /// [`FromAgent::Confirmed`] if that switch was confirmed; [`FromAgent::Failed`] if the lock is another's or the way back fails.
     Recover {
         /// The run whose agent died.
         run: RunId,
@@ -308,7 +308,7 @@ pub enum FromAgent {
     },
     /// Hooks and health checks passed: waits for the confirmation.
     Checked,
-    /// The confirmation is journalled.
+    /// The confirmation is journalled; in an answer to [`Job::Recover`] that of the run that is asked about.
     Confirmed,
     /// Went back to the previous release, by itself or because it was told to, or undid what a dead agent left
     /// ([`Job::Recover`]).

@@ -337,8 +337,14 @@ async fn a_confirmed_host_whose_agent_is_gone_is_brought_back_when_the_run_wants
             Job::Recover { run, deploy_to, replaces, back: Some(Box::new(back)) }
         };
         // Nobody asked for it, or another run did.
-        for job in [host.recovery(&run), back(&"00000000000000ff".parse().unwrap())] {
-            let FromAgent::Status(status) = host.agent(&two, job).await.hear().await else { panic!() };
+        for (job, is_its) in [(host.recovery(&run), true), (back(&"00000000000000ff".parse().unwrap()), false)] {
+            let mut agent = host.agent(&two, job).await;
+            let mut message = agent.hear().await;
+            assert_eq!(matches!(message, FromAgent::Confirmed), is_its);
+            if is_its {
+                message = agent.hear().await;
+            }
+            let FromAgent::Status(status) = message else { panic!("{message:?}") };
             assert_eq!(status.current, Some("r2".parse().unwrap()));
         }
         let (current, reason, output) = reverted(&mut host.agent(&two, back(&run)).await).await;

@@ -7,8 +7,12 @@ use super::{
     support::{Artifact, Host},
 };
 use crate::{
-    model::plan::{Command, Hook, Unchanged},
-    wire::{FromAgent, ToAgent},
+    agent::Ended,
+    model::{
+        RunId,
+        plan::{Command, Hook, Unchanged},
+    },
+    wire::{FromAgent, Job, ToAgent},
 };
 
 fn noting(name: &str) -> Vec<Hook> {
@@ -63,4 +67,41 @@ async fn it_stays_live_where_it_is_to_go_back() {
     let message = agent.hear().await;
     assert!(matches!(message, FromAgent::AlreadyActive { .. }), "{message:?}");
     agent.stop().await;
+}
+
+/// Whether a recovery says that the run's switch was confirmed.
+async fn is_confirmed(host: &Host, run: &RunId) -> bool {
+    let mut agent = host.agent(&Artifact::version("1"), host.recovery(run)).await;
+    let mut message = agent.hear().await;
+    let confirmed = matches!(message, FromAgent::Confirmed);
+    if confirmed {
+        message = agent.hear().await;
+    }
+    let FromAgent::Status(status) = message else { panic!("{message:?}") };
+    assert_eq!(status.current.unwrap().as_str(), "r1", "it is live whatever happened");
+    assert_eq!(agent.ended().await, Ended::Orderly);
+    confirmed
+}
+
+#[tokio::test]
+async fn whether_it_was_confirmed_is_told_although_the_same_release_is_live_before_and_after() {
+    let host = host().await;
+    let one = Artifact::version("1");
+    for (activates, confirms) in [(false, false), (true, false), (true, true)] {
+        let job = host.deploy_job(&one, "r2");
+        let run = job.run.clone();
+        let mut agent = host.agent(&one, Job::Deploy(Box::new(job))).await;
+        agent.until_staged().await;
+        if activates {
+            agent.activate().await;
+        }
+        if confirms {
+            agent.confirm().await;
+        }
+        // The connection is lost: where it was not confirmed the host goes back by itself.
+        tokio::io::AsyncWriteExt::shutdown(&mut agent.stream).await.unwrap();
+        agent.ended().await;
+        assert_eq!(is_confirmed(&host, &run).await, confirms, "activated: {activates}");
+    }
+    assert_eq!(log(&host).iter().filter(|line| line.starts_with("on_revert")).count(), 1);
 }

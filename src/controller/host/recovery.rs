@@ -23,6 +23,13 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Why nothing is known yet: what the new agent said last, if it said something.
 pub(super) struct Unknown(Option<HostFailure>);
 
+/// What a new agent answers.
+struct Answer {
+    last: FromAgent,
+    /// The run's switch was confirmed before.
+    confirmed: bool,
+}
+
 impl HostTask {
     /// Comes back to a host that was lost while it was between two releases, as long as it may take to go back by itself, and
     /// reports what became of it. Returns why it has no agent if it is live on the new release.
@@ -136,9 +143,10 @@ impl HostTask {
             session.close().await;
             answer
         };
-        let answer = timeout(self.plan.way_back() + LIMIT, work).await.ok().flatten().ok_or(Unknown(None))?;
+        let Answer { last, confirmed } =
+            timeout(self.plan.way_back() + LIMIT, work).await.ok().flatten().ok_or(Unknown(None))?;
         let why = |reason: String| if progress.back.is_some() { reason } else { format!("{}; {reason}", lost.message) };
-        let message = match answer {
+        let message = match last {
             FromAgent::Reverted { current, reason, output } => {
                 FromAgent::Reverted { current, reason: why(reason), output: bounded(output) }
             }
@@ -149,8 +157,8 @@ impl HostTask {
                     failed(progress.state, message).with_hint("look whether it works, or deploy another one"),
                 ));
             }
-            // Its lock is free and nothing was left to undo: the confirmation had reached it.
-            FromAgent::Status(status) if status.current.is_some() && status.current == progress.release => {
+            // The confirmation had reached it, and it is still live.
+            FromAgent::Status(status) if confirmed && status.current.is_some() && status.current == progress.release => {
                 if progress.state != HostState::Active {
                     progress.state = HostState::Active;
                     self.report(Report::Agent(Box::new(FromAgent::Confirmed))).await;
@@ -174,8 +182,9 @@ impl HostTask {
     }
 
     /// Waits for the answer to a recovery; passes on what the agent warns of meanwhile, and keeps it from thinking that it is alone.
-    async fn answer(&self, session: &mut AgentSession) -> Option<FromAgent> {
+    async fn answer(&self, session: &mut AgentSession) -> Option<Answer> {
         let mut ping = interval(vigil::PING);
+        let mut confirmed = false;
         loop {
             let message = tokio::select! {
                 message = session.receive() => message,
@@ -186,9 +195,9 @@ impl HostTask {
             };
             match message {
                 Ok(Some(
-                    answer
-                    @ (FromAgent::Reverted { .. } | FromAgent::Kept { .. } | FromAgent::Status(_) | FromAgent::Failed(_)),
-                )) => return Some(answer),
+                    last @ (FromAgent::Reverted { .. } | FromAgent::Kept { .. } | FromAgent::Status(_) | FromAgent::Failed(_)),
+                )) => return Some(Answer { last, confirmed }),
+                Ok(Some(FromAgent::Confirmed)) => confirmed = true,
                 Ok(Some(warning @ FromAgent::Warning { .. })) => self.report(Report::Agent(Box::new(warning))).await,
                 Ok(Some(_)) => (),
                 Ok(None) | Err(_) => return None,
