@@ -6,7 +6,11 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, interval, sleep, timeout, timeout_at};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, interval, sleep, timeout, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{push::ensure_agent, transport::Transport},
@@ -23,6 +27,37 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Why nothing is known yet: what the new agent said last, if it said something.
 pub(super) struct Unknown(Option<HostFailure>);
 
+/// The ear for the dispatcher while a host is looked for.
+struct Ear {
+    commands: mpsc::Receiver<Command>,
+    /// Set once the host is no longer wanted.
+    stop: CancellationToken,
+    /// Why the host is to go back, if that was heard.
+    back: Option<String>,
+}
+
+impl Ear {
+    /// Has `search` done and listens meanwhile. It is not cut off by a stop: it sees that one and comes to its own end.
+    async fn during<T>(&mut self, search: impl Future<Output = T>) -> T {
+        let mut search = std::pin::pin!(search);
+        loop {
+            let command = tokio::select! {
+                found = &mut search => return found,
+                command = self.commands.recv(), if !self.stop.is_cancelled() => command,
+            };
+            match command {
+                Some(Command::GoBack(reason)) => self.back = Some(reason),
+                Some(Command::Stop(_)) | None => {
+                    // Whoever listens next learns of it, too.
+                    self.commands.close();
+                    self.stop.cancel();
+                }
+                Some(Command::Start(_) | Command::Activate | Command::Confirm) => (),
+            }
+        }
+    }
+}
+
 /// What a new agent answers.
 struct Answer {
     last: FromAgent,
@@ -32,8 +67,8 @@ struct Answer {
 
 impl HostTask {
     /// Comes back to a host that was lost while it was between two releases, as long as it may take to go back by itself, and
-    /// reports what became of it. Returns why it has no agent if it is live on the new release.
-    pub(super) async fn find_out(&self, progress: &mut Progress, lost: HostFailure) -> Option<HostFailure> {
+    /// reports what became of it; a stop ends that early. Returns why it has no agent if it is live on the new release.
+    pub(super) async fn find_out(&mut self, progress: &mut Progress, lost: HostFailure) -> Option<HostFailure> {
         self.report(Report::Reconnecting(lost.message.clone())).await;
         let end = match self.seek(progress, &lost, self.plan.confirm() + AWAY).await {
             Ok(end) => end,
@@ -79,16 +114,44 @@ impl HostTask {
         self.report(Report::Dropped(failure)).await;
     }
 
-    /// Tries to learn what became of a host: for `away` to reach it, and from then on as long as its hooks may take.
-    async fn seek(&self, progress: &mut Progress, lost: &HostFailure, away: Duration) -> Result<End, Unknown> {
+    /// Starts to listen.
+    fn listen(&mut self) -> Ear {
+        // While others hold the ear nothing is heard here.
+        let commands = std::mem::replace(&mut self.commands, mpsc::channel(1).1);
+        Ear { commands, stop: CancellationToken::new(), back: None }
+    }
+
+    /// Ends listening and notes what was heard.
+    fn heard(&mut self, ear: Ear, progress: &mut Progress) {
+        self.commands = ear.commands;
+        progress.back = ear.back.or(progress.back.take());
+    }
+
+    /// Tries to learn what became of a host, until it is told to stop.
+    async fn seek(&mut self, progress: &mut Progress, lost: &HostFailure, away: Duration) -> Result<End, Unknown> {
+        let mut ear = self.listen();
+        let stop = ear.stop.clone();
+        let found = ear.during(self.search(progress, lost, away, &stop)).await;
+        self.heard(ear, progress);
+        found
+    }
+
+    /// Tries to reach a host for `away`, and from then on as long as its hooks may take.
+    async fn search(
+        &self,
+        progress: &mut Progress,
+        lost: &HostFailure,
+        away: Duration,
+        stop: &CancellationToken,
+    ) -> Result<End, Unknown> {
         let mut until = Instant::now() + away;
         let (mut attempts, mut said) = (0, None);
-        while let Ok(reached) = timeout_at(until, self.reach()).await {
+        while let Some(Ok(reached)) = stop.run_until_cancelled(timeout_at(until, self.reach())).await {
             if let Some((transport, agent)) = reached {
                 if attempts == 0 {
                     until = until.max(Instant::now() + self.plan.way_back() + LIMIT);
                 }
-                let asked = self.ask(&transport, &agent, progress, lost, attempts).await;
+                let asked = self.ask(&transport, &agent, progress, lost, attempts, stop).await;
                 transport.close().await;
                 attempts += 1;
                 match asked {
@@ -96,7 +159,7 @@ impl HostTask {
                     Err(Unknown(now)) => said = now.or(said),
                 }
             }
-            sleep(LONGEST_PAUSE.mul_f64(0.2 + 0.4 * fastrand::f64())).await;
+            stop.run_until_cancelled(sleep(LONGEST_PAUSE.mul_f64(0.2 + 0.4 * fastrand::f64()))).await;
         }
         Err(Unknown(said))
     }
@@ -114,17 +177,22 @@ impl HostTask {
         }
     }
 
-    /// Undoes what the lost agent of `progress` left and reports what is live. `lost` is why the agent was lost.
+    /// Undoes what the lost agent of `progress` left and reports what is live; a stop ends that early. `lost` is why the agent was lost.
     pub(super) async fn recover(
-        &self,
+        &mut self,
         transport: &Transport,
         agent: &ReadyAgent,
         progress: &mut Progress,
         lost: &HostFailure,
     ) -> Result<End, Unknown> {
-        self.ask(transport, agent, progress, lost, 0).await
+        let mut ear = self.listen();
+        let stop = ear.stop.clone();
+        let found = ear.during(self.ask(transport, agent, progress, lost, 0, &stop)).await;
+        self.heard(ear, progress);
+        found
     }
 
+    /// Has a new agent look and undo, and passes on what it answers.
     async fn ask(
         &self,
         transport: &Transport,
@@ -132,6 +200,7 @@ impl HostTask {
         progress: &mut Progress,
         lost: &HostFailure,
         attempt: u32,
+        stop: &CancellationToken,
     ) -> Result<End, Unknown> {
         let job = self.plan.recovery(&self.entry, agent, progress.predecessor(attempt), progress.back.as_deref());
         let job = job.ok_or(Unknown(None))?;
@@ -139,7 +208,7 @@ impl HostTask {
             let mut session = AgentSession::start(transport, agent).await.ok()?;
             progress.successor = Some(session.pid());
             session.send(ToAgent::Job(job)).await;
-            let answer = self.answer(&mut session).await;
+            let answer = stop.run_until_cancelled(self.answer(&mut session)).await.flatten();
             session.close().await;
             answer
         };
@@ -222,7 +291,7 @@ mod tests {
         inventory::Inventory,
         model::{HostId, RunId},
         ssh::{Connector, SshSettings},
-        wire::{Procedure, WIRE_VERSION},
+        wire::{Procedure, StopReason, WIRE_VERSION},
     };
 
     /// An agent that dies right after its switch, and whose successor undoes it.
@@ -286,6 +355,58 @@ while True:
             reports,
             commands,
         }
+    }
+
+    /// Lets a host switch and die, and tells it to stop once `when` says so. Returns what it reported.
+    async fn stopped_when(agent: &str, when: impl Fn(&Report) -> bool) -> Vec<Report> {
+        let dir = tempfile::tempdir().unwrap();
+        let (reports, mut reported) = mpsc::channel(64);
+        let (tell, commands) = mpsc::channel(4);
+        let task = task(dir.path(), reports, commands);
+        write(&dir.path().join("fleetdrop-agent"), &agent.replace("WIRE_VERSION", &WIRE_VERSION.to_string()));
+        let running = tokio::spawn(task.run());
+        let mut seen = Vec::new();
+        while let Some((_, report)) = reported.recv().await {
+            match &report {
+                Report::Prepared { .. } => tell.send(Command::Start(Vec::new())).await.unwrap(),
+                Report::Agent(message) if matches!(**message, FromAgent::Staged { .. }) => {
+                    tell.send(Command::Activate).await.unwrap();
+                }
+                _ => (),
+            }
+            if when(&report) {
+                tell.send(Command::Stop(StopReason::Interrupted)).await.unwrap();
+            }
+            seen.push(report);
+        }
+        running.await.unwrap();
+        seen
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_the_wait_for_an_agent_that_undoes_a_switch() {
+        // It would take as long as the hooks of a way back may.
+        let hanging = DYING_AGENT.replace(
+            r#"tell({"type": "reverted", "current": "r1", "reason": "undone after " + str(message["replaces"] > 0)})"#,
+            r#"tell({"type": "warning", "message": "it takes its time"}); sys.stdin.buffer.read()"#,
+        );
+        assert_ne!(hanging, DYING_AGENT);
+        let is_at_it =
+            |report: &Report| matches!(report, Report::Agent(message) if matches!(**message, FromAgent::Warning { .. }));
+        let seen = tokio::time::timeout(LIMIT / 2, stopped_when(&hanging, is_at_it)).await.expect("the stop was not heard");
+        let Some(Report::Dropped(failure)) = seen.last() else { panic!("{seen:?}") };
+        assert!(failure.message.ends_with("; it goes back by itself unless the controller comes back"), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_the_search_for_a_host_that_was_lost() {
+        // The successor says nothing that can be understood, so that the host is sought again and again.
+        let useless = DYING_AGENT.replace(r#"{"type": "reverted", "current": "r1", "#, r#"{"type": "checked", "#);
+        let useless = useless.replace(r#"str(message["replaces"] > 0)})"#, r#"str(message["replaces"] > 0)}); sys.exit(0)"#);
+        let is_sought = |report: &Report| matches!(report, Report::Reconnecting(_));
+        let seen = tokio::time::timeout(AWAY, stopped_when(&useless, is_sought)).await.expect("the stop was not heard");
+        let Some(Report::Dropped(failure)) = seen.last() else { panic!("{seen:?}") };
+        assert!(failure.message.contains("the agent ended unexpectedly"), "{failure:?}");
     }
 
     #[tokio::test]
