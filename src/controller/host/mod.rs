@@ -297,11 +297,9 @@ impl HostTask {
                     // It was lost, is not staged again, and has nothing to go back from.
                     Some(Command::GoBack(_)) if progress.must_switch => return End::Failed(late()),
                     Some(command) => {
-                        match command {
-                            Command::Start(_) => vigil.started(Instant::now()),
+                        if let Command::GoBack(_) = command {
                             // Nobody needs to know any more whether the host would let the controller in.
-                            Command::GoBack(_) => login = Login::default(),
-                            _ => (),
+                            login = Login::default();
                         }
                         self.obey(command, session, progress).await;
                     }
@@ -360,7 +358,7 @@ impl HostTask {
     /// Acts on what the vigil sees; the end, if the host is to be given up.
     async fn look_after(&self, vigil: &mut Vigil, progress: &Progress, addresses: &Addresses) -> Option<End> {
         let controller = addresses.controller();
-        match vigil.concern(progress.state, Instant::now())? {
+        match vigil.concern(Instant::now())? {
             Concern::Lonely => {
                 let message = format!("no connection to {controller} or any other host for {} s", vigil::LONELY.as_secs());
                 let warning = FromAgent::Warning { message, hint: Some(ADDRESS_HINT.to_owned()) };

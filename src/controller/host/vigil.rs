@@ -1,7 +1,8 @@
 //! Whether a host still gets on: decided from what its agent says and when. Pure; times are passed in.
 //!
 //! Three things are told apart: an agent that says nothing at all (it answers every ping, whatever it works on), a transfer that
-//! brings nothing new, and a host without any connection in its transfer, which is told early and stops nothing.
+//! brings nothing new, and a host without any connection in its transfer, which is told early and stops nothing. The last two are judged
+//! only from the agent's word that it transfers until its next one: hooks around the transfer have limits of their own.
 
 use std::time::Duration;
 
@@ -33,6 +34,9 @@ pub(super) enum Concern {
 #[derive(Debug)]
 pub(super) struct Vigil {
     heard: Instant,
+    /// Its transfer is under way.
+    transfers: bool,
+    /// When it moved last.
     moved: Instant,
     /// Bytes received, verified or not, when the transfer moved last.
     received: u64,
@@ -44,13 +48,7 @@ pub(super) struct Vigil {
 impl Vigil {
     /// Begins with an agent that was just started.
     pub(super) fn new(now: Instant) -> Self {
-        Self { heard: now, moved: now, received: 0, alone: None, has_peers: false }
-    }
-
-    /// Notes that the agent was told to start its transfer.
-    pub(super) fn started(&mut self, now: Instant) {
-        self.moved = now;
-        self.alone = Some(now);
+        Self { heard: now, transfers: false, moved: now, received: 0, alone: None, has_peers: false }
     }
 
     /// Notes what the agent said.
@@ -68,21 +66,25 @@ impl Vigil {
                     self.alone = self.alone.map(|_| now);
                 }
             }
+            FromAgent::State { state } => {
+                self.transfers = matches!(state, HostState::Downloading | HostState::Backfilling);
+                self.moved = now;
+                self.alone = self.transfers.then_some(now);
+            }
             FromAgent::Alive => (),
             _ => self.moved = now,
         }
     }
 
     /// Returns what is wrong, if something is.
-    pub(super) fn concern(&mut self, state: HostState, now: Instant) -> Option<Concern> {
-        let transfers = matches!(state, HostState::Downloading | HostState::Backfilling);
+    pub(super) fn concern(&mut self, now: Instant) -> Option<Concern> {
         if now - self.heard >= SILENCE {
             return Some(Concern::Silent(SILENCE));
         }
-        if transfers && now - self.moved >= STALL {
+        if self.transfers && now - self.moved >= STALL {
             return Some(Concern::Stalled(STALL));
         }
-        if transfers && !self.has_peers && self.alone.is_some_and(|since| now - since >= LONELY) {
+        if self.transfers && !self.has_peers && self.alone.is_some_and(|since| now - since >= LONELY) {
             self.alone = None;
             return Some(Concern::Lonely);
         }
@@ -99,18 +101,38 @@ mod tests {
         FromAgent::Progress(TransferProgress { payload: received, peers, ..TransferProgress::default() })
     }
 
+    const DOWNLOADING: FromAgent = FromAgent::State { state: HostState::Downloading };
+
+    #[test]
+    fn hooks_before_and_after_a_transfer_are_no_part_of_it() {
+        let start = Instant::now();
+        let at = |minutes: u64| start + Duration::from_secs(60 * minutes);
+        let mut vigil = Vigil::new(start);
+        let mut watch = |minutes: std::ops::Range<u64>, said: FromAgent| {
+            vigil.heard(&said, at(minutes.start));
+            let concerns = minutes.map(|minute| {
+                vigil.heard(&FromAgent::Alive, at(minute));
+                vigil.concern(at(minute))
+            });
+            concerns.flatten().collect::<Vec<_>>()
+        };
+        assert_eq!(watch(0..30, FromAgent::Alive), [], "before_stage, of which nothing is said");
+        assert_eq!(watch(30..32, DOWNLOADING), [Concern::Lonely]);
+        assert_eq!(watch(32..90, FromAgent::State { state: HostState::Extracting }), [], "and after_stage");
+    }
+
     #[test]
     fn a_silent_agent_is_given_up_whatever_it_does_and_one_that_answers_pings_is_not() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut vigil = Vigil::new(start);
-        assert_eq!(vigil.concern(HostState::Extracting, at(89)), None);
+        assert_eq!(vigil.concern(at(89)), None);
         vigil.heard(&FromAgent::Alive, at(89));
-        assert_eq!(vigil.concern(HostState::Extracting, at(178)), None);
-        assert_eq!(vigil.concern(HostState::Staged, at(179)), Some(Concern::Silent(SILENCE)));
+        assert_eq!(vigil.concern(at(178)), None);
+        assert_eq!(vigil.concern(at(179)), Some(Concern::Silent(SILENCE)));
         for hour in 0..400 {
             vigil.heard(&FromAgent::Alive, at(180 + hour * 10));
-            assert_eq!(vigil.concern(HostState::Extracting, at(185 + hour * 10)), None);
+            assert_eq!(vigil.concern(at(185 + hour * 10)), None);
         }
     }
 
@@ -119,11 +141,11 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut vigil = Vigil::new(start);
-        vigil.started(start);
+        vigil.heard(&DOWNLOADING, start);
         vigil.heard(&progress(16384, 1), at(590));
         vigil.heard(&progress(16384, 1), at(1180));
-        assert_eq!(vigil.concern(HostState::Downloading, at(1181)), None);
-        assert_eq!(vigil.concern(HostState::Downloading, at(1190)), Some(Concern::Stalled(STALL)));
+        assert_eq!(vigil.concern(at(1181)), None);
+        assert_eq!(vigil.concern(at(1190)), Some(Concern::Stalled(STALL)));
     }
 
     #[test]
@@ -131,11 +153,11 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut vigil = Vigil::new(start);
-        vigil.started(start);
+        vigil.heard(&DOWNLOADING, start);
         vigil.heard(&FromAgent::Alive, at(29));
-        assert_eq!(vigil.concern(HostState::Downloading, at(29)), None);
-        assert_eq!(vigil.concern(HostState::Downloading, at(30)), Some(Concern::Lonely));
-        assert_eq!(vigil.concern(HostState::Downloading, at(40)), None);
+        assert_eq!(vigil.concern(at(29)), None);
+        assert_eq!(vigil.concern(at(30)), Some(Concern::Lonely));
+        assert_eq!(vigil.concern(at(40)), None);
     }
 
     #[test]
@@ -143,12 +165,12 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut vigil = Vigil::new(start);
-        vigil.started(start);
+        vigil.heard(&DOWNLOADING, start);
         vigil.heard(&progress(1, 3), at(50));
-        assert_eq!(vigil.concern(HostState::Downloading, at(60)), None);
+        assert_eq!(vigil.concern(at(60)), None);
         vigil.heard(&progress(2, 0), at(61));
-        assert_eq!(vigil.concern(HostState::Downloading, at(61)), None);
-        assert_eq!(vigil.concern(HostState::Downloading, at(90)), None);
-        assert_eq!(vigil.concern(HostState::Downloading, at(91)), Some(Concern::Lonely));
+        assert_eq!(vigil.concern(at(61)), None);
+        assert_eq!(vigil.concern(at(90)), None);
+        assert_eq!(vigil.concern(at(91)), Some(Concern::Lonely));
     }
 }
