@@ -251,13 +251,14 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
     Ok(drive(fleet, plan, start, Some(distribution), events, interrupt).await)
 }
 
-/// Switches a fleet back to an earlier release, without any transfer.
+/// Switches a fleet back to an earlier release, without any transfer. Where it fails it stops, also if the plan's policy is to roll back.
 pub async fn rollback(
     request: RollbackRequest,
     events: EventSink,
     interrupt: CancellationToken,
 ) -> Result<RunSummary, RunError> {
-    let RollbackRequest { fleet, app, to } = request;
+    let RollbackRequest { mut fleet, app, to } = request;
+    fleet.rollout = fleet.rollout.of_rollback();
     let pushes_itself = fleet.finder.uses_own_executable().await.map_err(RunError::Agent)?;
     let started = RunEvent::RunStarted {
         action: "rollback".into(),

@@ -28,6 +28,16 @@ pub struct RolloutPlan {
 impl RolloutPlan {
     /// The bounds of [`RolloutPlan::progress_deadline`].
     pub const PROGRESS_DEADLINE: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(24 * 3600);
+
+    /// Returns the plan by which a fleet goes back. One that fails stops where it is: rolled back in turn, the fleet would be on the
+    /// release that it has to leave.
+    pub fn of_rollback(self) -> Self {
+        let on_failure = match self.on_failure {
+            OnFailure::Rollback => OnFailure::Stop,
+            other => other,
+        };
+        Self { on_failure, ..self }
+    }
 }
 
 impl Default for RolloutPlan {
@@ -83,11 +93,25 @@ pub enum Order {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
-    /// Hosts that this run made live go back to the release they had, in reverse order.
+    /// Hosts that this run made live go back to the release they had, in reverse order. A rollback stops instead.
     Rollback,
     /// Hosts that are live stay so.
     #[default]
     Stop,
     /// The next waves switch all the same. Only before anything is switched does the budget stop the run.
     Continue,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rollback_that_fails_never_leads_onto_the_release_that_is_left() {
+        let after = |on_failure| RolloutPlan { on_failure, ..RolloutPlan::default() }.of_rollback().on_failure;
+        assert_eq!(
+            [OnFailure::Rollback, OnFailure::Stop, OnFailure::Continue].map(after),
+            [OnFailure::Stop, OnFailure::Stop, OnFailure::Continue]
+        );
+    }
 }
