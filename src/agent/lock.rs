@@ -221,33 +221,58 @@ fn is_held(file: &File) -> bool {
 }
 
 /// Ends the process that holds the lock at `path`: asks it, so that it goes back by itself, and kills it if that takes too long. Returns
-/// whether it was killed. Which process that is the kernel tells, not the file.
+/// whether it was killed. Which process that is the kernel tells, not the file. Whoever takes the lock meanwhile is left alone.
 pub(crate) fn end_holder(path: &Path, cancelled: &dyn Fn() -> bool) -> Result<bool, LockError> {
-    let mut killed = false;
-    for (signal, patience) in [(Signal::TERM, GOING), (Signal::KILL, GONE)] {
-        let until = Instant::now() + patience;
-        let Some(process) = process_that_locks(path)? else {
-            // Gone meanwhile, or beyond what this host's kernel knows.
-            return match look(path)? {
-                Look::Free(_) => Ok(killed),
-                Look::Held(_) => Err(LockError::Foreign(path.to_owned())),
-            };
+    let Some(process) = process_that_locks(path)?.map(Process::with) else {
+        // Gone meanwhile, or beyond what this host's kernel knows.
+        return match look(path)? {
+            Look::Free(_) => Ok(false),
+            Look::Held(_) => Err(LockError::Foreign(path.to_owned())),
         };
-        tracing::info!("ending process {}, which holds the lock: {signal:?}", process.as_raw_pid());
-        killed = signal == Signal::KILL;
-        match rustix::process::kill_process(process, signal) {
+    };
+    for (signal, patience) in [(Signal::TERM, GOING), (Signal::KILL, GONE)] {
+        tracing::info!("ending process {}, which holds the lock: {signal:?}", process.pid.as_raw_pid());
+        match rustix::process::kill_process(process.pid, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(errno) => return Err(errno).at("end the process that holds", path)?,
         }
-        while Instant::now() < until && !cancelled() {
-            if let Look::Free(_) = look(path)? {
-                return Ok(killed);
-            }
-            std::thread::sleep(RETRY_PAUSE);
+        if lets_go(path, process, patience, cancelled)? {
+            return Ok(signal == Signal::KILL);
         }
     }
-    let pid = process_that_locks(path)?.map_or(0, Pid::as_raw_pid);
-    Err(LockError::Endless { path: path.to_owned(), pid })
+    Err(LockError::Endless { path: path.to_owned(), pid: process.pid.as_raw_pid() })
+}
+
+/// Waits that long until nobody holds the lock that `process` held. Fails once somebody else does, and if it is `cancelled`.
+fn lets_go(path: &Path, process: Process, patience: Duration, cancelled: &dyn Fn() -> bool) -> Result<bool, LockError> {
+    let until = Instant::now() + patience;
+    while Instant::now() < until {
+        let is_cancelled = cancelled();
+        let Look::Held(holder) = look(path)? else { return Ok(true) };
+        let is_another = process_that_locks(path)?.is_some_and(|now| Process::with(now) != process);
+        if is_cancelled || is_another {
+            return Err(LockError::Held { path: path.to_owned(), holder });
+        }
+        std::thread::sleep(RETRY_PAUSE);
+    }
+    Ok(false)
+}
+
+/// A process, and not a later one that has its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Process {
+    pid: Pid,
+    /// When it started, in the kernel's ticks since the boot; none if it is gone.
+    started: Option<u64>,
+}
+
+impl Process {
+    fn with(pid: Pid) -> Self {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
+        // Its name, in brackets, may have anything in it. The start is field 22.
+        let started = stat.rsplit(')').next().and_then(|fields| fields.split_whitespace().nth(19)?.parse().ok());
+        Self { pid, started }
+    }
 }
 
 /// Returns the process that the kernel has as the lock's owner; none if it has none, or one that can't be seen from here.
@@ -370,6 +395,42 @@ mod tests {
         let mut word = [0; 5];
         child.stdout.as_mut().unwrap().read_exact(&mut word).unwrap();
         child
+    }
+
+    #[test]
+    fn whoever_takes_the_lock_of_a_holder_that_is_to_go_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = std::cell::RefCell::new(Some(held_by_another(&path)));
+        let second = std::cell::RefCell::new(None);
+        let takes_over = || {
+            if let Some(mut gone) = first.borrow_mut().take() {
+                gone.wait().unwrap();
+                *second.borrow_mut() = Some(held_by_another(&path));
+            }
+            false
+        };
+        let error = end_holder(&path, &takes_over).unwrap_err();
+        assert!(matches!(error, LockError::Held { .. }), "{error}");
+        let mut second = second.into_inner().unwrap();
+        assert!(second.try_wait().unwrap().is_none(), "it was ended");
+        let started = |process| Process::with(process).started;
+        let (own, other) = (started(rustix::process::getpid()), started(Pid::from_child(&second)));
+        assert!(own.is_some() && own < other, "{own:?} {other:?}");
+        second.kill().unwrap();
+        second.wait().unwrap();
+    }
+
+    #[test]
+    fn a_holder_is_not_killed_where_nobody_waits_for_its_end_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = acquire(&path, "00000000000000aa").unwrap();
+        let process = Process::with(rustix::process::getpid());
+        let error = lets_go(&path, process, GOING, &|| true).unwrap_err();
+        assert!(matches!(error, LockError::Held { holder: Some(_), .. }), "{error}");
+        drop(held);
+        assert!(lets_go(&path, process, GOING, &|| true).unwrap());
     }
 
     #[test]
