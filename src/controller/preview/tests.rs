@@ -77,6 +77,24 @@ fn an_empty_host_has_room_and_gets_everything() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was made");
 }
 
+/// A release of which only the name is known.
+fn unknown_release() -> ReleaseInfo {
+    ReleaseInfo {
+        id: RELEASE.parse().unwrap(),
+        app: None,
+        digest: None,
+        size: None,
+        staged_at: None,
+        activated_at: None,
+        by: None,
+    }
+}
+
+/// What an agent answers where that release is live.
+fn status_of(release: ReleaseInfo) -> HostStatus {
+    HostStatus { current: Some(release.id.clone()), releases: vec![release], ..HostStatus::default() }
+}
+
 #[test]
 fn what_is_there_is_seen() {
     let dir = tempfile::tempdir().unwrap();
@@ -136,20 +154,7 @@ fn what_is_there_is_seen() {
     // The agent asks the kernel: nobody holds it.
     let looked = sight(ask(&root, &cache, &Linked::default()));
     let mut preview = judge::judge(&looked, &wanted);
-    let release = ReleaseInfo {
-        id: RELEASE.parse().unwrap(),
-        app: None,
-        digest: None,
-        size: None,
-        staged_at: None,
-        activated_at: None,
-        by: None,
-    };
-    let status_of = |release: ReleaseInfo| HostStatus {
-        current: Some(release.id.clone()),
-        releases: vec![release],
-        ..HostStatus::default()
-    };
+    let release = unknown_release();
     judge::correct(&mut preview, &status_of(release.clone()), &looked, &wanted);
     assert_eq!((&preview.failure, &preview.locked_by, preview.unchanged), (&None, &None, false));
     let same = ReleaseInfo {
