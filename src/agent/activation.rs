@@ -20,7 +20,10 @@ use super::{
     revisions::{Change, Revisions},
     root::Root,
 };
-use crate::model::{Operator, ReleaseId, RunId};
+use crate::{
+    failpoint,
+    model::{Operator, ReleaseId, RunId},
+};
 
 mod recover;
 
@@ -198,7 +201,11 @@ impl Activated {
         match step {
             Step::Prepare => self.note(Stage::Prepared),
             Step::Link => link(&self.root, &self.entry.release),
-            Step::Flush => disk::sync_dir(self.root.path()),
+            Step::Flush => {
+                disk::sync_dir(self.root.path())?;
+                failpoint::reach("switch.flushed");
+                Ok(())
+            }
             Step::Journal => self.note(Stage::Activated),
         }
     }
@@ -347,9 +354,13 @@ fn go_back(root: &Root, entry: &JournalEntry) -> Result<Option<ReleaseId>, Switc
                 }
                 link(root, previous)?;
             }
-            None => disk::remove_file(&root.current())?,
+            None => {
+                disk::remove_file(&root.current())?;
+                failpoint::reach("revert.removed");
+            }
         }
         disk::sync_dir(root.path())?;
+        failpoint::reach("revert.flushed");
     }
     Ok(releases::current(root)?.live())
 }
@@ -361,7 +372,9 @@ fn record_confirmation(root: &Root, entry: &JournalEntry) -> Result<(), DiskErro
         record.replaced = entry.previous.clone().filter(|previous| *previous != entry.release);
     }
     record.activated_at = Some(entry.at.clone());
-    releases::write_record(root, &record)
+    releases::write_record(root, &record)?;
+    failpoint::reach("confirm.recorded");
+    Ok(())
 }
 
 #[cfg(test)]

@@ -22,7 +22,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::model::plan::{Command, Hook};
+use crate::{
+    failpoint,
+    model::plan::{Command, Hook},
+};
 
 /// Bytes that are kept of the beginning of a command's output, and of its end.
 const HEAD: usize = 4 << 10;
@@ -135,6 +138,7 @@ impl Place {
             .process_group(0)
             .kill_on_drop(true);
         let child = process.spawn()?;
+        failpoint::reach("command.started");
         Ok((child, Receiver::from_owned_fd(OwnedFd::from(reader))?))
     }
 }

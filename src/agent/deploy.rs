@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     artifact::{self, UnpackLimits},
+    failpoint,
     model::{
         HostState, ReleaseId,
         plan::{HookPoint, Unchanged},
@@ -213,6 +214,7 @@ async fn launch<E: Engine>(engine: &E, config: EngineConfig) -> Result<EngineHan
 async fn obtain(session: &mut Session, job: &DeployJob, work: &mut Work) -> Result<VerifiedBlob, Halt> {
     let Some(blob) = work.blob.take() else {
         session.enter(HostState::Downloading).await;
+        failpoint::reach("download.begun");
         return follow(session, job, work.held.root.partial(&job.manifest.digest)).await;
     };
     session.transfer().await?;
@@ -246,7 +248,9 @@ async fn follow(session: &mut Session, job: &DeployJob, path: PathBuf) -> Result
         there = session.in_order((there + STRIDE).min(size)).await?;
     }
     session.engine_is_optional();
-    Ok(gate.pass()?)
+    let blob = gate.pass()?;
+    failpoint::reach("download.verified");
+    Ok(blob)
 }
 
 /// Unpacks the verified artifact and makes the result a complete release. A rename moves the artifact into the cache.
@@ -262,12 +266,14 @@ async fn unpack(session: &mut Session, job: &Arc<DeployJob>, work: &mut Work, bl
             disk::remove_tree(&staging)?;
             let limits = UnpackLimits::for_space(space::spendable(&root.releases())?);
             let (kind, name) = (job.manifest.archive, &job.manifest.file_name);
+            failpoint::reach("extract.begun");
             std::thread::scope(|scope| -> Result<(), JobError> {
                 // Both take their time with the disk. No release is complete before both are done.
                 let flushed = scope.spawn(|| blob.flush());
                 artifact::unpack(blob.path(), kind, name, &staging, &limits, &|| cancel.is_set())?;
                 Ok(flushed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
             })?;
+            failpoint::reach("extract.done");
             shared::link(&root, &job.release, &job.linked)?;
             let record = Record {
                 release: job.release.clone(),
@@ -352,6 +358,7 @@ fn tidy(job: &DeployJob, work: &mut Work, env: &AgentEnv, cancel: &Cancel) -> Ve
     if let Err(error) = disk::remove_file(&work.held.root.partial(&job.manifest.digest)) {
         notices.push(format!("the downloaded artifact stays: {}", chain(&error)));
     }
+    failpoint::reach("tidy.done");
     notices
 }
 

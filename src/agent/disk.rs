@@ -13,7 +13,7 @@ use std::{
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::artifact;
+use crate::{artifact, failpoint};
 
 /// The largest file [`read_small`] reads, in bytes.
 pub(crate) const SMALL: u64 = 1 << 20;
@@ -115,17 +115,29 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), DiskError> {
 
 /// Replaces the file at `path` so that a reader, also after a crash, sees the old bytes or the new ones. Mode 0600.
 pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), DiskError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let temporary = PathBuf::from(temporary);
+    let temporary = unfinished(path);
     remove_file(&temporary)?;
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).and_then(|mut file| {
         file.write_all(bytes)?;
         file.sync_all()
     });
     written.at("write", &temporary)?;
+    failpoint::reach("write.temporary");
     rename(&temporary, path)?;
+    failpoint::reach("write.renamed");
     path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Removes what a [`write_atomic`] that was cut short left beside `path`.
+pub(crate) fn remove_unfinished(path: &Path) -> Result<(), DiskError> {
+    remove_file(&unfinished(path))
+}
+
+/// Returns the name under which the file at `path` is written anew.
+fn unfinished(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
 }
 
 /// Reads a regular file of at most [`SMALL`] bytes; `None` if it is not there.
@@ -175,7 +187,10 @@ pub(crate) fn names(path: &Path, limit: usize) -> Result<Vec<OsString>, DiskErro
 pub(crate) fn replace_symlink(link: &Path, target: &Path, temporary: &Path) -> Result<(), DiskError> {
     remove_file(temporary)?;
     std::os::unix::fs::symlink(target, temporary).at("create the symlink", temporary)?;
-    rename(temporary, link)
+    failpoint::reach("symlink.temporary");
+    rename(temporary, link)?;
+    failpoint::reach("symlink.renamed");
+    Ok(())
 }
 
 /// Returns how many bytes of disk a file takes; a hole takes none.

@@ -16,6 +16,7 @@ use super::{
     stray::{self, Running},
 };
 use crate::{
+    failpoint,
     model::{
         ReleaseId, RunId,
         plan::{Command, Hook, HookPoint, Hooks},
@@ -110,17 +111,21 @@ impl Operations {
     async fn hook(&self, point: HookPoint, number: usize, hook: &Hook) -> Result<(), HookError> {
         tracing::info!("running the {} hook `{}`", point.name(), shown(&hook.command));
         let (mut place, _running) = self.begin(&format!("{}.{number}", point.name()));
+        failpoint::reach("hook.noted");
         if point == HookPoint::BeforeStage {
             place.directory = self.root.path().to_owned();
         }
         let ran = place.run(&hook.command, hook.timeout).await;
+        failpoint::reach("hook.ended");
         ran.map_err(|failed| HookError { point, command: shown(&hook.command), failed })
     }
 
     /// Waits until the release that was made live passes its checks, or fails them.
     pub(crate) async fn check_health(&self) -> Result<(), HealthError> {
         let (place, _running) = self.begin("health");
-        health::check(&self.procedure.health, &place).await
+        health::check(&self.procedure.health, &place).await?;
+        failpoint::reach("health.passed");
+        Ok(())
     }
 
     /// Returns where a step's commands run, and the note that they do, which is kept until they have ended.

@@ -9,7 +9,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::disk::{self, DiskError};
-use crate::model::{HostName, Operator, ReleaseId, RunId, plan::Hook};
+use crate::{
+    failpoint,
+    model::{HostName, Operator, ReleaseId, RunId, plan::Hook},
+};
 
 /// How many entries the journal keeps.
 const KEPT: usize = 32;
@@ -26,6 +29,28 @@ pub(crate) enum Stage {
     Confirmed,
     /// `current` was switched back.
     Reverted,
+}
+
+impl Stage {
+    /// Returns the failpoint before it is noted.
+    fn begun(self) -> &'static str {
+        match self {
+            Self::Prepared => "journal.prepared",
+            Self::Activated => "journal.activated",
+            Self::Confirmed => "journal.confirmed",
+            Self::Reverted => "journal.reverted",
+        }
+    }
+
+    /// Returns the failpoint after it was noted.
+    fn written(self) -> &'static str {
+        match self {
+            Self::Prepared => "journal.prepared.written",
+            Self::Activated => "journal.activated.written",
+            Self::Confirmed => "journal.confirmed.written",
+            Self::Reverted => "journal.reverted.written",
+        }
+    }
 }
 
 /// One step of one activation.
@@ -107,6 +132,8 @@ impl Journal {
         if matches!(entry.stage, Stage::Confirmed | Stage::Reverted) {
             entry.undo = None;
         }
+        let stage = entry.stage;
+        failpoint::reach(stage.begun());
         let entries = &mut self.contents.entries;
         entries.iter_mut().for_each(|earlier| earlier.undo = None);
         entries.push(entry);
@@ -119,6 +146,7 @@ impl Journal {
             // Memory must not know more than the disk.
             self.contents.entries.pop();
         }
+        failpoint::reach(stage.written());
         written
     }
 }

@@ -21,7 +21,10 @@ use rustix::{
 };
 
 use super::disk::{At as _, DiskError};
-use crate::model::{LockHolder, Operator, RunId};
+use crate::{
+    failpoint,
+    model::{LockHolder, Operator, RunId},
+};
 
 /// How often and how long a held lock is looked at again: `fleetdrop status` touches a stale one for microseconds.
 const RETRIES: u32 = 5;
@@ -108,6 +111,7 @@ impl DeployLock {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
         let mut file = options.open(path).at("open the lock", path)?;
+        failpoint::reach("lock.opened");
         let mut tries = 0;
         let mut succession: Option<Instant> = None;
         loop {
@@ -136,8 +140,10 @@ impl DeployLock {
                 Err(TryLockError::Error(error)) => return Err(error).at("lock", path)?,
             }
         }
+        failpoint::reach("lock.taken");
         let lock = Self { file };
         lock.announce(holder).at("write", path)?;
+        failpoint::reach("lock.announced");
         Ok(lock)
     }
 

@@ -3,7 +3,11 @@
 //! In this order: the path and who could redirect it, the directories, the lock, a switch that a dead agent left unconfirmed, what
 //! `current` is, leftovers, whether anything is to be done at all, the cache, room. Everything after the lock may change the disk.
 
-use std::{collections::BTreeSet, ffi::OsStr, path::Path};
+use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+};
 
 use super::{
     AgentEnv,
@@ -13,7 +17,7 @@ use super::{
     hooks::{HookError, Operations},
     lock::{DeployLock, Predecessor},
     releases::{self, Current, Release},
-    root::{self, Root},
+    root::{self, Root, RootError},
     session::Cancel,
     space::{self, Demand},
     store::{Store, UnverifiedBlob, VerifiedBlob, VerifyError},
@@ -170,6 +174,7 @@ pub(crate) fn deploy(job: &DeployJob, env: &AgentEnv, cancel: &Cancel) -> Result
     remove_leftovers(&mut held, job);
     let up_to_date = held.current.clone().filter(|current| is_confirmed(&held.releases, current, job));
     if let Some(current) = up_to_date {
+        remove_download(&mut held, job, env);
         if job.unchanged == Unchanged::Activate {
             return Ok(Start::Work(Box::new(Work { held, store: None, blob: None, release: current, there: true })));
         }
@@ -232,9 +237,29 @@ fn remove_leftovers(held: &mut Held, job: &DeployJob) {
     }
 }
 
+/// Removes what an agent left that died after its confirmation, before the cache had the artifact: nothing else would, where the
+/// same artifact is deployed again. What can't be removed is told.
+fn remove_download(held: &mut Held, job: &DeployJob, env: &AgentEnv) {
+    let removed = (|| -> Result<(), JobError> {
+        disk::remove_file(&held.root.partial(&job.manifest.digest))?;
+        let cache = cache(job, env)?;
+        if Store::is_at(&cache) {
+            Store::open(&cache, env.uid)?.remove_leftovers()?;
+        }
+        Ok(())
+    })();
+    if let Err(error) = removed {
+        let message = format!("the downloaded artifact stays: {}", chain(&error));
+        held.notices.push(Notice::new(message, Some("remove it by hand")));
+    }
+}
+
+fn cache(job: &DeployJob, env: &AgentEnv) -> Result<PathBuf, RootError> {
+    root::resolve(job.cache.as_deref().unwrap_or(&env.default_cache), "cache", env.home.as_deref())
+}
+
 fn open_store(job: &DeployJob, env: &AgentEnv, notices: &mut Vec<Notice>) -> Result<Option<Store>, JobError> {
-    let text = job.cache.as_deref().unwrap_or(&env.default_cache);
-    let opened = root::resolve(text, "cache", env.home.as_deref()).and_then(|path| Store::open(&path, env.uid));
+    let opened = cache(job, env).and_then(|path| Store::open(&path, env.uid));
     match opened {
         Ok(store) => Ok(Some(store)),
         // A cache that was asked for by name must work; the default one is only a help.

@@ -16,7 +16,10 @@ use super::{
     disk::{self, At as _, DiskError, Entry},
     root::Root,
 };
-use crate::model::{Manifest, Operator, ReleaseId, plan::Linked};
+use crate::{
+    failpoint,
+    model::{Manifest, Operator, ReleaseId, plan::Linked},
+};
 
 /// The most entries of `releases/` that are looked at.
 const MAX_LISTED: usize = 10_000;
@@ -184,8 +187,12 @@ pub(crate) fn previous(releases: &[Release], current: &ReleaseId) -> Option<Rele
 /// Makes the unpacked, flushed staging directory of `record`'s release a complete release.
 pub(crate) fn complete(root: &Root, record: &Record) -> Result<(), DiskError> {
     write_record(root, record)?;
+    failpoint::reach("release.recorded");
     disk::rename(&root.staging(&record.release), &root.release(&record.release))?;
-    disk::sync_dir(&root.releases())
+    failpoint::reach("release.renamed");
+    disk::sync_dir(&root.releases())?;
+    failpoint::reach("release.flushed");
+    Ok(())
 }
 
 /// Returns the number after the highest one used.
@@ -206,10 +213,14 @@ pub(crate) fn remove(root: &Root, id: &ReleaseId) -> Result<(), DiskError> {
     disk::remove_tree(&leaving)?;
     if disk::entry(&root.release(id))? != Entry::Absent {
         disk::rename(&root.release(id), &leaving)?;
+        failpoint::reach("prune.renamed");
         disk::sync_dir(&root.releases())?;
         disk::remove_tree(&leaving)?;
+        failpoint::reach("prune.emptied");
     }
-    disk::remove_file(&root.record(id))
+    disk::remove_file(&root.record(id))?;
+    failpoint::reach("prune.done");
+    Ok(())
 }
 
 /// Returns the directories of half-unpacked releases, and of those that are half removed. Without the lock some may be a running
@@ -232,6 +243,7 @@ pub(crate) fn remove_leftovers(root: &Root, keep: &BTreeSet<ReleaseId>) -> Resul
     let mut removed = 0;
     for path in unfinished(root)? {
         disk::remove_tree(&path)?;
+        failpoint::reach("leftovers.removing");
         removed += 1;
     }
     disk::remove_file(&root.next_current())?;
@@ -249,6 +261,7 @@ pub(crate) fn remove_leftovers(root: &Root, keep: &BTreeSet<ReleaseId>) -> Resul
             disk::remove_file(&root.records().join(&name))?;
         }
     }
+    failpoint::reach("leftovers.removed");
     Ok(removed)
 }
 

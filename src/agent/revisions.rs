@@ -26,7 +26,7 @@ use super::{
     releases,
     root::Root,
 };
-use crate::model::ReleaseId;
+use crate::{failpoint, model::ReleaseId};
 
 /// Where a file is full, in bytes: some thousand lines.
 const FULL: u64 = 1 << 20;
@@ -104,6 +104,7 @@ fn append(path: &Path, line: &str) -> Result<(), DiskError> {
         // In one go: whoever reads meanwhile sees whole lines.
         let text = if cut_short { format!("\n{line}") } else { line.to_owned() };
         file.write_all(text.as_bytes())?;
+        failpoint::reach("revisions.written");
         file.sync_data()
     })();
     written.at("write", path)?;

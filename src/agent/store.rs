@@ -6,6 +6,7 @@
 //! recently used first), and a blob that a run uses is locked (`flock`, shared) and so never evicted under it.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File, FileTimes, OpenOptions},
     io::{self, Read as _},
     os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
@@ -20,7 +21,7 @@ use super::{
     disk::{self, At as _, DiskError},
     root::{self, RootError},
 };
-use crate::model::Digest;
+use crate::{failpoint, model::Digest};
 
 /// How long an unused artifact stays in the cache.
 pub(crate) const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -226,6 +227,7 @@ impl Store {
         }
         let _ = blob.file.try_lock_shared();
         let _ = blob.file.set_times(FileTimes::new().set_modified(now));
+        failpoint::reach("cache.adopting");
         match fs::rename(&blob.path, &path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
@@ -233,10 +235,12 @@ impl Store {
                 if !self.copy_in(blob, &path, give_up)? {
                     return Ok(false);
                 }
+                failpoint::reach("cache.copied");
                 disk::remove_file(&blob.path)?;
             }
             Err(error) => return Err(error).at("move the artifact to", &path),
         }
+        failpoint::reach("cache.adopted");
         blob.path = path;
         Ok(true)
     }
@@ -264,6 +268,7 @@ impl Store {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
                 left -= step;
+                failpoint::reach("cache.copying");
             }
             // Not flushed: what a power cut takes of it is noticed when it is hashed before its next use, and the run waits for this.
             fs::rename(&temporary, path).map(|()| true)
@@ -291,8 +296,8 @@ impl Store {
             let bytes = meta.blocks().saturating_mul(512);
             total = total.saturating_add(bytes);
             if keep.is_none() || name.to_str() != keep.as_deref() {
-                let leftover = name.to_str().is_none_or(|name| name.starts_with(INCOMING));
-                let used = if leftover { SystemTime::UNIX_EPOCH } else { meta.modified().unwrap_or(SystemTime::UNIX_EPOCH) };
+                let used =
+                    if is_leftover(&name) { SystemTime::UNIX_EPOCH } else { meta.modified().unwrap_or(SystemTime::UNIX_EPOCH) };
                 blobs.push((used, bytes, path));
             }
         }
@@ -308,12 +313,24 @@ impl Store {
         Ok(surplus)
     }
 
+    /// Removes copies that dead agents left.
+    pub(crate) fn remove_leftovers(&self) -> Result<(), DiskError> {
+        for name in disk::names(&self.blobs, MAX_ENTRIES)?.iter().filter(|name| is_leftover(name)) {
+            let path = self.blobs.join(name);
+            if !in_use(&path) {
+                disk::remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes what [`Store::surplus`] found, unless it has come into use since. Returns how many went.
     pub(crate) fn evict(&self, surplus: &[Surplus]) -> Result<usize, DiskError> {
         let mut gone = 0;
         for Surplus { path, .. } in surplus {
             if !in_use(path) {
                 disk::remove_file(path)?;
+                failpoint::reach("cache.evicted");
                 gone += 1;
             }
         }
@@ -327,6 +344,11 @@ pub(crate) struct Surplus {
     path: PathBuf,
     /// What it takes on the disk.
     pub(crate) bytes: u64,
+}
+
+/// True if that is no blob's name but a copy's that is not complete.
+fn is_leftover(name: &OsStr) -> bool {
+    name.to_str().is_none_or(|name| name.starts_with(INCOMING))
 }
 
 /// True if some agent holds the blob. The lock is given back when the file closes, after the caller removed it or a moment

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     artifact::{ArtifactError, HashCache, hash_artifact},
+    failpoint,
     inventory::HostEntry,
     model::{
         AppName, ArchiveKind, HostId, HostState, IdError, Manifest, Operator, Phase, PhaseTime, Place, ReleaseId, RunEvent,
@@ -146,6 +147,7 @@ impl Artifact {
         let metainfo =
             Metainfo::new(&file_name, hashed.size, hashed.piece_length, hashed.pieces).map_err(RunError::Metainfo)?;
         let manifest = Manifest { app, file_name, digest: hashed.digest, size: hashed.size, archive };
+        failpoint::reach("controller.hashed");
         Ok(Self { path: path.to_owned(), manifest, metainfo: Arc::new(metainfo), hash_time: began.elapsed() })
     }
 
@@ -224,6 +226,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
             return Err(RunError::TorrentFile(error));
         }
     }
+    failpoint::reach("controller.seeding");
     let started = RunEvent::RunStarted {
         action: "deploy".into(),
         app: Some(artifact.manifest.app.clone()),
@@ -383,6 +386,7 @@ async fn drive(
     let now = tokio::time::Instant::now();
     let mut summary = tally.summary(verdict, abort_reason, controller_sent, state, fleet.exit_code, now);
     summary.waves = rollout.waves().len();
+    failpoint::reach("controller.ended");
     events.send(RunEvent::RunFinished(Box::new(summary.clone()))).await;
     summary
 }

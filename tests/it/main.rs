@@ -8,6 +8,7 @@
 mod account;
 mod agent_kill;
 mod agent_process;
+#[path = "../support/agent_rig.rs"]
 mod agent_rig;
 mod artifact;
 mod attacker;
@@ -30,6 +31,11 @@ mod hosts;
 mod interop;
 mod interop_deploy;
 mod inventory_command;
+#[cfg(feature = "failpoints")]
+mod kill_points;
+#[cfg(feature = "failpoints")]
+#[path = "../support/kills/mod.rs"]
+mod kills;
 mod operator;
 mod plan;
 mod playbook_command;

@@ -270,6 +270,14 @@ impl Invocation<'_> {
         self.operator.start(&self.arguments)
     }
 
+    /// Starts it with one more variable in its environment.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn start_with(self, variable: &str, value: impl AsRef<OsStr>) -> Running {
+        let mut command = self.command();
+        command.env(variable, value);
+        Running::start(command)
+    }
+
     pub(crate) fn run(self) -> Finished {
         self.start().finish()
     }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl Operator {
-    fn resume(&self, arguments: &[&str]) -> Finished {
+    pub(crate) fn resume(&self, arguments: &[&str]) -> Finished {
         let line: Vec<&str> = ["resume", "--output", "json"].iter().chain(arguments).copied().collect();
         self.run(&line)
     }

@@ -30,6 +30,9 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Takes down what labs left that were killed
     Sweep(SweepArgs),
+    /// Kills agents in the midst of what they do and looks at what they leave
+    #[cfg(feature = "failpoints")]
+    Kills(crate::kill::KillArgs),
     /// One engine
     #[command(hide = true)]
     Engine(node::EngineArgs),

@@ -4,10 +4,20 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
+#[cfg(feature = "failpoints")]
+#[path = "../support/agent_rig.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "a rig of tests")]
+mod agent_rig;
 mod args;
 mod contender;
 mod deploy;
 mod fleet;
+#[cfg(feature = "failpoints")]
+mod kill;
+#[cfg(feature = "failpoints")]
+#[path = "../support/kills/mod.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "a rig of tests")]
+mod kills;
 mod node;
 mod payload;
 mod program;
@@ -70,6 +80,8 @@ async fn main() -> Result<()> {
         Some(Command::Targets(args)) => interruptible(targets(args)).await,
         Some(Command::Report(args)) => report(&args.results, &[]),
         Some(Command::Sweep(args)) => sweep(&args.work_dir),
+        #[cfg(feature = "failpoints")]
+        Some(Command::Kills(args)) => kill::kill(args).await,
         Some(Command::Engine(args)) => node::engine(args).await,
         Some(Command::Tracker(args)) => node::tracker(args).await,
     }

@@ -60,6 +60,16 @@ pub(crate) fn draw_targets(judged: &[Judged]) -> Table {
     table
 }
 
+/// Draws where agents died, with how many deaths there were and how many promises broke.
+#[cfg(feature = "failpoints")]
+pub(crate) fn draw_kills(rows: &std::collections::BTreeMap<String, (usize, usize)>) -> Table {
+    let mut table = table(&["place", "kills", "violations"]);
+    for (place, (kills, violations)) in rows {
+        table.add_row([place.clone(), kills.to_string(), violations.to_string()]);
+    }
+    table
+}
+
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN).set_header(header.iter().copied());

@@ -2,7 +2,7 @@
 
 use super::{
     super::{
-        Clock,
+        Clock, disk,
         journal::{Journal, JournalEntry, Stage, Undo},
         releases::{self, Current},
         revisions::{Change, Revisions},
@@ -10,7 +10,10 @@ use super::{
     },
     SwitchError, go_back, record_confirmation,
 };
-use crate::model::{ReleaseId, RunId};
+use crate::{
+    failpoint,
+    model::{ReleaseId, RunId},
+};
 
 /// What a dead agent had left undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +44,7 @@ pub(crate) enum Recovered {
 /// going back takes besides `current`; the journal learns that the host went back only after that, so that an agent that dies in
 /// it is followed by one that does it again.
 pub(crate) fn recover(root: &Root, clock: Clock, rest: impl FnOnce(&Recovered)) -> Result<Option<Recovered>, SwitchError> {
+    disk::remove_unfinished(&root.journal())?;
     let mut journal = Journal::load(root.journal())?;
     if journal.is_damaged() {
         journal.set_aside()?;
@@ -67,6 +71,7 @@ pub(crate) fn recover(root: &Root, clock: Clock, rest: impl FnOnce(&Recovered)) 
         Err(SwitchError::Missing { .. }) => Recovered::Kept { release: last.release.clone() },
         Err(error) => return Err(error),
     };
+    failpoint::reach("recover.switched_back");
     let (stage, change) = match &recovered {
         Recovered::Reverted { current, .. } => (Stage::Reverted, Change::Reverted(current.as_ref())),
         _ => (Stage::Confirmed, Change::Confirmed),
@@ -74,8 +79,10 @@ pub(crate) fn recover(root: &Root, clock: Clock, rest: impl FnOnce(&Recovered)) 
     let hooks_may_have_run = last.undo.is_some();
     let was_live = switched || last.stage == Stage::Activated;
     rest(&recovered);
+    failpoint::reach("recover.hooks_run");
     let mut revisions = Revisions::of(root, clock, &last);
     journal.append(JournalEntry { stage, at: clock.stamp(), ..last })?;
+    failpoint::reach("recover.journalled");
     if was_live && let Some(trouble) = revisions.note(change) {
         // What follows writes there, too, and tells it.
         tracing::warn!("{trouble}");

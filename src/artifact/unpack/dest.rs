@@ -26,6 +26,7 @@ use rustix::{
 };
 
 use super::{Rule, UnpackError, Unpacked, limits::Meter, name::EntryPath};
+use crate::failpoint;
 
 /// How a directory is opened: never through a link.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -172,7 +173,9 @@ impl<'a> Dest<'a> {
         let name = self.enter_parent(path)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(self.here(), name, flags, Mode::RUSR | Mode::WUSR);
-        fd.map(File::from).map_err(|errno| self.create_error(path, errno))
+        let file = fd.map(File::from).map_err(|errno| self.create_error(path, errno))?;
+        failpoint::reach("extract.file_created");
+        Ok(file)
     }
 
     /// Gives a file its mode and time and, on an old kernel, syncs it.
@@ -195,6 +198,7 @@ impl<'a> Dest<'a> {
             rustix::fs::fsync(&file).map_err(|errno| self.io("sync", path, errno))?;
         }
         self.unsynced.file(file.into());
+        failpoint::reach("extract.file");
         Ok(())
     }
 
@@ -226,8 +230,13 @@ impl<'a> Dest<'a> {
         let synced = if self.unsynced.all {
             rustix::fs::syncfs(&self.root)
         } else {
-            let everything = self.unsynced.files.iter().chain(&self.unsynced.directories).chain([&self.root]);
-            everything.into_iter().try_for_each(rustix::fs::fsync)
+            let files = self.unsynced.files.iter().zip(std::iter::repeat("extract.sync_file"));
+            let directories = self.unsynced.directories.iter().chain([&self.root]);
+            let mut everything = files.chain(directories.zip(std::iter::repeat("extract.sync_directory")));
+            everything.try_for_each(|(fd, point)| {
+                failpoint::reach(point);
+                rustix::fs::fsync(fd)
+            })
         };
         synced.map_err(|errno| UnpackError::io("sync", &self.path, errno))?;
         Ok(done)

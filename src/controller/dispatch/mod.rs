@@ -27,6 +27,7 @@ use super::{
     tally::{Milestones, Tally},
 };
 use crate::{
+    failpoint,
     model::{
         FailureKind, HostFailure, HostId, HostName, HostState, RunEvent, Verdict,
         rollout::{Action, Event, Rollout, Stop},
@@ -381,6 +382,7 @@ impl Dispatcher {
                 let waves = self.rollout.waves();
                 let (hosts, waves) = (waves.iter().map(Vec::len).sum(), waves.len());
                 self.events.send(RunEvent::BarrierMet { hosts, waves }).await;
+                failpoint::reach("controller.barrier");
             }
             self.stepped(step).await;
             if let Some(host) = host {
@@ -457,6 +459,7 @@ impl Dispatcher {
         let failure = self.tally.host(host).failure.clone();
         let host = member.name.clone();
         self.events.send(RunEvent::HostState { host, state, failure }).await;
+        failpoint::reach(point(state));
         for time in self.tally.phases().into_iter().filter(|time| ended.contains(&time.phase)) {
             self.events.send(RunEvent::PhaseEnded(time)).await;
         }
@@ -480,5 +483,23 @@ impl Dispatcher {
                 }
             }
         }
+    }
+}
+
+/// Returns the failpoint that a host's new state is.
+fn point(state: HostState) -> &'static str {
+    match state {
+        HostState::Queued => "controller.queued",
+        HostState::Connecting => "controller.connecting",
+        HostState::Preparing => "controller.preparing",
+        HostState::Downloading => "controller.downloading",
+        HostState::Backfilling => "controller.backfilling",
+        HostState::Verifying => "controller.verifying",
+        HostState::Extracting => "controller.extracting",
+        HostState::Staged => "controller.staged",
+        HostState::Activating => "controller.activating",
+        HostState::Checking => "controller.checking",
+        HostState::Active => "controller.active",
+        HostState::Reverted | HostState::Failed | HostState::Unreachable | HostState::Skipped => "controller.dropped",
     }
 }

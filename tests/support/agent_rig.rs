@@ -26,6 +26,12 @@ pub(crate) fn fast_dir() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
+/// Returns the agent's binary: the one cargo names, else that of the same build as this program.
+pub(crate) fn program() -> PathBuf {
+    let same_build = || std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("fleetdrop-agent");
+    option_env!("CARGO_BIN_EXE_fleetdrop-agent").map_or_else(same_build, PathBuf::from)
+}
+
 /// An artifact with a seed that serves it.
 pub(crate) struct Seeded {
     pub(crate) manifest: Manifest,
@@ -101,7 +107,7 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts the agent's binary.
     pub(crate) async fn start() -> Self {
-        Self::with(Command::new(env!("CARGO_BIN_EXE_fleetdrop-agent")).args(["serve", "--log", "debug"])).await
+        Self::with(Command::new(program()).args(["serve", "--log", "debug"])).await
     }
 
     /// Starts the agent by that command.
