@@ -150,6 +150,15 @@ impl ReleaseId {
         let stamp: String = rfc3339_utc.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
         Self::new(&format!("{stamp}-{}", &digest.to_string()[..8]))
     }
+
+    /// True if it was composed in a later second than `other`: their order within one tells nothing.
+    pub fn is_later_than(&self, other: &Self) -> bool {
+        self.stamp() > other.stamp()
+    }
+
+    fn stamp(&self) -> &str {
+        self.as_str().split('-').next().unwrap_or_default()
+    }
 }
 
 /// A host's index in the run's fleet: dense, stable for the whole run.
@@ -238,6 +247,8 @@ mod tests {
         let digest: Digest = "1a2b3c4d".repeat(8).parse().unwrap();
         let id = ReleaseId::compose("2026-11-20T03:15:00Z", &digest).unwrap();
         assert_eq!(id.as_str(), "20261120T031500Z-1a2b3c4d");
+        let [same, later] = ["20261120T031500Z-ffffffff", "20261120T031501Z-00000000"].map(|id| ReleaseId::new(id).unwrap());
+        assert!(!same.is_later_than(&id) && !id.is_later_than(&same) && later.is_later_than(&same));
     }
 
     #[test]

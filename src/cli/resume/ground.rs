@@ -142,7 +142,7 @@ pub(super) fn check_hosts(
         let current = answer.as_ref().ok()?.current.as_ref();
         let live = current.map_or("nothing".to_owned(), ToString::to_string);
         // Ids begin with their time, by the clock of whoever deployed.
-        let is_newer = current.is_some_and(|current| current > release);
+        let is_newer = current.is_some_and(|current| current.is_later_than(release));
         (is_newer || (was_active(host) && current != Some(release))).then(|| format!("{host} ({live} is live)"))
     });
     let named: Vec<String> = moved.by_ref().take(MAX_NAMED).collect();
