@@ -72,8 +72,7 @@ prepare() {
     esac
 }
 
-# A plan that some hosts would drop out of is shown and no more: whether they are too many is for the deploy to decide, before it
-# switches anybody.
+# A plan that some hosts would drop out of is shown and goes on, as the deploy would; one that is stopped because they are too many ends here.
 plan() {
     local code=0
     fleetdrop playbook check "$playbook"
@@ -82,6 +81,7 @@ plan() {
     case $code in
     0) ;;
     2 | 4 | 6) echo "warning: some hosts would drop out, see above" >&2 ;;
+    8) echo "error: too many hosts would drop out, see above" >&2 && exit 8 ;;
     *) exit "$code" ;;
     esac
 }

@@ -231,10 +231,13 @@ class Script(Rehearsal):
         hosts["web"]["hosts"]["away"] = {**FLEET.hosts[1].variables(self.app), "ansible_port": 1}
         (self.repository / "deploy/inventories/production.yaml").write_text(json.dumps(hosts))
         options = self.environment()["FLEETDROP_OPTIONS"]
+        said = self.script("plan", 8, FLEETDROP_OPTIONS=options)
+        self.assertIn("error: too many hosts would drop out", said)
+        options += " --max-failures 1"
         said = self.script("plan", 0, FLEETDROP_OPTIONS=options)
         self.assertIn("warning: some hosts would drop out", said)
         self.assertIn("away", said)
-        said = self.script("deploy", 4, FLEETDROP_OPTIONS=options + " --max-failures 1")
+        said = self.script("deploy", 4, FLEETDROP_OPTIONS=options)
         self.assertIn("error: some hosts could not be reached; the others are live", said)
         self.expect_live(None, "1", "1")
 
