@@ -7,12 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     CommandError, Output,
-    connection::ConnectionArgs,
-    fleet::{self, PlaceArgs, SwitchArgs},
+    chore::TargetArgs,
+    fleet::{self, SwitchArgs},
     history::HistoryArgs,
-    interrupt,
-    playbook::PlaybookArgs,
-    reporting,
+    interrupt, reporting,
 };
 use crate::{
     controller::{self, FleetSettings, RollbackRequest},
@@ -23,21 +21,9 @@ use crate::{
 /// What to go back to, and how.
 #[derive(Debug, Clone, Args)]
 pub struct RollbackArgs {
-    /// Which hosts, and how to reach them.
+    /// Of which application, on which hosts.
     #[command(flatten)]
-    pub connection: ConnectionArgs,
-
-    /// The playbook.
-    #[command(flatten)]
-    pub playbook: PlaybookArgs,
-
-    /// The application's name, needed where neither `--deploy-to`, a playbook nor the inventory says where it lives
-    #[arg(long, value_name = "NAME")]
-    pub app: Option<AppName>,
-
-    /// Where things are on the hosts.
-    #[command(flatten)]
-    pub place: PlaceArgs,
+    pub target: TargetArgs,
 
     /// The release to go to [default: on each host, the one before the current]
     #[arg(long, value_name = "RELEASE")]
@@ -72,18 +58,19 @@ pub struct Return {
 
 /// Rolls back and returns the exit code.
 pub async fn run(args: RollbackArgs, output: &Output) -> Result<u8, CommandError> {
-    let mut plan = args.playbook.plan(output)?;
-    args.place.go_over(&mut plan);
+    let target = args.target;
+    let mut plan = target.playbook.plan(output)?;
+    target.place.go_over(&mut plan);
     args.switch.go_over(&mut plan);
-    let fleet = fleet::settings(&args.connection, args.place.cache, args.switch.lease, args.switch.yes, &plan, output)?;
+    let fleet = fleet::settings(&target.connection, target.place.cache, args.switch.lease, args.switch.yes, &plan, output)?;
     let file = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
     let back = Return {
         fleet,
-        app: args.app.or(plan.app),
+        app: target.app.or(plan.app),
         to: args.to,
-        inventory: file(args.connection.fleet.hosts),
-        pattern: args.connection.fleet.limit,
-        playbook: args.playbook.playbook.map(file),
+        inventory: file(target.connection.fleet.hosts),
+        pattern: target.connection.fleet.limit,
+        playbook: target.playbook.playbook.map(file),
         continues: None,
     };
     back.begin(&args.history, interrupt::watch()?, output).await.map(|summary| summary.exit_code)

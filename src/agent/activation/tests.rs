@@ -125,6 +125,15 @@ fn an_agent_that_dies_before_the_switch_leaves_its_hooks_to_the_next() {
     assert_eq!(recover(&root, CLOCK).unwrap(), None, "they are handed on once");
 }
 
+/// Makes `r1` live unless the next deploy is to be the first; returns what is live.
+fn live_before(root: &Root, first_deploy: bool) -> Option<ReleaseId> {
+    if first_deploy {
+        return None;
+    }
+    complete(root, "r1", 1).activate().unwrap().confirm().unwrap();
+    Some(id("r1"))
+}
+
 fn live(root: &Root) -> Option<ReleaseId> {
     releases::current(root).unwrap().live()
 }
@@ -135,10 +144,7 @@ fn an_agent_that_dies_after_any_step_is_undone_by_the_next() {
         for steps in 0..=STEPS.len() {
             let dir = tempfile::tempdir().unwrap();
             let root = root(&dir);
-            let before = (!first_deploy).then(|| id("r1"));
-            if !first_deploy {
-                complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
-            }
+            let before = live_before(&root, first_deploy);
             let mut dying = complete(&root, "r2", 2).begin().unwrap();
             for step in &STEPS[..steps] {
                 dying.perform(*step).unwrap();
@@ -162,10 +168,7 @@ fn a_confirmation_can_be_taken_back_and_the_release_counts_as_never_confirmed() 
     for first_deploy in [true, false] {
         let dir = tempfile::tempdir().unwrap();
         let root = root(&dir);
-        let before = (!first_deploy).then(|| id("r1"));
-        if !first_deploy {
-            complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
-        }
+        let before = live_before(&root, first_deploy);
         let confirmed = complete(&root, "r2", 2).activate().unwrap().confirm().unwrap();
         let back = confirmed.revert().unwrap();
         assert_eq!(back.live(), before.as_ref());
@@ -181,10 +184,7 @@ fn what_a_run_confirmed_can_be_taken_back_after_its_agent_is_gone_and_only_by_th
     for first_deploy in [true, false] {
         let dir = tempfile::tempdir().unwrap();
         let root = root(&dir);
-        let before = (!first_deploy).then(|| id("r1"));
-        if !first_deploy {
-            complete(&root, "r1", 1).activate().unwrap().confirm().unwrap();
-        }
+        let before = live_before(&root, first_deploy);
         drop(complete(&root, "r2", 2).activate().unwrap().confirm().unwrap());
         let reopen = |run: &str| Confirmed::reopen(&root, CLOCK, &run.parse().unwrap()).unwrap();
         assert!(reopen("00000000000000bb").is_none(), "another run's");

@@ -326,7 +326,6 @@ while True:
     }
 
     fn task(dir: &Path, reports: mpsc::Sender<(HostId, Report)>, commands: mpsc::Receiver<Command>) -> HostTask {
-        write(&dir.join("fleetdrop-agent"), &DYING_AGENT.replace("WIRE_VERSION", &WIRE_VERSION.to_string()));
         let inventory = dir.join("inventory.yaml");
         write(&inventory, "all: {hosts: {here: {ansible_connection: local}}}");
         let entry = Inventory::load(&inventory).unwrap().inventory.select(None).unwrap().remove(0);
@@ -357,8 +356,8 @@ while True:
         }
     }
 
-    /// Lets a host switch and die, and tells it to stop once `when` says so. Returns what it reported.
-    async fn stopped_when(agent: &str, when: impl Fn(&Report) -> bool) -> Vec<Report> {
+    /// Lets a host switch and die, and tells it to stop once `stops` says so. Returns what it reported.
+    async fn reported_by(agent: &str, stops: impl Fn(&Report) -> bool) -> Vec<Report> {
         let dir = tempfile::tempdir().unwrap();
         let (reports, mut reported) = mpsc::channel(64);
         let (tell, commands) = mpsc::channel(4);
@@ -374,7 +373,7 @@ while True:
                 }
                 _ => (),
             }
-            if when(&report) {
+            if stops(&report) {
                 tell.send(Command::Stop(StopReason::Interrupted)).await.unwrap();
             }
             seen.push(report);
@@ -393,7 +392,7 @@ while True:
         assert_ne!(hanging, DYING_AGENT);
         let is_at_it =
             |report: &Report| matches!(report, Report::Agent(message) if matches!(**message, FromAgent::Warning { .. }));
-        let seen = tokio::time::timeout(LIMIT / 2, stopped_when(&hanging, is_at_it)).await.expect("the stop was not heard");
+        let seen = tokio::time::timeout(LIMIT / 2, reported_by(&hanging, is_at_it)).await.expect("the stop was not heard");
         let Some(Report::Dropped(failure)) = seen.last() else { panic!("{seen:?}") };
         assert!(failure.message.ends_with("; it goes back by itself unless the controller comes back"), "{failure:?}");
     }
@@ -404,29 +403,14 @@ while True:
         let useless = DYING_AGENT.replace(r#"{"type": "reverted", "current": "r1", "#, r#"{"type": "checked", "#);
         let useless = useless.replace(r#"str(message["replaces"] > 0)})"#, r#"str(message["replaces"] > 0)}); sys.exit(0)"#);
         let is_sought = |report: &Report| matches!(report, Report::Reconnecting(_));
-        let seen = tokio::time::timeout(AWAY, stopped_when(&useless, is_sought)).await.expect("the stop was not heard");
+        let seen = tokio::time::timeout(AWAY, reported_by(&useless, is_sought)).await.expect("the stop was not heard");
         let Some(Report::Dropped(failure)) = seen.last() else { panic!("{seen:?}") };
         assert!(failure.message.contains("the agent ended unexpectedly"), "{failure:?}");
     }
 
     #[tokio::test]
     async fn a_switch_whose_agent_died_is_undone_by_a_new_agent() {
-        let dir = tempfile::tempdir().unwrap();
-        let (reports, mut reported) = mpsc::channel(64);
-        let (tell, commands) = mpsc::channel(4);
-        let running = tokio::spawn(task(dir.path(), reports, commands).run());
-        let mut seen = Vec::new();
-        while let Some((_, report)) = reported.recv().await {
-            match &report {
-                Report::Prepared { .. } => tell.send(Command::Start(Vec::new())).await.unwrap(),
-                Report::Agent(message) if matches!(**message, FromAgent::Staged { .. }) => {
-                    tell.send(Command::Activate).await.unwrap();
-                }
-                _ => (),
-            }
-            seen.push(report);
-        }
-        running.await.unwrap();
+        let seen = reported_by(DYING_AGENT, |_| false).await;
         let Some(Report::Agent(last)) = seen.last() else { panic!("{seen:?}") };
         let FromAgent::Reverted { current: Some(current), reason, .. } = &**last else { panic!("{last:?}") };
         assert_eq!(current.as_str(), "r1");
