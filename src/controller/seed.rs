@@ -17,6 +17,8 @@ use crate::{
 
 /// How often agents come back to the tracker: it only repairs, the controller names the first peers.
 const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long seed and tracker may take to stop.
+const STOP: Duration = Duration::from_secs(10);
 
 /// The running seed and tracker.
 pub(super) struct Distribution {
@@ -92,14 +94,16 @@ impl Distribution {
         error
     }
 
-    /// Returns the bytes of the artifact that have left the seed.
-    pub(super) fn sent(&self) -> u64 {
-        self.engine.stats().borrow().bytes.uploaded
-    }
-
-    /// Stops both and waits until their sockets are closed.
-    pub(super) async fn stop(self) {
-        tokio::join!(self.engine.stop(), self.tracker.stop());
+    /// Stops both, waits until their sockets are closed, and returns the bytes of the artifact that have left the seed. What takes
+    /// too long is left behind with a warning.
+    pub(super) async fn stop(self) -> u64 {
+        let stats = self.engine.stats();
+        let stopped = async { tokio::join!(self.engine.stop(), self.tracker.stop()) };
+        if tokio::time::timeout(STOP, stopped).await.is_err() {
+            tracing::warn!("the seed does not stop: is the artifact on a file system that hangs?");
+        }
+        // Not before: the engine counts its last bytes when it has stopped.
+        stats.borrow().bytes.uploaded
     }
 }
 

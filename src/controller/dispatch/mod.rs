@@ -40,8 +40,6 @@ use crate::{
 pub(super) const COMMAND_QUEUE: usize = 16;
 /// Reports that may wait for the dispatcher, over the whole fleet.
 pub(super) const REPORT_QUEUE: usize = 1024;
-/// How long the seed may take to stop.
-const SEED_STOP: Duration = Duration::from_secs(10);
 /// How long hosts may take to end after the run, before their connections are cut.
 const GOODBYE: Duration = Duration::from_secs(30);
 
@@ -156,12 +154,10 @@ impl Dispatcher {
         }
         let verdict = self.verdict();
         self.say_goodbye(verdict).await;
-        let controller_sent = self.distribution.as_ref().map_or(0, Distribution::sent);
-        if let Some(distribution) = self.distribution
-            && tokio::time::timeout(SEED_STOP, distribution.stop()).await.is_err()
-        {
-            tracing::warn!("the seed does not stop: is the artifact on a file system that hangs?");
-        }
+        let controller_sent = match self.distribution {
+            Some(distribution) => distribution.stop().await,
+            None => 0,
+        };
         Outcome { verdict, abort_reason: self.abort_reason, rollout: self.rollout, tally: self.tally, controller_sent }
     }
 

@@ -170,7 +170,10 @@ impl Session {
         // The storage threads may be waiting to report: nobody listens any more.
         drop(events);
         self.peers.shut_down().await;
-        let Self { context, stats, tracking, .. } = self;
+        let (now, joined) = (self.started.elapsed(), self.peers.joined());
+        let Self { context, mut stats, tracking, .. } = self;
+        // What was sent since the last tick counts as well.
+        stats.publish(now, &context.counters, joined);
         drop(context);
         tracking.stop().await;
         threads.join().await;
