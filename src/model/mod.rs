@@ -12,6 +12,7 @@ pub mod rollout;
 pub mod space;
 mod state;
 mod status;
+pub mod tree;
 mod upkeep;
 
 pub use events::{
@@ -23,4 +24,5 @@ pub use place::Place;
 pub use plan::{BudgetParseError, FailureBudget, Plan};
 pub use state::{FailureKind, HostFailure, HostState};
 pub use status::{HostStatus, ReleaseInfo};
+pub use tree::Tree;
 pub use upkeep::{HostAnswer, HostWarning, LockHolder, Pruned, Unlocked};

@@ -1,8 +1,8 @@
-//! A small bencode reader for input from strangers: no allocation, no recursion, overflow is an error.
+//! Bencode: a small reader for input from strangers (no allocation, no recursion, overflow is an error) and a smaller writer.
 //!
-//! Why not `librqbit-bencode`, which writes our bencode: its reader adds up an integer's digits unchecked, so a peer's
-//! `i99999999999999999999e` panics in a build with overflow checks. Accepts only canonical integers and lengths (no leading
-//! zeros, no `-0`); the order of keys is the caller's business.
+//! Why not `librqbit-bencode`: its reader adds up an integer's digits unchecked, so a peer's `i99999999999999999999e` panics in a
+//! build with overflow checks. Accepts only canonical integers and lengths (no leading zeros, no `-0`); the order of keys is the
+//! caller's business.
 
 /// How deep lists and dictionaries may be nested.
 const MAX_DEPTH: usize = 32;
@@ -89,6 +89,53 @@ impl<'a> Reader<'a> {
                 _ => return (byte == end && count > 0).then_some(value),
             }
         }
+    }
+}
+
+/// Writes bencode. The order of keys is the caller's business.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    bytes: Vec<u8>,
+}
+
+impl Writer {
+    /// Writes a byte string.
+    pub(super) fn bytes(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        let bytes = bytes.as_ref();
+        self.bytes.extend_from_slice(format!("{}:", bytes.len()).as_bytes());
+        self.bytes.extend_from_slice(bytes);
+        self
+    }
+
+    /// Writes an integer.
+    pub(super) fn unsigned(&mut self, value: impl Into<u64>) -> &mut Self {
+        self.bytes.extend_from_slice(format!("i{}e", value.into()).as_bytes());
+        self
+    }
+
+    /// Writes a list of byte strings.
+    pub(super) fn texts<'a>(&mut self, texts: impl Iterator<Item = &'a str>) -> &mut Self {
+        self.open(b'l');
+        texts.for_each(|text| {
+            self.bytes(text);
+        });
+        self.close()
+    }
+
+    /// Begins a dictionary (`d`) or a list (`l`).
+    pub(super) fn open(&mut self, kind: u8) -> &mut Self {
+        self.bytes.push(kind);
+        self
+    }
+
+    /// Ends the dictionary or list that was begun last.
+    pub(super) fn close(&mut self) -> &mut Self {
+        self.open(b'e')
+    }
+
+    /// Returns what was written.
+    pub(super) fn finish(self) -> Vec<u8> {
+        self.bytes
     }
 }
 

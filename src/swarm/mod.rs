@@ -28,6 +28,8 @@ pub use announce::{AnnounceConfig, AnnounceError, AnnounceProgress, Announcer};
 pub(crate) use engine::Control;
 pub use engine::{Engine, EngineConfig, EngineError, EngineHandle, Role, TransferStats};
 pub use fleet::FleetEngine;
-pub use metainfo::{MAX_PIECE_LENGTH, MAX_PIECES, MIN_PIECE_LENGTH, Metainfo, MetainfoError, PieceHash, choose_piece_length};
+pub use metainfo::{
+    FilePart, MAX_INFO, MAX_PIECE_LENGTH, MAX_PIECES, MIN_PIECE_LENGTH, Metainfo, MetainfoError, PieceHash, choose_piece_length,
+};
 #[cfg(feature = "controller")]
 pub(crate) use transport::listen;
