@@ -368,8 +368,12 @@ fn go_back(root: &Root, entry: &JournalEntry) -> Result<Option<ReleaseId>, Switc
 /// Notes in the release's record that it is live for good. Repeating it changes nothing.
 fn record_confirmation(root: &Root, entry: &JournalEntry) -> Result<(), DiskError> {
     let Some(mut record) = releases::record(root, &entry.release)? else { return Ok(()) };
-    if record.activated_at.is_none() {
-        record.replaced = entry.previous.clone().filter(|previous| *previous != entry.release);
+    if record.activated_at.is_none()
+        && let Some(previous) = entry.previous.as_ref().filter(|previous| **previous != entry.release)
+    {
+        // A lost release that came again has not replaced what it was brought back from.
+        let is_later = releases::record(root, previous)?.is_some_and(|previous| releases::is_earlier(&record, &previous));
+        record.replaced = (!is_later).then(|| previous.clone());
     }
     record.activated_at = Some(entry.at.clone());
     releases::write_record(root, &record)?;

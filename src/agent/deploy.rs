@@ -75,6 +75,7 @@ pub(crate) async fn deploy<E: Engine>(session: &mut Session, engine: &E, job: De
     }
     let live = Staged::new(work.held.root.clone(), session.env.clock, job.run.clone(), job.release.clone(), undo);
     let live = live.started_by(job.by.clone());
+    let live = if job.goes_back { live.in_rollback() } else { live };
     let live = match switch::switch(session, live, operations, job.confirm_seconds).await {
         Ok(live) => live,
         Err(Unswitched::Before(halt)) => {
@@ -257,7 +258,10 @@ async fn follow(session: &mut Session, job: &DeployJob, path: PathBuf) -> Result
 async fn unpack(session: &mut Session, job: &Arc<DeployJob>, work: &mut Work, blob: VerifiedBlob) -> Result<(), Halt> {
     session.enter(HostState::Extracting).await;
     let (job, root, store) = (job.clone(), work.held.root.clone(), work.store.clone());
-    let sequence = releases::next_sequence(&work.held.releases);
+    let sequence = match job.goes_back {
+        true => releases::place_of_earlier(&work.held.releases, &job.release),
+        false => releases::next_sequence(&work.held.releases),
+    };
     let clock = session.env.clock;
     let (blob, warning) = session
         .blocking(move |cancel| {

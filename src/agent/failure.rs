@@ -179,8 +179,10 @@ impl JobError {
             Self::AndHooks { .. } => "look whether the service runs on the old release",
             Self::Hook(_) => "the old release stays live; run the command by hand on the host",
             Self::Gone(Gone::Silent(_)) => "check the network between controller and host, then deploy again",
-            Self::NoPrevious(_) => "`fleetdrop status` lists what is there; name one with --to",
-            Self::NoSuchRelease { .. } => "`fleetdrop status` lists what is there",
+            Self::NoPrevious(_) => {
+                "name one with `--to RELEASE`: a host that has lost it gets it again (`fleetdrop releases` lists what hosts have)"
+            }
+            Self::NoSuchRelease { .. } => "`fleetdrop releases` lists what is there",
             _ => return self.disk_hint(),
         };
         Some(hint.to_owned())

@@ -39,14 +39,14 @@ pub(crate) struct Record {
     /// Who deployed it.
     #[serde(default)]
     pub(crate) by: Option<Operator>,
-    /// Its place in the order of staging; does not depend on clocks.
+    /// Its place in the order of staging; does not depend on clocks, unless the host had lost it and it came again.
     pub(crate) sequence: u64,
     /// When it was staged, RFC 3339 in UTC.
     pub(crate) staged_at: String,
     /// When it last became live for good. None: never confirmed.
     #[serde(default)]
     pub(crate) activated_at: Option<String>,
-    /// The release it replaced when it was confirmed first: where a rollback goes to.
+    /// The release it replaced when it was confirmed first, if that was an earlier one: where a rollback goes to.
     #[serde(default)]
     pub(crate) replaced: Option<ReleaseId>,
 }
@@ -179,9 +179,14 @@ pub(crate) fn previous(releases: &[Release], current: &ReleaseId) -> Option<Rele
     }
     let earlier = releases.iter().filter_map(|release| release.record.as_ref());
     earlier
-        .filter(|record| record.sequence < live.sequence && record.activated_at.is_some())
-        .max_by_key(|record| record.sequence)
+        .filter(|record| is_earlier(record, live) && record.activated_at.is_some())
+        .max_by_key(|record| (record.sequence, &record.release))
         .map(|record| record.release.clone())
+}
+
+/// True if the release of the first record counts as staged before that of the second.
+pub(crate) fn is_earlier(record: &Record, other: &Record) -> bool {
+    (record.sequence, &record.release) < (other.sequence, &other.release)
 }
 
 /// Makes the unpacked, flushed staging directory of `record`'s release a complete release.
@@ -199,6 +204,14 @@ pub(crate) fn complete(root: &Root, record: &Record) -> Result<(), DiskError> {
 pub(crate) fn next_sequence(releases: &[Release]) -> u64 {
     let highest = releases.iter().filter_map(|release| release.record.as_ref()).map(|record| record.sequence).max();
     highest.map_or(1, |highest| highest.saturating_add(1))
+}
+
+/// Returns the number for an earlier release that comes again: below those of all later ones, as their ids tell. It may be another
+/// one's, too; then their ids decide.
+pub(crate) fn place_of_earlier(releases: &[Release], id: &ReleaseId) -> u64 {
+    let later = releases.iter().filter(|release| release.id.is_later_than(id));
+    let lowest = later.filter_map(|release| release.record.as_ref()).map(|record| record.sequence).min();
+    lowest.map_or_else(|| next_sequence(releases), |lowest| lowest.saturating_sub(1))
 }
 
 /// Removes a release so that it never looks complete while it is half gone. Whoever asks, it never removes one that may be

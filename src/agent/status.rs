@@ -36,6 +36,7 @@ pub(crate) fn read(root: &Root) -> Result<HostStatus, JobError> {
         ReleaseInfo {
             id: release.id,
             app: record.as_ref().map(|record| record.manifest.app.clone()),
+            artifact: record.as_ref().map(|record| record.manifest.file_name.clone()),
             digest: record.as_ref().map(|record| record.manifest.digest),
             size: record.as_ref().map(|record| record.manifest.size),
             staged_at: record.as_ref().map(|record| record.staged_at.clone()),

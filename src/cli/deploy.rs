@@ -28,6 +28,10 @@ use crate::{
     model::{AppName, ArchiveKind, Plan, ReleaseId, RunId, RunSummary, plan::KEEP_RELEASES},
 };
 
+/// How large the cache of artifacts may grow on each host unless it is said, in bytes.
+pub const CACHE_LIMIT: u64 = 10 << 30;
+/// [`CACHE_LIMIT`], as an option says it.
+pub const CACHE_LIMIT_TEXT: &str = "10GiB";
 /// How often a person who waits for the hashes of a large artifact is told so.
 const HASHING_NOTE: Duration = Duration::from_secs(3);
 
@@ -79,7 +83,7 @@ pub struct DeployArgs {
     pub keep_releases: Option<u32>,
 
     /// How large the cache of artifacts may grow on each host
-    #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = value::size)]
+    #[arg(long, value_name = "SIZE", default_value = CACHE_LIMIT_TEXT, value_parser = value::size)]
     pub cache_limit: u64,
 
     /// This machine's address as the hosts see it [default: what each host's SSH connection shows]
@@ -301,6 +305,11 @@ mod tests {
         let Line { output, deploy } = Line::try_parse_from(line).unwrap();
         let plan = deploy.plan(&Output::detect(&output))?;
         deploy.app_name(&plan).map(|app| app.to_string())
+    }
+
+    #[test]
+    fn the_usual_limit_of_the_cache_is_said_the_same_twice() {
+        assert_eq!(value::size(CACHE_LIMIT_TEXT), Ok(CACHE_LIMIT));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub struct PruneArgs {
     pub keep: Option<u32>,
 
     /// What each host's cache of artifacts is cut down to; unused artifacts of more than 30 days go in any case
-    #[arg(long, value_name = "SIZE", default_value = "10GiB", value_parser = value::size)]
+    #[arg(long, value_name = "SIZE", default_value = deploy::CACHE_LIMIT_TEXT, value_parser = value::size)]
     pub cache_limit: u64,
 
     /// Only show what would go

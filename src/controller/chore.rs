@@ -273,7 +273,10 @@ async fn answer<C: Chore>(session: &mut AgentSession) -> Result<HostAnswer<C::An
             }
             Ok(Ok(None)) => return Err(session.why_ended(HostState::Preparing).await),
             Ok(Err(error)) => return Err(failed(&format!("the agent's messages: {error}"))),
-            Err(_) => return Err(failed("the agent gave no answer")),
+            Err(_) => {
+                let hint = "the host hangs or is overloaded: look at its load and its disks, then ask it again";
+                return Err(failed("the agent gave no answer").with_hint(hint));
+            }
         }
     }
 }

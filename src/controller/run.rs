@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::{
     dispatch::{Approval, COMMAND_QUEUE, Dispatcher, Outcome, REPORT_QUEUE},
     events::EventSink,
-    host::{DeployPlan, HostTask, JobPlan, Placement, RollbackPlan},
+    host::{DeployPlan, HostTask, JobPlan, Placement},
     push::{AgentFinder, AgentFinderError, Courier},
-    seed::Distribution,
+    seed::{Distribution, SeedAddresses},
     tally::Tally,
     torrent_file::{self, TorrentFileError},
 };
@@ -26,8 +26,8 @@ use crate::{
     failpoint,
     inventory::HostEntry,
     model::{
-        AppName, ArchiveKind, HostId, HostState, IdError, Manifest, Operator, Phase, PhaseTime, Place, ReleaseId, RunEvent,
-        RunSummary, Verdict,
+        AppName, ArchiveKind, HostId, HostName, HostState, IdError, Manifest, Operator, Phase, PhaseTime, Place, ReleaseId,
+        RunEvent, RunSummary, Verdict,
         plan::{Health, Hooks, Linked, RolloutPlan, Unchanged},
         rollout::{Lineup, Rollout},
     },
@@ -186,16 +186,6 @@ pub struct DeployRequest {
     pub unchanged: Unchanged,
 }
 
-/// What to go back to.
-pub struct RollbackRequest {
-    /// On which hosts.
-    pub fleet: FleetSettings,
-    /// The application, where neither the command line nor the inventory say where it lives.
-    pub app: Option<AppName>,
-    /// The release; none means the one before the current on each host.
-    pub to: Option<ReleaseId>,
-}
-
 /// Deploys an artifact to a fleet. An error means that no host was touched; what happens to hosts is in the summary, which is also
 /// the last event.
 pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: CancellationToken) -> Result<RunSummary, RunError> {
@@ -214,11 +204,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         goes_on,
     } = request;
     let pushes_itself = fleet.finder.uses_own_executable().await.map_err(RunError::Agent)?;
-    let neighbours = neighbours(&fleet);
-    let place = neighbours.controllers_place(zone.as_deref());
-    let (distribution, seed) =
-        Distribution::start(&FleetEngine, artifact.path, artifact.metainfo.clone(), advertise, place, fleet.hosts.len())
-            .await?;
+    let (distribution, seed) = share(&fleet, &artifact, advertise, zone.as_deref()).await?;
     if let Some(path) = torrent_out {
         let written = torrent_file::write(&path, &artifact.metainfo, &seed, &distribution, &fleet.hosts).await;
         if let Err(error) = written {
@@ -237,7 +223,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         max_failures: allowed(&fleet),
         hosts: fleet.hosts.iter().map(|host| host.name.clone()).collect(),
     };
-    let plan = JobPlan::Deploy(Box::new(DeployPlan {
+    let plan = Arc::new(JobPlan::Deploy(Box::new(DeployPlan {
         run: events.run().clone(),
         placement: placement(&fleet, Some(artifact.manifest.app.clone())),
         procedure: procedure(&fleet),
@@ -247,41 +233,24 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         keep_releases,
         linked,
         unchanged,
+        goes_back: false,
         info_base64: BASE64_STANDARD.encode(artifact.metainfo.info_bytes()),
         seed,
-    }));
+    })));
     let start = Start { event: started, pushes_itself, hash_time: Some(artifact.hash_time), order_seed, goes_on };
-    Ok(drive(fleet, plan, start, Some(distribution), events, interrupt).await)
+    Ok(drive(fleet, |_| plan.clone(), start, Some(distribution), events, interrupt).await)
 }
 
-/// Switches a fleet back to an earlier release, without any transfer. Where it fails it stops, also if the plan's policy is to roll back.
-pub async fn rollback(
-    request: RollbackRequest,
-    events: EventSink,
-    interrupt: CancellationToken,
-) -> Result<RunSummary, RunError> {
-    let RollbackRequest { mut fleet, app, to } = request;
-    fleet.rollout = fleet.rollout.of_rollback();
-    let pushes_itself = fleet.finder.uses_own_executable().await.map_err(RunError::Agent)?;
-    let started = RunEvent::RunStarted {
-        action: "rollback".into(),
-        app: app.clone(),
-        artifact: None,
-        digest: None,
-        size: 0,
-        release: to.clone(),
-        max_failures: allowed(&fleet),
-        hosts: fleet.hosts.iter().map(|host| host.name.clone()).collect(),
-    };
-    let plan = JobPlan::Rollback(Box::new(RollbackPlan {
-        run: events.run().clone(),
-        placement: placement(&fleet, app),
-        procedure: procedure(&fleet),
-        to,
-    }));
-    let order_seed = fastrand::u64(..);
-    let start = Start { event: started, pushes_itself, hash_time: None, order_seed, goes_on: false };
-    Ok(drive(fleet, plan, start, None, events, interrupt).await)
+/// Starts to give an artifact to a fleet.
+pub(super) async fn share(
+    fleet: &FleetSettings,
+    artifact: &Artifact,
+    advertise: Option<IpAddr>,
+    zone: Option<&str>,
+) -> Result<(Distribution, SeedAddresses), RunError> {
+    let place = neighbours(fleet).controllers_place(zone);
+    let (path, metainfo) = (artifact.path.clone(), artifact.metainfo.clone());
+    Distribution::start(&FleetEngine, path, metainfo, advertise, place, fleet.hosts.len()).await
 }
 
 /// Makes the SSH target of an inventory entry.
@@ -313,7 +282,8 @@ pub(super) fn procedure(fleet: &FleetSettings) -> Procedure {
     Procedure { host: None, hooks: fleet.hooks.clone(), health: fleet.health.clone() }
 }
 
-fn allowed(fleet: &FleetSettings) -> u32 {
+/// Returns how many hosts may drop out.
+pub(super) fn allowed(fleet: &FleetSettings) -> u32 {
     u32::try_from(fleet.rollout.max_failures.after.allowed(fleet.hosts.len())).unwrap_or(u32::MAX)
 }
 
@@ -336,18 +306,18 @@ fn neighbours(fleet: &FleetSettings) -> Neighbours {
 }
 
 /// What a run begins with.
-struct Start {
-    event: RunEvent,
-    pushes_itself: bool,
-    hash_time: Option<Duration>,
-    order_seed: u64,
-    goes_on: bool,
+pub(super) struct Start {
+    pub(super) event: RunEvent,
+    pub(super) pushes_itself: bool,
+    pub(super) hash_time: Option<Duration>,
+    pub(super) order_seed: u64,
+    pub(super) goes_on: bool,
 }
 
-/// Starts a task for each host and runs the dispatcher to the end.
-async fn drive(
+/// Starts a task for each host, which is to do what `plan` says, and runs the dispatcher to the end.
+pub(super) async fn drive(
     fleet: FleetSettings,
-    plan: JobPlan,
+    plan: impl Fn(&HostName) -> Arc<JobPlan>,
     start: Start,
     distribution: Option<Distribution>,
     events: EventSink,
@@ -362,17 +332,16 @@ async fn drive(
     let tally = Tally::new(fleet.hosts.iter().map(|host| host.name.clone()), start.hash_time, began);
     let (report, reports) = mpsc::channel(REPORT_QUEUE);
     let mut dispatcher = Dispatcher::new(rollout, tally, events.clone(), distribution, reports, neighbours, fleet.approval);
-    let plan = Arc::new(plan);
     let courier = Arc::new(Courier::new(fleet.finder, fleet.hosts.len()));
     for (index, (entry, place)) in fleet.hosts.into_iter().zip(places).enumerate() {
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let task = HostTask {
             id: HostId(index as u32),
             target: target(&entry),
+            plan: plan(&entry.name),
             entry,
             connector: fleet.connector.clone(),
             courier: courier.clone(),
-            plan: plan.clone(),
             place,
             reports: report.clone(),
             commands: receiver,

@@ -13,7 +13,7 @@ use super::{
     process::Process,
     record::{Action, ArtifactRecord, End, HostRecord, Outcome, RunRecord, Step, state as state_of, verdict as verdict_of},
 };
-use crate::model::{AppName, FailureKind, HostFailure, HostName, HostState};
+use crate::model::{AppName, FailureKind, HostFailure, HostName, HostState, ReleaseId};
 
 /// The columns of a run.
 const COLUMNS: &str = "number, run, action, app, release, artifact, digest, size, inventory, pattern, playbook, who, command,
@@ -47,6 +47,15 @@ impl History {
     /// Returns the runs whose ids begin with a text, at most two: more than one means that the text is too short.
     pub fn find(&self, start: &str) -> Result<Vec<RunRecord>, HistoryError> {
         self.select("substr(run, 1, length(?1)) = ?1 ORDER BY number DESC LIMIT 2", &[&start])
+    }
+
+    /// Returns the last deploy of a release whose artifact is known.
+    pub fn deploy_of(&self, release: &ReleaseId) -> Result<Option<RunRecord>, HistoryError> {
+        let runs = self.select(
+            "release = ?1 AND action = 'deploy' AND artifact IS NOT NULL ORDER BY number DESC LIMIT 1",
+            &[&release.as_str()],
+        )?;
+        Ok(runs.into_iter().next())
     }
 
     /// Returns the first later run of the same application that had one of this run's hosts.

@@ -151,6 +151,11 @@ impl ReleaseId {
         Self::new(&format!("{stamp}-{}", &digest.to_string()[..8]))
     }
 
+    /// True if it is the id of a release that is made of the artifact with that digest, as far as the id tells.
+    pub fn is_of(&self, digest: &Digest) -> bool {
+        self.as_str().rsplit_once('-').is_some_and(|(_, end)| end == &digest.to_string()[..8])
+    }
+
     /// True if it was composed in a later second than `other`: their order within one tells nothing.
     pub fn is_later_than(&self, other: &Self) -> bool {
         self.stamp() > other.stamp()

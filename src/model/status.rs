@@ -31,6 +31,9 @@ pub struct ReleaseInfo {
     /// The application it was deployed as, if its record is readable.
     #[serde(default)]
     pub app: Option<AppName>,
+    /// The name of the artifact's file, if its record is readable.
+    #[serde(default)]
+    pub artifact: Option<String>,
     /// The artifact's digest, if its record is readable.
     #[serde(default)]
     pub digest: Option<Digest>,

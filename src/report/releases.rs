@@ -107,6 +107,7 @@ mod tests {
         ReleaseInfo {
             id: id.parse().unwrap(),
             app: Some("shop".parse().unwrap()),
+            artifact: None,
             digest: Some("1a2b3c4d".repeat(8).parse().unwrap()),
             size: Some(64 << 20),
             staged_at: None,

@@ -111,6 +111,9 @@ pub struct DeployJob {
     /// Whether the live release is activated once more if it already is what the job wants.
     #[serde(default)]
     pub unchanged: Unchanged,
+    /// The release is an earlier one that the host has lost and that is gone back to: it takes its old place among the releases.
+    #[serde(default)]
+    pub goes_back: bool,
     /// The torrent's bencoded info dictionary in base64.
     pub info_base64: String,
     /// Where this host is reached by the others: the address to bind and to announce. None: all interfaces, announced as seen

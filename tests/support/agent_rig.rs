@@ -83,6 +83,7 @@ impl Seeded {
             keep_releases: 3,
             linked: Linked::default(),
             unchanged: Unchanged::default(),
+            goes_back: false,
             info_base64: base64::engine::general_purpose::STANDARD.encode(self.metainfo.info_bytes()),
             advertise: Some(Ipv4Addr::LOCALHOST.into()),
             tracker: None,

@@ -155,6 +155,7 @@ impl Host {
             keep_releases: self.keep_releases,
             linked: self.linked.clone(),
             unchanged: self.unchanged,
+            goes_back: false,
             info_base64: base64::engine::general_purpose::STANDARD.encode(metainfo.info_bytes()),
             advertise: None,
             tracker: None,

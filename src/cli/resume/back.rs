@@ -80,6 +80,7 @@ impl Back<'_> {
             fleet,
             app: Some(self.task.app.clone()),
             to: None,
+            lost: None,
             inventory: asked.connection.fleet.hosts.clone(),
             pattern: asked.connection.fleet.limit.clone(),
             playbook: asked.playbook.playbook.clone(),

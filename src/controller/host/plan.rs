@@ -46,6 +46,8 @@ pub(in crate::controller) struct DeployPlan {
     pub(in crate::controller) keep_releases: u32,
     pub(in crate::controller) linked: Linked,
     pub(in crate::controller) unchanged: Unchanged,
+    /// It is an earlier release, which the host has lost.
+    pub(in crate::controller) goes_back: bool,
     pub(in crate::controller) info_base64: String,
     pub(in crate::controller) seed: SeedAddresses,
     /// Without the host's name.
@@ -154,6 +156,7 @@ impl JobPlan {
                     keep_releases: plan.keep_releases,
                     linked: plan.linked.clone(),
                     unchanged: plan.unchanged,
+                    goes_back: plan.goes_back,
                     info_base64: plan.info_base64.clone(),
                     advertise: agent.advertise,
                     tracker: Some(tracker),

@@ -1,20 +1,18 @@
 //! What a host is asked in shell, and its answers.
 
-use super::super::push::quote_path;
+use super::super::push::{blob, find_cache, quote_path};
 use crate::model::{Digest, plan::Linked};
-
-/// How the agent names things; it has no say here, for it may not be there.
-const DEFAULT_CACHES: [&str; 2] = ["/var/cache/fleetdrop", "~/.cache/fleetdrop"];
 
 /// Returns lines of shell that look at the application's root and the cache and print lines `KEY=VALUE`. `roots` are the root's path for
 /// root and for others. They read and change nothing.
 pub(super) fn script(roots: &[String; 2], cache: Option<&str>, digest: &Digest, linked: &Linked) -> String {
     let [root_of_root, root_of_user] = roots.each_ref().map(|root| quote_path(root));
-    let [cache_of_root, cache_of_user] = DEFAULT_CACHES.map(|default| quote_path(cache.unwrap_or(default)));
+    let caches = find_cache(cache);
     let files: Vec<String> = linked.files().iter().map(|file| quote_path(file.as_str())).collect();
-    let files = files.join(" ");
+    let (files, blob) = (files.join(" "), blob(digest));
     format!(
-        r#"if [ "$uid" = 0 ]; then root={root_of_root}; cache={cache_of_root}; else root={root_of_user}; cache={cache_of_user}; fi
+        r#"if [ "$uid" = 0 ]; then root={root_of_root}; else root={root_of_user}; fi
+{caches}
 echo "root=$root"
 there=$(near "$root/releases")
 if [ ! -d "$there" ]; then echo "blocked=$there is not a directory"; elif [ ! -w "$there" ]; then echo "blocked=$there cannot be written"; fi
@@ -30,7 +28,7 @@ elif [ -d "$root/current" ]; then echo current_is=directory
 elif [ -e "$root/current" ]; then echo current_is=file
 fi
 size() {{ if [ -f "$1" ] && [ ! -L "$1" ]; then wc -c < "$1"; fi; }}
-echo "cached=$(size "$cache/blobs/sha256/{digest}")"
+echo "cached=$(size "$cache/{blob}")"
 part=$root/.fleetdrop/partial/{digest}
 echo "partial=$(size "$part")"
 if [ -f "$part" ]; then echo "allocated=$(du -k "$part" 2>/dev/null | sed 's/[^0-9].*//')"; fi

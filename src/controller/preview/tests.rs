@@ -82,6 +82,7 @@ fn unknown_release() -> ReleaseInfo {
     ReleaseInfo {
         id: RELEASE.parse().unwrap(),
         app: None,
+        artifact: None,
         digest: None,
         size: None,
         staged_at: None,

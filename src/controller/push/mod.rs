@@ -34,8 +34,8 @@ pub use binary::{AgentFinder, AgentFinderError};
 use courier::Order;
 pub(in crate::controller) use courier::{Courier, Errand, Word};
 use fetcher::Fetcher;
-pub(in crate::controller) use script::quote_path;
 use script::{Facts, Found};
+pub(in crate::controller) use script::{blob, find_cache, quote_path};
 use spread::Kind;
 pub(in crate::controller) use spread::Place;
 
@@ -380,7 +380,7 @@ impl Delivery<'_> {
 }
 
 /// Makes the prefix that runs a command as another user, keeping what the SSH connection told the login user.
-fn sudo_prefix(r#become: &Become) -> String {
+pub(in crate::controller) fn sudo_prefix(r#become: &Become) -> String {
     format!("sudo -n -H -u {} -- env FLEETDROP_SSH=\"$SSH_CONNECTION\" ", shell_quote(&r#become.user))
 }
 

@@ -10,7 +10,7 @@ use super::{
     binary::AgentBinary,
     fetcher::Fetcher,
 };
-use crate::wire::PACKED_AGENT;
+use crate::{model::Digest, wire::PACKED_AGENT};
 
 /// The installer's exit codes.
 pub(super) const WRITE_FAILED: u32 = 10;
@@ -134,6 +134,20 @@ pub(in crate::controller) fn quote_path(path: &str) -> String {
         Some(rest) => format!("\"$HOME\"/{}", shell_quote(rest)),
         None => shell_quote(path),
     }
+}
+
+/// Where the agent keeps artifacts unless it is told another place: for root and for others. It has no say here, for it may not be there.
+const DEFAULT_CACHES: [&str; 2] = ["/var/cache/fleetdrop", "~/.cache/fleetdrop"];
+
+/// Returns a line of shell that sets `cache` to the host's cache; `$uid` is the user's id.
+pub(in crate::controller) fn find_cache(cache: Option<&str>) -> String {
+    let [of_root, of_user] = DEFAULT_CACHES.map(|default| quote_path(cache.unwrap_or(default)));
+    format!("if [ \"$uid\" = 0 ]; then cache={of_root}; else cache={of_user}; fi")
+}
+
+/// Returns where an artifact is in a cache.
+pub(in crate::controller) fn blob(digest: &Digest) -> String {
+    format!("blobs/sha256/{digest}")
 }
 
 /// Returns what every probe begins with: it tells the facts and looks for the agent, whose path is `$found` then.

@@ -8,6 +8,7 @@ fn release(id: &str) -> ReleaseInfo {
     ReleaseInfo {
         id: id.parse().unwrap(),
         app: None,
+        artifact: None,
         digest: None,
         size: None,
         staged_at: None,

@@ -29,6 +29,7 @@ fn on(number: usize, current: Option<&str>, previous: Option<&str>) -> (HostName
     let live = current.map(|id| ReleaseInfo {
         id: release(id),
         app: None,
+        artifact: None,
         digest: None,
         size: None,
         staged_at: None,

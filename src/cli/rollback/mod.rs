@@ -1,6 +1,8 @@
 //! `fleetdrop rollback`.
 
-use std::path::PathBuf;
+mod lost;
+
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +19,7 @@ use crate::{
     history::{Action, RunStart},
     model::{AppName, ReleaseId, RunId, RunSummary},
 };
+use lost::{Lost, Search};
 
 /// What to go back to, and how.
 #[derive(Debug, Clone, Args)]
@@ -25,9 +28,18 @@ pub struct RollbackArgs {
     #[command(flatten)]
     pub target: TargetArgs,
 
-    /// The release to go to [default: on each host, the one before the current]
+    /// The release to go to; a host that has lost it gets it again [default: on each host, the one before the current]
     #[arg(long, value_name = "RELEASE")]
     pub to: Option<ReleaseId>,
+
+    /// The artifact that the release was made of, for hosts that have lost it [default: what the history says, then what hosts have in
+    /// their caches]
+    #[arg(long, value_name = "FILE", requires = "to")]
+    pub artifact: Option<PathBuf>,
+
+    /// This machine's address as such hosts see it [default: what each host's SSH connection shows]
+    #[arg(long, value_name = "IP", requires = "to")]
+    pub advertise: Option<IpAddr>,
 
     /// How the fleet switches.
     #[command(flatten)]
@@ -46,6 +58,8 @@ pub struct Return {
     pub app: Option<AppName>,
     /// The release to go to; none: on each host, the one before the current.
     pub to: Option<ReleaseId>,
+    /// What brings that release to hosts that have lost it.
+    pub lost: Option<Lost>,
     /// The inventory's file, for the history.
     pub inventory: PathBuf,
     /// The pattern that picked the hosts, for the history.
@@ -58,22 +72,34 @@ pub struct Return {
 
 /// Rolls back and returns the exit code.
 pub async fn run(args: RollbackArgs, output: &Output) -> Result<u8, CommandError> {
-    let target = args.target;
+    let target = &args.target;
     let mut plan = target.playbook.plan(output)?;
     target.place.go_over(&mut plan);
     args.switch.go_over(&mut plan);
-    let fleet = fleet::settings(&target.connection, target.place.cache, args.switch.lease, args.switch.yes, &plan, output)?;
+    let cache = target.place.cache.clone();
+    let fleet = fleet::settings(&target.connection, cache, args.switch.lease, args.switch.yes, &plan, output)?;
+    let app = target.app.clone().or_else(|| plan.app.clone());
+    let interrupt = interrupt::watch()?;
+    let lost = match &args.to {
+        Some(release) => {
+            let (fleet, app, interrupt) = (&fleet, app.as_ref(), &interrupt);
+            Search { fleet, app, release, args: &args, plan: &plan, interrupt, output }.run().await?
+        }
+        None => None,
+    };
     let file = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+    let target = args.target;
     let back = Return {
         fleet,
-        app: target.app.or(plan.app),
+        app,
         to: args.to,
+        lost,
         inventory: file(target.connection.fleet.hosts),
         pattern: target.connection.fleet.limit,
         playbook: target.playbook.playbook.map(file),
         continues: None,
     };
-    back.begin(&args.history, interrupt::watch()?, output).await.map(|summary| summary.exit_code)
+    back.begin(&args.history, interrupt, output).await.map(|summary| summary.exit_code)
 }
 
 impl Return {
@@ -100,7 +126,8 @@ impl Return {
             continues: self.continues,
         };
         let notebook = history.begin(&start, output);
-        let request = RollbackRequest { fleet: self.fleet, app: self.app, to: self.to };
+        let (again, _keeps) = self.lost.map(|lost| (lost.again, lost.keeps)).unzip();
+        let request = RollbackRequest { fleet: self.fleet, app: self.app, to: self.to, again };
         reporting::report(run, notebook, output, async |events| controller::rollback(request, events, interrupt).await).await
     }
 }

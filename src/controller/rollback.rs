@@ -1,0 +1,112 @@
+//! A rollback from its request to its summary: hosts switch back to what they have. A host that has lost the release gets it again, as in
+//! a deploy: from its own cache, else from the others and the controller.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    events::EventSink,
+    host::{DeployPlan, JobPlan, RollbackPlan},
+    run::{Artifact, FleetSettings, RunError, Start, allowed, drive, placement, procedure, share},
+    seed::SeedAddresses,
+};
+use crate::model::{
+    AppName, HostName, ReleaseId, RunEvent, RunId, RunSummary,
+    plan::{Linked, Unchanged},
+};
+
+/// What to go back to.
+pub struct RollbackRequest {
+    /// On which hosts.
+    pub fleet: FleetSettings,
+    /// The application, where neither the command line nor the inventory say where it lives.
+    pub app: Option<AppName>,
+    /// The release; none means the one before the current on each host.
+    pub to: Option<ReleaseId>,
+    /// What brings that release to hosts that have lost it.
+    pub again: Option<Again>,
+}
+
+/// An earlier release that hosts have lost and get again.
+pub struct Again {
+    /// These hosts.
+    pub hosts: BTreeSet<HostName>,
+    /// What it is made of.
+    pub artifact: Artifact,
+    /// The controller's address as hosts see it, if not what their SSH connections show.
+    pub advertise: Option<IpAddr>,
+    /// The zone that the controller is in, as in a deploy.
+    pub zone: Option<String>,
+    /// What the release links to.
+    pub linked: Linked,
+    /// Releases that stay on each of the hosts.
+    pub keep_releases: u32,
+    /// Upper bound of each host's cache in bytes.
+    pub cache_limit: u64,
+}
+
+/// Switches a fleet back to an earlier release. Nothing is transferred but to hosts that have lost it. Where it fails it stops, also if
+/// the plan's policy is to roll back. An error means that no host was touched.
+pub async fn rollback(
+    request: RollbackRequest,
+    events: EventSink,
+    interrupt: CancellationToken,
+) -> Result<RunSummary, RunError> {
+    let RollbackRequest { mut fleet, app, to, again } = request;
+    fleet.rollout = fleet.rollout.of_rollback();
+    let pushes_itself = fleet.finder.uses_own_executable().await.map_err(RunError::Agent)?;
+    let manifest = again.as_ref().map(|again| again.artifact.manifest.clone());
+    let started = RunEvent::RunStarted {
+        action: "rollback".into(),
+        app: app.clone(),
+        artifact: manifest.as_ref().map(|manifest| manifest.file_name.clone()),
+        digest: manifest.as_ref().map(|manifest| manifest.digest),
+        size: manifest.as_ref().map_or(0, |manifest| manifest.size),
+        release: to.clone(),
+        max_failures: allowed(&fleet),
+        hosts: fleet.hosts.iter().map(|host| host.name.clone()).collect(),
+    };
+    let hash_time = again.as_ref().map(|again| again.artifact.hash_time);
+    let (mut distribution, mut lost) = (None, None);
+    if let (Some(again), Some(release)) = (again, to.clone()) {
+        let (shared, seed) = share(&fleet, &again.artifact, again.advertise, again.zone.as_deref()).await?;
+        distribution = Some(shared);
+        let hosts = again.hosts.clone();
+        lost = Some((hosts, Arc::new(again.plan(&fleet, events.run().clone(), release, seed))));
+    }
+    let plan = Arc::new(JobPlan::Rollback(Box::new(RollbackPlan {
+        run: events.run().clone(),
+        placement: placement(&fleet, app),
+        procedure: procedure(&fleet),
+        to,
+    })));
+    let plan_of = |host: &HostName| match &lost {
+        Some((hosts, again)) if hosts.contains(host) => again.clone(),
+        _ => plan.clone(),
+    };
+    let start = Start { event: started, pushes_itself, hash_time, order_seed: fastrand::u64(..), goes_on: false };
+    Ok(drive(fleet, plan_of, start, distribution, events, interrupt).await)
+}
+
+impl Again {
+    /// Returns what hosts that have lost the release do.
+    fn plan(self, fleet: &FleetSettings, run: RunId, release: ReleaseId, seed: SeedAddresses) -> JobPlan {
+        let Artifact { manifest, metainfo, .. } = self.artifact;
+        JobPlan::Deploy(Box::new(DeployPlan {
+            run,
+            placement: placement(fleet, Some(manifest.app.clone())),
+            procedure: procedure(fleet),
+            manifest,
+            release,
+            cache_limit: self.cache_limit,
+            keep_releases: self.keep_releases,
+            linked: self.linked,
+            unchanged: Unchanged::default(),
+            goes_back: true,
+            info_base64: BASE64_STANDARD.encode(metainfo.info_bytes()),
+            seed,
+        }))
+    }
+}
