@@ -12,7 +12,6 @@ mod agent_process;
 mod agent_rig;
 mod artifact;
 mod attacker;
-mod blue_green;
 mod client;
 mod cold_fleets;
 mod demo;
@@ -36,13 +35,17 @@ mod kill_points;
 #[cfg(feature = "failpoints")]
 #[path = "../support/kills/mod.rs"]
 mod kills;
+mod machines;
 mod operator;
 mod plan;
 mod playbook_command;
 mod resume;
+mod rollback;
+mod rolling;
 mod rollout_ends;
 mod rollout_rig;
 mod rollout_waves;
+mod shipped_playbooks;
 mod ssh_fleet;
 mod ssh_login;
 mod ssh_process;

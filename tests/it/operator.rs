@@ -21,10 +21,10 @@ use sha2::Digest as _;
 use tempfile::TempDir;
 
 use crate::hosts::AGENT;
-use crate::sshd::{assert_none_left, processes_with};
+use crate::sshd::{assert_none_left, inside, processes_with};
 
 /// No run of these tests takes nearly that long.
-const TIMEOUT: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Where the agent and its caches go on every host: below its own home.
 pub(crate) const CACHE: &str = "~/.cache/fleetdrop";
@@ -34,6 +34,8 @@ pub(crate) struct Operator {
     dir: TempDir,
     program: PathBuf,
     search_path: OsString,
+    /// A process in whose network the commands run, if not in the tests'.
+    inside: Option<u32>,
 }
 
 impl Operator {
@@ -46,7 +48,12 @@ impl Operator {
         let agent = dir.path().join("agents").join(format!("fleetdrop-agent-{}", std::env::consts::ARCH));
         std::os::unix::fs::symlink(AGENT, agent).unwrap();
         let search_path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-        Self { dir, program: env!("CARGO_BIN_EXE_fleetdrop").into(), search_path }
+        Self { dir, program: env!("CARGO_BIN_EXE_fleetdrop").into(), search_path, inside: None }
+    }
+
+    /// A machine in the network of that process.
+    pub(crate) fn inside(process: u32) -> Self {
+        Self { inside: Some(process), ..Self::new() }
     }
 
     /// Replaces the agent by one without debug information, which is what it is where it travels to many hosts.
@@ -167,7 +174,10 @@ impl Operator {
     /// Returns a command with exactly these arguments.
     fn command(&self, arguments: &[OsString]) -> Command {
         let home = self.dir.path().join("home");
-        let mut command = Command::new(&self.program);
+        let mut command = match self.inside {
+            None => Command::new(&self.program),
+            Some(process) => inside(process, &["--net"], &self.program),
+        };
         command.args(arguments).current_dir(self.work()).env_clear();
         command.env("PATH", &self.search_path);
         command.env("HOME", &home).env("TMPDIR", self.dir.path().join("tmp"));

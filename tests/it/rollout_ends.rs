@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fleetdrop::model::{
-    HostState::{Activating, Active, Checking, Reverted, Skipped},
+    HostState::{Activating, Active, Checking, Failed, Reverted, Skipped},
     RunEvent, Verdict,
     plan::{Hooks, OnFailure, Pause, RolloutPlan},
 };
@@ -13,6 +13,19 @@ use crate::rollout_rig::{Orders, Rig, shell};
 
 /// Ends the host's sshd: no new login is possible, sessions that are open live on.
 const KILL_SSHD: &str = "kill $(cat $FLEETDROP_DEPLOY_TO/../sshd.pid)";
+
+/// Ends the host's sshd and all that serve its connections, this agent's too.
+const KILL_SSHD_AND_SESSIONS: &str = r#"
+sessions() {
+    for stat in /proc/[0-9]*/stat; do
+        { read -r pid name state parent rest < "$stat"; } 2> /dev/null || continue
+        case $parent$name in "$1(sshd"*) echo "$pid"; sessions "$pid" ;; esac
+    done
+}
+listener=$(cat $FLEETDROP_DEPLOY_TO/../sshd.pid)
+kill -9 "$listener" $(sessions "$listener")
+sleep 60
+"#;
 
 #[test]
 fn a_release_that_keeps_the_controller_out_undoes_itself() {
@@ -113,19 +126,18 @@ fn an_interrupt_in_a_wave_rolls_back_where_the_plan_does() {
 }
 
 #[test]
-fn a_host_that_cannot_be_reached_any_more_goes_back_alone() {
-    let rig = Rig::start(1);
+fn a_hook_that_ends_sshd_and_every_connection_leaves_the_host_to_go_back_alone() {
+    let rig = Rig::start(2);
     let [one, two] = ["1", "2"].map(|version| rig.artifact(version));
-    rig.deploy(&one, Orders::waves(&["100%"], OnFailure::Stop), |_| ()).expect(0, &[Active]);
-    let hooks = Hooks { after_activate: vec![shell("sleep 60")], ..Hooks::default() };
-    let orders = Orders { hooks, confirm: Duration::from_secs(2), ..Orders::waves(&["1"], OnFailure::Rollback) };
-    let run = rig.deploy(&two, orders, |event| {
-        if let RunEvent::HostState { state: Checking, .. } = event {
-            rig.fleet.hosts()[0].lock_out();
-        }
-    });
-    assert_eq!(run.summary.exit_code, 2, "{:?}", run.summary);
+    let orders = |hooks| Orders { hooks, confirm: Duration::from_secs(2), ..Orders::waves(&["1"], OnFailure::Stop) };
+    rig.deploy(&one, orders(rig.service()), |_| ()).expect(0, &[Active; 2]);
+    let mut hooks = rig.service();
+    hooks.after_activate.push(shell(KILL_SSHD_AND_SESSIONS));
+    let run = rig.deploy(&two, orders(hooks), |_| ());
+    // What became of the host the controller can't know, and it says so.
+    run.expect(8, &[Failed, Skipped]);
     assert!(run.why(0).contains("it goes back by itself"), "{}", run.why(0));
-    rig.fleet.expect_live(&[Some("1")]);
-    rig.fleet.assert_nothing_left();
+    rig.fleet.assert_nothing_left_but("/service.py ");
+    rig.fleet.expect_live(&[Some("1"); 2]);
+    assert_eq!(rig.served(), vec![Some("1".to_owned()); 2], "its service is the old release's again");
 }

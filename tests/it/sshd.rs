@@ -6,6 +6,7 @@
 //! known by the SSH connection that it is told of. Dropping a fleet kills what it started, by process id, and nothing else.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{BufRead, BufReader, ErrorKind},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
@@ -41,6 +42,8 @@ pub(crate) struct SshdHost {
     user: String,
     /// `PATH` of commands on the host, if not sshd's default.
     search_path: Option<String>,
+    /// A process in whose network and file systems it runs, if not in the tests'.
+    inside: Option<u32>,
     /// Hosts that share an application directory would fight for its lock, so each has its own.
     deploy_to: PathBuf,
     listener: Option<Child>,
@@ -77,6 +80,16 @@ impl SshdFleet {
         self.write_files();
     }
 
+    /// Starts one more host at an address in the network, and with the file systems, of that process. Its commands have that `PATH`.
+    pub(crate) fn add_inside(&mut self, keeper: u32, address: SocketAddrV4, search_path: &str) {
+        let mut host = self.new_host(*address.ip(), None, Some(search_path.to_owned()));
+        host.inside = Some(keeper);
+        host.address = address;
+        assert!(host.start(), "{}: its port is taken", host.name);
+        self.hosts.push(host);
+        self.write_files();
+    }
+
     /// Starts one more host, which that account logs in to. Its home is the account's, its application's directory is root's.
     pub(crate) fn add_for(&mut self, account: &Account) {
         // The way to the home is everybody's; the keys beside it are not.
@@ -86,6 +99,13 @@ impl SshdFleet {
     }
 
     fn add_without_inventory(&mut self, account: Option<&Account>, search_path: Option<String>) {
+        let mut host = self.new_host(next_address(), account, search_path);
+        host.start_on_a_free_port();
+        self.hosts.push(host);
+    }
+
+    /// Makes the next host's directory and keys.
+    fn new_host(&self, address: Ipv4Addr, account: Option<&Account>, search_path: Option<String>) -> SshdHost {
         let name = format!("host-{:02}", self.hosts.len() + 1);
         let dir = self.dir.path().join(&name);
         fs::create_dir_all(dir.join("home")).unwrap();
@@ -93,14 +113,13 @@ impl SshdFleet {
         fs::copy(self.dir.path().join("id_ed25519.pub"), dir.join("authorized_keys")).unwrap();
         keygen(&dir.join("host_key"));
         let deploy_to = dir.join("app");
-        let address = SocketAddrV4::new(next_address(), 0);
+        let address = SocketAddrV4::new(address, 0);
         let user = account.map_or_else(account::own_name, |account| account.name().to_owned());
-        let mut host = SshdHost { name, address, dir, user, search_path, deploy_to, listener: None };
+        let host = SshdHost { name, address, dir, user, search_path, inside: None, deploy_to, listener: None };
         if let Some(account) = account {
             account.give(&host.home());
         }
-        host.start_on_a_free_port();
-        self.hosts.push(host);
+        host
     }
 
     /// Writes inventory and known hosts as the fleet is now.
@@ -157,6 +176,13 @@ impl SshdFleet {
     pub(crate) fn assert_nothing_left(&self) {
         assert_none_left(|| self.hosts.iter().flat_map(SshdHost::processes).collect());
     }
+
+    /// Waits until nothing runs on any host but what has that in its command line.
+    #[track_caller]
+    pub(crate) fn assert_nothing_left_but(&self, wanted: &str) {
+        let others = |host: &SshdHost| host.processes().into_iter().filter(|process| !process.command.contains(wanted));
+        assert_none_left(|| self.hosts.iter().flat_map(others).collect());
+    }
 }
 
 impl Drop for SshdFleet {
@@ -200,7 +226,7 @@ impl SshdHost {
 
     /// Returns what sshd wrote to its log.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("sshd.log")).unwrap_or_default()
+        log_of(&self.dir)
     }
 
     fn known_hosts_line(&self) -> String {
@@ -242,7 +268,11 @@ impl SshdHost {
             config += &format!(" PATH={path}");
         }
         fs::write(self.dir.join("sshd_config"), config + "\n").unwrap();
-        let child = Command::new(SSHD)
+        let mut sshd = match self.inside {
+            None => Command::new(SSHD),
+            Some(keeper) => inside(keeper, &["--net", "--mount"], SSHD),
+        };
+        let child = sshd
             .args(["-D", "-f"])
             .arg(self.dir.join("sshd_config"))
             .arg("-E")
@@ -255,11 +285,16 @@ impl SshdHost {
         let child = self.listener.insert(child);
         let deadline = Instant::now() + READY;
         loop {
-            if says_ssh(self.address.into()) {
+            // From here nobody reaches what has a network of its own.
+            let is_up = match self.inside {
+                None => says_ssh(self.address.into()),
+                Some(_) => log_of(&self.dir).contains("Server listening on "),
+            };
+            if is_up {
                 return true;
             }
             if let Some(status) = child.try_wait().unwrap() {
-                let log = fs::read_to_string(self.dir.join("sshd.log")).unwrap_or_default();
+                let log = log_of(&self.dir);
                 assert!(log.contains("Address already in use"), "{}: sshd ended with {status}:\n{log}", self.name);
                 return false;
             }
@@ -283,14 +318,6 @@ impl SshdHost {
     pub(crate) fn cut_connections(&self) {
         let listener = self.listener.as_ref().expect("the host is up");
         kill_all(self.sessions_of(listener));
-    }
-
-    /// Ends the host's sshd and every connection to it; what runs there sees the end of its input and goes on.
-    pub(crate) fn lock_out(&self) {
-        let listener = self.listener.as_ref().expect("the host is up");
-        let sessions = self.sessions_of(listener);
-        kill_all([Pid::from_child(listener)]);
-        kill_all(sessions);
     }
 
     /// Restarts the host's sshd with another host key on the same port.
@@ -337,6 +364,13 @@ impl SshdHost {
         assert_eq!(agents.len(), 1, "{}: one agent was expected: {processes:?}", self.name);
         agents[0].pid
     }
+}
+
+/// Prepares a program that runs in these namespaces of another process; it keeps its process id.
+pub(crate) fn inside(process: u32, namespaces: &[&str], program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("nsenter");
+    command.args(["--target", &process.to_string()]).args(namespaces).arg("--").arg(program);
+    command
 }
 
 /// Returns every process with a variable in its first environment, written `NAME=value`, that `wanted` likes.
@@ -403,6 +437,11 @@ pub(crate) fn kill_all(pids: impl IntoIterator<Item = Pid>) {
 fn is_running(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, tail)| !tail.starts_with(['Z', 'X']))
+}
+
+/// Returns what the sshd of a host with that directory wrote to its log.
+fn log_of(directory: &Path) -> String {
+    fs::read_to_string(directory.join("sshd.log")).unwrap_or_default()
 }
 
 fn says_ssh(address: SocketAddr) -> bool {
