@@ -301,3 +301,48 @@ pub(crate) fn prune(
     }
     Ok(removed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ArchiveKind, Digest};
+
+    /// A release of that day that was live, with that number.
+    fn release(day: u32, sequence: u64) -> Release {
+        let id: ReleaseId = format!("202611{day:02}T031500Z-1a2b3c4d").parse().unwrap();
+        let manifest = Manifest {
+            app: "shop".parse().unwrap(),
+            file_name: "shop.tar".into(),
+            digest: Digest([0; 32]),
+            size: 1,
+            archive: ArchiveKind::Tar,
+        };
+        let record = Record {
+            release: id.clone(),
+            manifest,
+            linked: Linked::default(),
+            by: None,
+            sequence,
+            staged_at: String::new(),
+            activated_at: Some(String::new()),
+            replaced: None,
+        };
+        Release { id, record: Some(record) }
+    }
+
+    #[test]
+    fn a_release_that_comes_again_is_between_those_it_was_between() {
+        let mut releases = vec![release(1, 1), release(4, 2), release(5, 3)];
+        // Two were lost, and come again in either order.
+        for day in [3, 2] {
+            let again = release(day, 0).id;
+            releases.push(release(day, place_of_earlier(&releases, &again)));
+        }
+        let before = |day| previous(&releases, &release(day, 0).id).map(|id| id.as_str()[6..8].to_owned());
+        assert_eq!(
+            [5, 4, 3, 2, 1].map(before),
+            [Some("04".into()), Some("03".into()), Some("02".into()), Some("01".into()), None]
+        );
+        assert_eq!(next_sequence(&releases), 4);
+    }
+}

@@ -11,6 +11,7 @@ use std::{
 };
 
 use fleetdrop::model::{
+    HostFailure,
     HostState::{self, Active, Downloading, Failed, Skipped, Staged, Unreachable},
     RunEvent, Verdict,
 };
@@ -277,7 +278,11 @@ fn two_deploys_to_one_host_do_not_meet() {
     let second = operator.deploy(&fleet.fleet(), &three).run().expect_code(8);
     assert!(second.summary().counts.contains_key(&Failed), "{second:?}");
     let failed: Vec<_> = second.summary().hosts.iter().filter_map(|host| host.failure.as_ref()).collect();
-    assert!(failed.iter().all(|failure| failure.message.contains("lock")), "{failed:?}");
+    // It says whose deploy that is, and what to do.
+    let wanted = format!("another deploy works there: run {} of ", first.events_run_id());
+    let tells = |failure: &&&HostFailure| failure.message.starts_with(&wanted) && failure.message.contains(" since 20");
+    assert_eq!(failed.iter().filter(tells).count(), failed.len(), "{failed:?}");
+    assert!(failed.iter().all(|failure| failure.hint.as_ref().is_some_and(|hint| hint.contains("fleetdrop unlock"))));
     first.thaw();
     first.finish().expect_code(0);
     fleet.expect_live(&[Some("2"); 3]);

@@ -84,6 +84,29 @@ async fn hooks_run_in_order_and_know_where_they_are() {
 }
 
 #[tokio::test]
+async fn hooks_and_checks_are_told_everything_by_name() {
+    let told = "env | grep ^FLEETDROP_ | grep -v ^FLEETDROP_STEP= | sort >> $FLEETDROP_DEPLOY_TO/../log";
+    let host = host(Hooks { after_activate: hook(told), ..Hooks::default() }, health(told));
+    host.deploy(&Artifact::version("1"), "r1").await;
+    host.deploy(&Artifact::version("2"), "r2").await;
+    let expected = |run: u8, previous: &str| {
+        let (root, release) = (host.path("app").display().to_string(), format!("r{run}"));
+        vec![
+            "FLEETDROP_APP=shop".to_owned(),
+            format!("FLEETDROP_DEPLOY_TO={root}"),
+            "FLEETDROP_HOST=web01".to_owned(),
+            format!("FLEETDROP_PREVIOUS_DIR={previous}"),
+            format!("FLEETDROP_RELEASE_DIR={root}/releases/{release}"),
+            format!("FLEETDROP_RELEASE_ID={release}"),
+            format!("FLEETDROP_RUN_ID={run:016x}"),
+        ]
+    };
+    let before = host.path("app/releases/r1").display().to_string();
+    // The hook and the check of each run; nothing was live before the first.
+    assert_eq!(host.log(), [expected(1, ""), expected(1, ""), expected(2, &before), expected(2, &before)].concat());
+}
+
+#[tokio::test]
 async fn a_rollback_has_the_hooks_of_the_switch_and_no_others() {
     let host = with_first_release(Hooks::default(), Health::default()).await;
     host.deploy(&Artifact::version("2"), "r2").await;
