@@ -44,6 +44,13 @@ pub fn of_run(verdict: Verdict, counts: &BTreeMap<HostState, usize>) -> u8 {
     }
 }
 
+/// Returns the exit code of a run that took back what another one had switched: hosts that went back did what was wanted.
+pub fn of_return(verdict: Verdict, counts: &BTreeMap<HostState, usize>) -> u8 {
+    let verdict = if verdict == Verdict::RolledBack { Verdict::Completed } else { verdict };
+    let others = counts.iter().filter(|(state, _)| **state != HostState::Reverted);
+    of_run(verdict, &others.map(|(state, hosts)| (*state, *hosts)).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use HostState::{Active, Failed, Reverted, Skipped, Unreachable};
@@ -73,6 +80,20 @@ mod tests {
         ];
         for (verdict, counts, code) in table {
             assert_eq!(of_run(verdict, &counts.iter().copied().collect()), code, "{verdict:?} {counts:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_that_were_to_go_back_and_did_are_no_failure() {
+        type Counts = &'static [(HostState, usize)];
+        let table: [(Verdict, Counts, u8); 4] = [
+            (RolledBack, &[(Reverted, 2)], 0),
+            (RolledBack, &[(Reverted, 2), (Failed, 1)], 2),
+            (RolledBack, &[(Reverted, 2), (Failed, 1), (Unreachable, 1)], 6),
+            (Interrupted, &[(Reverted, 1), (Skipped, 1)], 130),
+        ];
+        for (verdict, counts, code) in table {
+            assert_eq!(of_return(verdict, &counts.iter().copied().collect()), code, "{verdict:?} {counts:?}");
         }
     }
 }

@@ -15,16 +15,16 @@ use tokio::{
 use super::{
     host::{AgentSession, Placement},
     push::{Courier, Errand, ReadyAgent, ensure_agent},
-    run::{FleetSettings, placement, procedure, target},
+    run::{FleetSettings, placement, target},
     transport::Transport,
 };
 use crate::{
     inventory::HostEntry,
     model::{
         AppName, FailureKind, HostAnswer, HostFailure, HostId, HostName, HostState, HostStatus, HostWarning, Operator, Pruned,
-        ReleaseId, RunId, Unlocked,
+        RunId, Unlocked,
     },
-    wire::{FromAgent, Job, Procedure, PruneJob, ToAgent, WayBack},
+    wire::{FromAgent, Job, PruneJob, ToAgent},
 };
 
 /// How many hosts are at it at a time.
@@ -123,56 +123,6 @@ impl Chore for Unlock {
 
     fn answer(message: FromAgent) -> Option<Unlocked> {
         if let FromAgent::Unlocked(unlocked) = message { Some(unlocked) } else { None }
-    }
-}
-
-/// Undo the switch of a run that is over, also one that was confirmed, if nothing was switched to since.
-#[derive(Debug)]
-pub struct TakeBack {
-    run: RunId,
-    reason: String,
-    procedure: Procedure,
-}
-
-impl TakeBack {
-    /// Takes back what `run` switched, with the hooks of `fleet`; `reason` is for the hosts.
-    pub fn of(run: RunId, reason: String, fleet: &FleetSettings) -> Self {
-        Self { run, reason, procedure: procedure(fleet) }
-    }
-}
-
-/// What became of a switch that was to be taken back.
-#[derive(Debug, Clone, PartialEq)]
-pub enum TakenBack {
-    /// It was undone.
-    Undone {
-        /// What is live now.
-        current: Option<ReleaseId>,
-        /// Why, and what went wrong on the way.
-        reason: String,
-    },
-    /// It can't be: the release before it is gone.
-    Kept(ReleaseId),
-    /// It was not that run's, or something else was switched to since; what is there.
-    NotIts(HostStatus),
-}
-
-impl Chore for TakeBack {
-    type Answer = TakenBack;
-
-    fn job(&self, host: &HostName, deploy_to: String, _: Option<String>) -> Job {
-        let procedure = Procedure { host: Some(host.clone()), ..self.procedure.clone() };
-        let back = WayBack { reason: self.reason.clone(), procedure };
-        Job::Recover { run: self.run.clone(), deploy_to, replaces: None, back: Some(Box::new(back)) }
-    }
-
-    fn answer(message: FromAgent) -> Option<TakenBack> {
-        match message {
-            FromAgent::Reverted { current, reason, .. } => Some(TakenBack::Undone { current, reason }),
-            FromAgent::Kept { release } => Some(TakenBack::Kept(release)),
-            FromAgent::Status(status) => Some(TakenBack::NotIts(status)),
-            _ => None,
-        }
     }
 }
 

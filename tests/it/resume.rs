@@ -165,9 +165,16 @@ fn a_first_deploy_that_was_cut_off_is_taken_back_and_who_gives_no_answer_is_told
     fs::remove_file(hold).unwrap();
     fleet.expect_live(&[Some("1"), Some("1"), None]);
     fleet.host_mut(1).stop();
-    let wanted = ["1 host may be live on it and can't be asked: host-02 (", "--rollback --force", "host-01: nothing is live"];
-    operator.resume(&[&killed, "--rollback"]).expect_code(4).expect_stderr(&wanted);
+    let back = operator.resume(&[&killed, "--rollback"]).expect_code(4).expect_states(&[Reverted]);
+    let back = back.expect_stderr(&["1 host may be live on it and can't be asked: host-02 (", "--rollback --force"]);
+    assert_eq!(back.failure("host-01").message, format!("run {killed} is taken back: nothing is live"));
+    assert_eq!(back.host("host-01").release, None);
     fleet.expect_live(&[None, Some("1"), None]);
+    // It is a run as others are.
+    let runs = operator.history(&["--limit", "1"]);
+    assert_eq!(runs["runs"][0]["run"], back.run_id().as_str());
+    assert_eq!((&runs["runs"][0]["action"], &runs["runs"][0]["outcome"]), (&"rollback".into(), &"rolled_back".into()));
+    assert_eq!((&runs["runs"][0]["continues"], &runs["runs"][0]["hosts"]["reverted"]), (&killed.as_str().into(), &1.into()));
 }
 
 #[test]
@@ -188,12 +195,20 @@ fn a_plan_that_rolls_back_takes_back_what_was_switched_before_the_run_was_cut_of
     fs::remove_file(hold).unwrap();
     fs::write(&bad, "").unwrap();
     let resumed = operator.resume(&[]).expect_code(8);
-    let first = resumed.events.iter().find_map(|envelope| match &envelope.event {
-        RunEvent::RunFinished(summary) => Some(summary),
-        _ => None,
-    });
-    let states: Vec<_> = first.unwrap().hosts.iter().map(|host| host.state).collect();
-    assert_eq!(states, [Active, Reverted], "{resumed:?}");
+    // Two runs, one after the other: the deploy that went on, and the rollback of what had been switched before.
+    let runs: Vec<_> = resumed.events.chunk_by(|one, next| one.run == next.run).collect();
+    let told: Vec<_> = runs
+        .iter()
+        .map(|run| match (&run[0].event, &run[run.len() - 1].event) {
+            (RunEvent::RunStarted { action, .. }, RunEvent::RunFinished(summary)) => {
+                (action.as_str(), summary.hosts.iter().map(|host| (host.host.as_str(), host.state)).collect())
+            }
+            others => panic!("{others:?}"),
+        })
+        .collect();
+    let wanted: [(&str, Vec<_>); 2] =
+        [("deploy", vec![("host-01", Active), ("host-02", Reverted)]), ("rollback", vec![("host-01", Active)])];
+    assert_eq!(told, wanted, "{resumed:?}");
     fleet.expect_live(&[Some("1"); 2]);
     fleet.assert_nothing_left();
 }

@@ -210,6 +210,13 @@ pub(super) fn code_of_return<'a>(code: u8, failures: impl IntoIterator<Item = &'
     })
 }
 
+/// Returns the exit code of two runs that sent hosts back: what went wrong in either; of two that say more than which hosts dropped out,
+/// the first.
+pub(super) fn both(first: u8, second: u8) -> u8 {
+    let says_more = |code: &u8| code & !(exit::HOSTS_FAILED | exit::HOSTS_UNREACHABLE) != 0;
+    [first, second].into_iter().find(says_more).unwrap_or(first | second)
+}
+
 /// Returns the exit code where the policy sent hosts back with `code`: [`exit::STOPPED_BY_BUDGET`] if all of them went.
 pub(super) fn code_by_policy(code: u8) -> u8 {
     if code == exit::SUCCESS { exit::STOPPED_BY_BUDGET } else { code }

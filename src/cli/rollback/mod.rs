@@ -10,12 +10,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     CommandError, Output,
     chore::TargetArgs,
+    exit,
     fleet::{self, SwitchArgs},
     history::HistoryArgs,
     interrupt, reporting,
 };
 use crate::{
-    controller::{self, FleetSettings, RollbackRequest},
+    controller::{self, FleetSettings, RollbackRequest, TakeBackRequest},
     history::{Action, RunStart},
     model::{AppName, ReleaseId, RunId, RunSummary},
 };
@@ -111,23 +112,44 @@ impl Return {
         output: &Output,
     ) -> Result<RunSummary, CommandError> {
         let run = reporting::new_run()?;
-        let start = RunStart {
+        let notebook = history.begin(&self.start(&run), output);
+        let (again, _keeps) = self.lost.map(|lost| (lost.again, lost.keeps)).unzip();
+        let request = RollbackRequest { fleet: self.fleet, app: self.app, to: self.to, again };
+        reporting::report(run, notebook, output, async |events| controller::rollback(request, events, interrupt).await).await
+    }
+
+    /// Takes back what `runs` switched to `release`, on each host on its own, reports it and writes it down; `reason` is for the hosts.
+    pub async fn take_back(
+        mut self,
+        (release, runs): (ReleaseId, Vec<RunId>),
+        reason: String,
+        history: &HistoryArgs,
+        interrupt: CancellationToken,
+        output: &Output,
+    ) -> Result<RunSummary, CommandError> {
+        let run = reporting::new_run()?;
+        let notebook = history.begin(&self.start(&run), output);
+        self.fleet.exit_code = exit::of_return;
+        let request = TakeBackRequest { fleet: self.fleet, app: self.app, release, runs, reason };
+        let work = async |events| Ok(controller::take_back(request, events, interrupt).await);
+        reporting::report(run, notebook, output, work).await
+    }
+
+    /// Returns what the history has of it from the beginning.
+    fn start(&self, run: &RunId) -> RunStart {
+        RunStart {
             run: run.clone(),
             action: Action::Rollback,
             app: self.app.clone(),
             release: self.to.clone(),
             artifact: None,
-            inventory: self.inventory,
-            pattern: self.pattern,
-            playbook: self.playbook,
+            inventory: self.inventory.clone(),
+            pattern: self.pattern.clone(),
+            playbook: self.playbook.clone(),
             who: fleet::operator(),
             command: fleet::command_line(),
             request: None,
-            continues: self.continues,
-        };
-        let notebook = history.begin(&start, output);
-        let (again, _keeps) = self.lost.map(|lost| (lost.again, lost.keeps)).unzip();
-        let request = RollbackRequest { fleet: self.fleet, app: self.app, to: self.to, again };
-        reporting::report(run, notebook, output, async |events| controller::rollback(request, events, interrupt).await).await
+            continues: self.continues.clone(),
+        }
     }
 }
