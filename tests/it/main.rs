@@ -1,7 +1,8 @@
 //! The integration tests, in one binary.
 //!
 //! `sshd` and `operator` are the two sides of most of them: hosts, and somebody at a command line. `artifact` makes what is
-//! deployed, `hosts` looks at what became of it. `swarm` is a transfer alone, without hosts; `client` and `attacker` take part in one.
+//! deployed, `hosts` looks at what became of it; the hosts of `machines` have a network and a `/srv` of their own. `swarm` is a
+//! transfer alone, without hosts; `client` and `attacker` take part in one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "a test fails by panicking")]
 

@@ -4,7 +4,6 @@
 //! one that does not work on its host. Hosts share one network, so each has a port of its own.
 
 use std::{
-    collections::HashMap,
     fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -19,10 +18,7 @@ use fleetdrop::{
     inventory::Inventory,
     model::{
         Envelope, HostState, RunEvent, RunId, RunSummary,
-        plan::{
-            Command, FailureBudgets, Health, Hook, Hooks, HttpCheck, Linked, OnFailure, Rhythm, RolloutPlan, Unchanged,
-            WaveSize, Waves,
-        },
+        plan::{Command, Health, Hook, Hooks, HttpCheck, Linked, OnFailure, Rhythm, RolloutPlan, Unchanged, WaveSize, Waves},
     },
     ssh::{Connector, SshSettings},
 };
@@ -91,11 +87,6 @@ impl Orders {
         let rollout = RolloutPlan { waves: Waves::new(sizes).unwrap(), on_failure, ..RolloutPlan::default() };
         let (hooks, health) = (Hooks::default(), Health::default());
         Self { rollout, hooks, health, confirm: Duration::from_secs(20), approval: Approval::Given }
-    }
-
-    pub(crate) fn budget(mut self, max_failures: FailureBudgets) -> Self {
-        self.rollout.max_failures = max_failures;
-        self
     }
 }
 
@@ -297,19 +288,5 @@ impl Ended {
             _ => None,
         });
         hosts.collect()
-    }
-
-    /// Returns the largest number of hosts that were between two releases at one time.
-    pub(crate) fn most_at_once(&self) -> usize {
-        let mut states = HashMap::new();
-        let mut most = 0;
-        for event in &self.events {
-            if let RunEvent::HostState { host, state, .. } = event {
-                states.insert(host.clone(), *state);
-                let switching = |state: &&HostState| matches!(state, HostState::Activating | HostState::Checking);
-                most = most.max(states.values().filter(switching).count());
-            }
-        }
-        most
     }
 }
