@@ -206,12 +206,12 @@ pub(crate) fn next_sequence(releases: &[Release]) -> u64 {
     highest.map_or(1, |highest| highest.saturating_add(1))
 }
 
-/// Returns the number for an earlier release that comes again: below those of all later ones, as their ids tell. It may be another
-/// one's, too; then their ids decide.
+/// Returns the number for an earlier release that comes again: that of the first one that is later, as ids tell, so that between these two
+/// their ids decide.
 pub(crate) fn place_of_earlier(releases: &[Release], id: &ReleaseId) -> u64 {
     let later = releases.iter().filter(|release| release.id.is_later_than(id));
     let lowest = later.filter_map(|release| release.record.as_ref()).map(|record| record.sequence).min();
-    lowest.map_or_else(|| next_sequence(releases), |lowest| lowest.saturating_sub(1))
+    lowest.unwrap_or_else(|| next_sequence(releases))
 }
 
 /// Removes a release so that it never looks complete while it is half gone. Whoever asks, it never removes one that may be

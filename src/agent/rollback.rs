@@ -88,9 +88,7 @@ fn prepare(job: &RollbackJob, env: &AgentEnv, cancel: &Cancel) -> Result<(Held, 
 /// the way back, and one more would be one too many. A rollback that was undone is none: the host is where it was to go back from.
 fn taken_back(held: &Held, run: &RunId) -> Option<ReleaseId> {
     let Some(Recovered::Reverted { run: dead, release, current: Some(current), .. }) = &held.recovered else { return None };
-    let sequence = |id: &ReleaseId| {
-        let found = held.releases.iter().find(|release| release.id == *id)?;
-        found.record.as_ref().map(|record| record.sequence)
-    };
-    (dead != run && sequence(release) >= sequence(current)).then(|| current.clone())
+    let record = |id: &ReleaseId| held.releases.iter().find(|release| release.id == *id)?.record.as_ref();
+    let was_rollback = record(release).zip(record(current)).is_some_and(|(dead, live)| releases::is_earlier(dead, live));
+    (dead != run && !was_rollback).then(|| current.clone())
 }

@@ -257,7 +257,7 @@ fn what_is_no_run_to_finish_is_refused_and_nothing_is_touched() {
 }
 
 /// Returns the time in the unit that ids of releases have.
-fn seconds() -> u64 {
+pub(crate) fn seconds() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
 }
 

@@ -11,6 +11,7 @@ use fleetdrop::model::HostState::{Active, Failed, Skipped};
 use crate::{
     artifact,
     operator::{Finished, Operator},
+    resume::seconds,
     sshd::{SshdFleet, SshdHost},
 };
 
@@ -43,6 +44,11 @@ fn fleet_that_lost_version_two(operator: &Operator) -> (SshdFleet, [String; 3]) 
     let releases = ["1", "2", "3"].map(|version| {
         let artifact = artifact::shop(&operator.work(), version, 300_000);
         operator.deploy(&fleet.fleet(), &artifact).run().expect_code(0);
+        // The order of releases is their ids', which are as exact as seconds are.
+        let now = seconds();
+        while seconds() == now {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         live(&fleet.hosts()[0])
     });
     for host in &fleet.hosts()[1..] {
