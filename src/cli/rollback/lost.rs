@@ -12,7 +12,11 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{CommandError, Output, deploy, fleet, history::HistoryArgs, request::Request},
+    super::{
+        CommandError, Output, deploy, fleet,
+        history::{HistoryArgs, history_error},
+        request::Request,
+    },
     RollbackArgs,
 };
 use crate::{
@@ -57,6 +61,10 @@ pub(super) struct Search<'a> {
 }
 
 type Answers = Vec<(HostName, Result<HostStatus, HostFailure>)>;
+/// The artifact and where it is kept if it came from a host, or why it can't be had.
+type Found = Result<(Artifact, Option<TempDir>), String>;
+/// A deploy that the history has, and what was asked for.
+type Recorded = (RunRecord, Option<Request>);
 
 impl Search<'_> {
     /// Returns what brings the release to the hosts that have lost it; none if none has, or if its artifact can't be found, which is
@@ -93,16 +101,16 @@ impl Search<'_> {
     }
 
     /// Returns the last deploy of the release that the history has, and what was asked for.
-    fn recorded(&self) -> Option<(RunRecord, Option<Request>)> {
+    fn recorded(&self) -> Option<Recorded> {
         let HistoryArgs { file, no_history } = &self.args.history;
         if *no_history {
             return None;
         }
         let read = |history: History| -> Result<_, CommandError> {
-            let Some(run) = history.deploy_of(self.release).map_err(super::super::history::history_error)? else {
+            let Some(run) = history.deploy_of(self.release).map_err(history_error)? else {
                 return Ok(None);
             };
-            let kept = history.request(&run).map_err(super::super::history::history_error)?;
+            let kept = history.request(&run).map_err(history_error)?;
             // What another version kept is no help, and no reason to stop.
             Ok(Some((run, kept.and_then(|text| Request::read(&text).ok()))))
         };
@@ -115,19 +123,15 @@ impl Search<'_> {
         }
     }
 
-    /// Finds the artifact. An error within says why there is none.
-    async fn artifact(
-        &self,
-        known: Option<&Known>,
-        run: Option<&(RunRecord, Option<Request>)>,
-    ) -> Result<Result<(Artifact, Option<TempDir>), String>, CommandError> {
+    /// Finds the artifact.
+    async fn artifact(&self, known: Option<&Known>, run: Option<&Recorded>) -> Result<Found, CommandError> {
         if let Some(file) = &self.args.artifact {
             return self.named(file, known).await.map(|artifact| Ok((artifact, None)));
         }
         let Some(known) = known else { return Ok(Err("nobody knows its artifact".to_owned())) };
         if let Some(file) = run.and_then(|(run, _)| run.artifact.as_ref()).map(|artifact| PathBuf::from(&artifact.path))
             && file.is_file()
-            && let Ok(artifact) = self.open(&file, &known.app).await
+            && let Ok(artifact) = self.open(&file, &known.app, false).await
             && artifact.manifest.digest == known.digest
         {
             self.output.note(&format!("{} is its artifact", file.display()));
@@ -141,7 +145,7 @@ impl Search<'_> {
         let app = known.map(|known| &known.app).or(self.app);
         let app =
             app.ok_or_else(|| CommandError::input("nothing says which application it is").hint("name it with `--app`"))?;
-        let artifact = self.open(file, app).await?;
+        let artifact = self.open(file, app, false).await?;
         let digest = artifact.manifest.digest;
         if known.map_or_else(|| self.release.is_of(&digest), |known| known.digest == digest) {
             return Ok(artifact);
@@ -151,12 +155,13 @@ impl Search<'_> {
             .hint("`fleetdrop releases` shows what hosts have; `fleetdrop deploy` makes a new release"))
     }
 
-    async fn open(&self, file: &Path, app: &AppName) -> Result<Artifact, CommandError> {
-        deploy::open(file, app.clone(), self.fleet.hosts.len(), false, self.interrupt, self.output).await
+    /// Hashes the artifact; with `passes` nothing of that is kept, for the file won't stay.
+    async fn open(&self, file: &Path, app: &AppName, passes: bool) -> Result<Artifact, CommandError> {
+        deploy::open(file, app.clone(), self.fleet.hosts.len(), passes, self.interrupt, self.output).await
     }
 
     /// Brings the artifact here from a host's cache.
-    async fn recall(&self, known: &Known) -> Result<Result<(Artifact, Option<TempDir>), String>, CommandError> {
+    async fn recall(&self, known: &Known) -> Result<Found, CommandError> {
         let directory = match TempDir::with_prefix("fleetdrop-") {
             Ok(directory) => directory,
             Err(error) => return Ok(Err(format!("no temporary directory can be made here: {error}"))),
@@ -167,11 +172,11 @@ impl Search<'_> {
             Ok(host) => self.output.note(&format!("its artifact comes from the cache of {host}")),
             Err(error) => return Ok(Err(format!("its artifact is not here any more, and {:#}", anyhow::Error::new(error)))),
         }
-        self.open(&file, &known.app).await.map(|artifact| Ok((artifact, Some(directory))))
+        self.open(&file, &known.app, true).await.map(|artifact| Ok((artifact, Some(directory))))
     }
 
     /// Puts together what hosts need to get the release again: what it links to is as in the playbook, else as it was deployed.
-    fn again(&self, hosts: BTreeSet<HostName>, artifact: Artifact, run: Option<(RunRecord, Option<Request>)>) -> Again {
+    fn again(&self, hosts: BTreeSet<HostName>, artifact: Artifact, run: Option<Recorded>) -> Again {
         let asked = run.and_then(|(_, request)| request);
         let plan = match &asked {
             Some(asked) if self.args.target.playbook.playbook.is_none() => &asked.plan,

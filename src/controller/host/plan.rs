@@ -162,7 +162,8 @@ impl JobPlan {
                     tracker: Some(tracker),
                     seed: Some(seed),
                     controller_peers: vec![seed],
-                    place: zone,
+                    // Whoever has the release takes no part, and would be waited for.
+                    place: zone.filter(|_| !plan.goes_back),
                     lease_seconds: whole_seconds(plan.placement.lease),
                     confirm_seconds: whole_seconds(plan.placement.confirm),
                     procedure: procedure_of(host, &plan.procedure),
