@@ -17,6 +17,7 @@ use super::{
     ConnectError, Output, Process, RunLimits, SshError, SshSettings, SshWarning, Step, Target, auth,
     config::{self, Hop, Resolved},
     error::Retry,
+    gate::Gate,
     keys::KeyRing,
     known_hosts::HostId,
     link::{Life, Link},
@@ -49,7 +50,7 @@ struct Shared {
     settings: SshSettings,
     ring: KeyRing,
     trust: Arc<TrustStore>,
-    logins: Arc<Semaphore>,
+    gate: Gate,
     addresses: Mutex<HashMap<String, Arc<Semaphore>>>,
     queries: Semaphore,
     bastions: Mutex<HashMap<String, Arc<Bastion>>>,
@@ -91,7 +92,7 @@ impl Connector {
         let shared = Shared {
             ring: KeyRing::new(settings.passphrase.clone()),
             trust: Arc::default(),
-            logins: Arc::new(Semaphore::new(settings.max_logins.min(Semaphore::MAX_PERMITS))),
+            gate: Gate::new(settings.max_logins),
             addresses: Mutex::default(),
             queries: Semaphore::new(MAX_CONFIG_QUERIES),
             bastions: Mutex::default(),
@@ -185,9 +186,15 @@ impl Shared {
         let at = transport::address(&host.host, host.port);
         // Before any slot is taken: a jump host needs slots itself, and hosts waiting for it must not hold all of them.
         let through = self.bastion(hop, host).await.map_err(|error| error.behind(&at))?;
-        let _slots = self.slots(&at).await;
-        let trust = self.trust(host).await.map_err(|refusal| refused(&at, refusal))?;
-        let life = Life::new(&at);
+        // The address first: who waits for a busy address must not keep a slot from hosts that are free.
+        let _of_address = self.slot_of(&at).await;
+        self.gate.pass(self.enter(host, &at, through)).await
+    }
+
+    /// Connects and logs in.
+    async fn enter(&self, host: &Resolved, at: &str, through: Option<Arc<Session>>) -> Result<Session, ConnectError> {
+        let trust = self.trust(host).await.map_err(|refusal| refused(at, refusal))?;
+        let life = Life::new(at);
         let (stream, peer, log) = self.open(host, through.as_deref(), &life).await?;
         let mut link = Link::handshake(stream, &life, Arc::new(trust), log.as_ref()).await?;
         auth::authenticate(&mut link, host, &self.ring).await?;
@@ -245,15 +252,15 @@ impl Shared {
         bastions.entry(format!("{jump:?}")).or_default().clone()
     }
 
-    async fn slots(&self, address: &str) -> Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)> {
+    /// Waits until one more login to that address may begin.
+    async fn slot_of(&self, address: &str) -> Option<OwnedSemaphorePermit> {
         let of_address = {
             let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
             let new = || Arc::new(Semaphore::new(self.settings.max_logins_per_address.min(Semaphore::MAX_PERMITS)));
             addresses.entry(address.to_owned()).or_insert_with(new).clone()
         };
-        // The address first: who waits for a busy address must not keep a slot from hosts that are free.
-        let address = of_address.acquire_owned().await.ok()?;
-        Some((address, self.logins.clone().acquire_owned().await.ok()?))
+        // Never closed.
+        of_address.acquire_owned().await.ok()
     }
 
     async fn trust(&self, host: &Resolved) -> Result<HostTrust, Refusal> {

@@ -38,6 +38,7 @@ mod auth;
 mod config;
 mod connector;
 mod error;
+mod gate;
 mod keys;
 pub mod known_hosts;
 mod link;
@@ -122,7 +123,7 @@ pub struct SshSettings {
     /// How long name resolution and the TCP connection (or the channel through a jump host) may take, each. None: what
     /// `ConnectTimeout` in `ssh_config` says, or 10 s. The steps of the login after it have limits of their own.
     pub connect_timeout: Option<Duration>,
-    /// How many logins may be under way at once.
+    /// How many logins may be under way at once; a few at first, twice as many whenever those are through.
     pub max_logins: usize,
     /// How many of them to one address (one sshd).
     pub max_logins_per_address: usize,
