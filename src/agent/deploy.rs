@@ -221,7 +221,7 @@ async fn obtain(session: &mut Session, job: &DeployJob, work: &mut Work) -> Resu
     session.transfer().await?;
     session.engine_is_optional();
     let bytes = session.byte_counts(0);
-    if bytes.from_peers + bytes.from_controller + bytes.from_origin == 0 {
+    if bytes.moved() == 0 {
         return Ok(blob);
     }
     follow(session, job, blob.path().to_owned()).await

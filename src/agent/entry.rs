@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
-use super::{AgentEnv, Ended, serve};
+use super::{AgentEnv, Ended, ferry, serve};
 use crate::{swarm::FleetEngine, wire::WIRE_VERSION};
 
 /// Bytes of log that are written at most.
@@ -26,13 +26,14 @@ const LOG_QUEUE: usize = 256;
 /// Exit code for arguments that are not understood, as the controller's.
 const BAD_USAGE: u8 = 5;
 
-const USAGE: &str = "usage: fleetdrop-agent serve [--log off|error|warn|info|debug|trace]\n       fleetdrop-agent --version\n\
+const USAGE: &str = "usage: fleetdrop-agent serve [--log off|error|warn|info|debug|trace]\n       fleetdrop-agent ferry\n       fleetdrop-agent --version\n\
                      hint: fleetdrop starts the agent by itself; nobody needs to do it by hand\n";
 
 /// What the arguments ask for.
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
     Serve { log: LevelFilter },
+    Ferry,
     Version,
 }
 
@@ -40,6 +41,10 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
     let mut args = args.map(|arg| arg.to_string_lossy().into_owned());
     match args.next().as_deref() {
         Some("--version" | "-V") => Ok(Command::Version),
+        Some("ferry") => match args.next() {
+            None => Ok(Command::Ferry),
+            Some(arg) => Err(format!("unknown argument `{arg}`")),
+        },
         Some("serve") => {
             let mut log = LevelFilter::INFO;
             while let Some(arg) = args.next() {
@@ -57,11 +62,12 @@ fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
     }
 }
 
-/// Runs the agent with the arguments after the program's name (or after the controller's hidden `agent` subcommand): `serve` or
+/// Runs the agent with the arguments after the program's name (or after the controller's hidden `agent` subcommand): `serve`, `ferry` or
 /// `--version`. Exits with 0 if the controller learned how the job ended, 1 if the channel was lost, 5 for bad arguments.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     match parse(args) {
         Ok(Command::Serve { log }) => serve_process(log),
+        Ok(Command::Ferry) => ferry_process(),
         Ok(Command::Version) => {
             let version = format!("fleetdrop-agent {} wire {WIRE_VERSION}\n", env!("CARGO_PKG_VERSION"));
             exit_code(io::stdout().write_all(version.as_bytes()).is_ok())
@@ -76,6 +82,21 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn exit_code(fine: bool) -> ExitCode {
     if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs a ferry. What goes wrong is told on stderr: the controller keeps that.
+fn ferry_process() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ended = runtime.and_then(|runtime| {
+        let ended = runtime.block_on(ferry::run());
+        // A thread may still wait for stdin.
+        runtime.shutdown_background();
+        ended
+    });
+    if let Err(error) = &ended {
+        let _ = io::stderr().write_all(format!("error: {error}\n").as_bytes());
+    }
+    exit_code(ended.is_ok())
 }
 
 fn serve_process(log: LevelFilter) -> ExitCode {
@@ -203,7 +224,8 @@ mod tests {
         assert_eq!(parse(args("serve")), Ok(Command::Serve { log: LevelFilter::INFO }));
         assert_eq!(parse(args("serve --log debug")), Ok(Command::Serve { log: LevelFilter::DEBUG }));
         assert_eq!(parse(args("serve --log=off")), Ok(Command::Serve { log: LevelFilter::OFF }));
-        for bad in ["", "run", "serve --log", "serve --log loud", "serve --logx", "serve x"] {
+        assert_eq!(parse(args("ferry")), Ok(Command::Ferry));
+        for bad in ["", "run", "ferry x", "serve --log", "serve --log loud", "serve --logx", "serve x"] {
             assert!(parse(args(bad)).is_err(), "{bad:?} was accepted");
         }
     }

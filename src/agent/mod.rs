@@ -6,6 +6,8 @@
 //! | `session` | one conversation with the controller: who may say what when, and how it ends |
 //! | `link` | the channel: frames in and out, the lease |
 //! | `relay` | the agent's own binary, for hosts that have none yet |
+//! | `ladder` | PURE: when a transfer needs another way, and which |
+//! | `ferry` | a process of its own: the way to the controller where SSH forwards no ports |
 //! | `deploy`, `rollback`, `recovery`, `status`, `prune`, `unlock` | the jobs, step by step |
 //! | `preflight` | what is checked before a deploy moves a byte |
 //! | `switch`, `activation`, `journal`, `revisions` | the switch of `current`: crash-safe, confirmed or reverted, written down |
@@ -26,9 +28,11 @@ mod disk;
 mod entry;
 mod environment;
 mod failure;
+mod ferry;
 mod health;
 mod hooks;
 mod journal;
+mod ladder;
 mod link;
 mod lock;
 mod preflight;

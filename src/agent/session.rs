@@ -3,6 +3,8 @@
 //! While a job works, the session listens: a stop, the end of the channel or a message out of order interrupts the work. Work on the disk
 //! runs on blocking threads and is always waited for, so that nothing changes after the agent has said its last word.
 
+mod transfer;
+
 use std::{
     net::IpAddr,
     path::PathBuf,
@@ -21,6 +23,7 @@ use tokio::{
 use super::{
     AgentEnv, deploy,
     failure::JobError,
+    ladder::Ladder,
     link::{Heard, Link},
     lock::Predecessor,
     prune,
@@ -30,15 +33,13 @@ use super::{
     unlock::{self, Unlock},
 };
 use crate::{
-    model::{ByteCounts, HostState},
+    model::HostState,
     swarm::{Engine, EngineHandle, TransferStats},
-    wire::{AgentHello, FromAgent, Job, PeerAddr, RelayToken, StopReason, ToAgent, TransferProgress, WIRE_VERSION},
+    wire::{AgentHello, FromAgent, Job, RelayToken, StopReason, ToAgent, WIRE_VERSION},
 };
 
 /// How often progress is told at most.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// How long the engine may take to stop.
-const ENGINE_STOP: Duration = Duration::from_secs(5);
 /// The shortest lease, whatever the job says.
 const MIN_LEASE: Duration = Duration::from_secs(1);
 
@@ -110,6 +111,8 @@ pub(crate) struct Session {
     settled: bool,
     ticks: Interval,
     relay: Option<Relay>,
+    ladder: Ladder,
+    began: tokio::time::Instant,
 }
 
 /// Speaks the wire protocol on `input` and `output` until the job is over.
@@ -135,6 +138,8 @@ where
         settled: false,
         ticks,
         relay: None,
+        ladder: Ladder::new(),
+        began: tokio::time::Instant::now(),
     };
     let halt = match session.job(&engine).await {
         Ok(()) => Halt::Told,
@@ -226,18 +231,6 @@ impl Session {
         Halt::Failed(JobError::OutOfOrder { message: name(message), during: self.during })
     }
 
-    /// Takes over a running engine. It is stopped with the session.
-    pub(crate) fn attach(&mut self, engine: EngineHandle, needed: bool) {
-        self.engine = Some(engine);
-        self.engine_needed = needed;
-    }
-
-    /// Returns what the engine last told; nothing if none ever ran.
-    fn stats(&self) -> Option<TransferStats> {
-        let running = self.engine.as_ref().map(|engine| engine.stats().borrow().clone());
-        running.or_else(|| self.last.clone())
-    }
-
     /// From now on nothing can fail the job: the controller has been told its outcome.
     pub(crate) fn mark_settled(&mut self) {
         self.settled = true;
@@ -254,13 +247,6 @@ impl Session {
         }
     }
 
-    /// Gives the engine more peers.
-    pub(crate) async fn add_peers(&self, peers: Vec<PeerAddr>) {
-        if let Some(engine) = &self.engine {
-            engine.add_peers(peers.into_iter().map(|peer| peer.0).collect()).await;
-        }
-    }
-
     /// Serves the agent's own binary from now on, if the address is one of this host's.
     async fn relay(&mut self, address: IpAddr, token: RelayToken) {
         if self.relay.is_none() {
@@ -272,21 +258,6 @@ impl Session {
         }
         let port = self.relay.as_ref().map(|relay| relay.address().port());
         self.tell(FromAgent::Relays { port }).await;
-    }
-
-    /// From now on the engine only uploads: its failure stops nothing.
-    pub(crate) fn engine_is_optional(&mut self) {
-        self.engine_needed = false;
-    }
-
-    /// Stops the engine, if one runs, and waits for it.
-    pub(crate) async fn stop_engine(&mut self) {
-        self.last = self.stats();
-        if let Some(engine) = self.engine.take()
-            && tokio::time::timeout(ENGINE_STOP, engine.stop()).await.is_err()
-        {
-            tracing::warn!("the swarm engine did not stop in {} s", ENGINE_STOP.as_secs());
-        }
     }
 
     /// Waits for the next message a job has to act on. Peers go to the engine.
@@ -365,30 +336,6 @@ impl Session {
         (done.map_err(|error| lost(&error)), Some(halt))
     }
 
-    /// Waits until the engine has verified the file's first `bytes`, and returns how many it has in order by then. Without an engine
-    /// nothing is awaited.
-    pub(crate) async fn in_order(&mut self, bytes: u64) -> Result<u64, Halt> {
-        self.until(move |stats| stats.complete || stats.in_order >= bytes).await?;
-        Ok(self.engine.as_ref().map_or(bytes, |engine| engine.stats().borrow().in_order.max(bytes)))
-    }
-
-    /// Waits until the engine has everything. Without an engine nothing is awaited.
-    pub(crate) async fn transfer(&mut self) -> Result<(), Halt> {
-        self.until(|stats| stats.complete).await
-    }
-
-    async fn until(&mut self, mut reached: impl FnMut(&TransferStats) -> bool) -> Result<(), Halt> {
-        let Some(mut stats) = self.engine.as_ref().map(EngineHandle::stats) else { return Ok(()) };
-        self.attend(async move {
-            if stats.wait_for(|stats| reached(stats)).await.is_err() {
-                // The engine has ended: the session learns why and interrupts this.
-                std::future::pending::<()>().await;
-            }
-            Ok(())
-        })
-        .await
-    }
-
     /// Cancel-safe: an event is lost only together with the session.
     async fn event(&mut self) -> Event {
         let engine = &mut self.engine;
@@ -409,6 +356,7 @@ impl Session {
         match event {
             Event::Heard(Heard::Message(ToAgent::Peers { peers })) => self.add_peers(peers).await,
             Event::Heard(Heard::Message(ToAgent::Relay { address, token })) => self.relay(address, token).await,
+            Event::Heard(Heard::Message(ToAgent::Way { seed, tracker })) => self.take_way(seed, tracker).await,
             Event::Heard(Heard::Message(ToAgent::Stop { reason })) => return Err(Halt::Stopped(reason)),
             Event::Heard(Heard::Message(ToAgent::Revert { reason })) => return Err(Halt::SentBack(reason)),
             Event::Heard(Heard::Message(message)) if self.settled => {
@@ -426,24 +374,12 @@ impl Session {
                 let message = format!("the host no longer uploads: {}", super::failure::chain(&error));
                 self.warn(message, None).await;
             }
-            Event::Tick => self.tell_progress(),
+            Event::Tick => {
+                self.tell_progress();
+                self.look_at_the_transfer();
+            }
         }
         Ok(None)
-    }
-
-    fn tell_progress(&mut self) {
-        let Some(stats) = self.stats() else { return };
-        if stats != self.told {
-            let TransferStats { bytes, payload, rate, peers, .. } = stats;
-            let progress = TransferProgress { bytes, payload, rate, peers };
-            self.link.send_if_idle(FromAgent::Progress(progress));
-            self.told = stats;
-        }
-    }
-
-    /// Returns the bytes by source; `size` bytes from the disk if no engine ran.
-    pub(crate) fn byte_counts(&self, size: u64) -> ByteCounts {
-        self.stats().map_or(ByteCounts { from_disk: size, ..ByteCounts::default() }, |stats| stats.bytes)
     }
 }
 
@@ -464,6 +400,7 @@ pub(crate) fn name(message: &ToAgent) -> &'static str {
         ToAgent::Job(_) => "job",
         ToAgent::Start { .. } => "start",
         ToAgent::Peers { .. } => "peers",
+        ToAgent::Way { .. } => "way",
         ToAgent::Relay { .. } => "relay",
         ToAgent::Ping => "ping",
         ToAgent::Activate => "activate",

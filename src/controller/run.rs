@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     dispatch::{Approval, COMMAND_QUEUE, Dispatcher, Outcome, REPORT_QUEUE},
     events::EventSink,
-    host::{DeployPlan, HostTask, JobPlan, Placement},
+    host::{DeployPlan, HostTask, JobPlan, Placement, Ways},
     push::{AgentFinder, AgentFinderError, Courier},
     seed::{Distribution, SeedAddresses},
     tally::Tally,
@@ -333,6 +333,7 @@ pub(super) async fn drive(
     let (report, reports) = mpsc::channel(REPORT_QUEUE);
     let mut dispatcher = Dispatcher::new(rollout, tally, events.clone(), distribution, reports, neighbours, fleet.approval);
     let courier = Arc::new(Courier::new(fleet.finder, fleet.hosts.len()));
+    let ways = Arc::new(Ways::default());
     for (index, (entry, place)) in fleet.hosts.into_iter().zip(places).enumerate() {
         let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
         let task = HostTask {
@@ -342,6 +343,7 @@ pub(super) async fn drive(
             entry,
             connector: fleet.connector.clone(),
             courier: courier.clone(),
+            ways: ways.clone(),
             place,
             reports: report.clone(),
             commands: receiver,

@@ -1,7 +1,7 @@
 //! What the controller gives to the swarm: its seed and its tracker, on ephemeral ports, gone when the run ends.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -20,6 +20,9 @@ const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(30);
 /// How long seed and tracker may take to stop.
 const STOP: Duration = Duration::from_secs(10);
 
+/// How long a connection from this machine to itself may take.
+const OWN_CONNECT: Duration = Duration::from_secs(1);
+
 /// The running seed and tracker.
 pub(super) struct Distribution {
     tracker: Tracker,
@@ -36,6 +39,8 @@ pub(super) struct SeedAddresses {
     seed_port: u16,
     tracker_port: u16,
     key: TrackerKey,
+    /// Where both listen.
+    listen: IpAddr,
 }
 
 impl Distribution {
@@ -69,8 +74,8 @@ impl Distribution {
             tracker: None,
         };
         let engine = engine.start(config).await.map_err(RunError::Engine)?;
-        let addresses =
-            SeedAddresses { advertise, seed_port: engine.local_addr.port(), tracker_port: tracker.local_addr().port(), key };
+        let (seed_port, tracker_port) = (engine.local_addr.port(), tracker.local_addr().port());
+        let addresses = SeedAddresses { advertise, seed_port, tracker_port, key, listen: listen.ip() };
         Ok((Self { tracker, engine, ended: false }, addresses))
     }
 
@@ -128,12 +133,27 @@ impl SeedAddresses {
     /// Returns the seed's address and the announce URL with the controller at that address.
     pub(super) fn at(&self, controller: IpAddr) -> (PeerAddr, String) {
         let seed = PeerAddr(SocketAddr::new(controller, self.seed_port));
-        (seed, self.key.announce_url(SocketAddr::new(controller, self.tracker_port)))
+        (seed, self.announce_url(SocketAddr::new(controller, self.tracker_port)))
+    }
+
+    /// Returns where this machine itself reaches seed and tracker.
+    pub(super) fn here(&self) -> (SocketAddr, SocketAddr) {
+        let here = if self.listen.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { self.listen };
+        (SocketAddr::new(here, self.seed_port), SocketAddr::new(here, self.tracker_port))
+    }
+
+    /// Returns the announce URL for whoever reaches the tracker at that address.
+    pub(super) fn announce_url(&self, tracker: SocketAddr) -> String {
+        self.key.announce_url(tracker)
     }
 }
 
 fn listen_address(advertise: Option<IpAddr>) -> IpAddr {
-    let usable = |ip: &IpAddr| std::net::TcpListener::bind((*ip, 0)).is_ok();
+    // The kernel lets broadcast addresses be bound, to which nobody can connect.
+    let usable = |ip: &IpAddr| {
+        let bound = TcpListener::bind((*ip, 0)).and_then(|listener| listener.local_addr());
+        bound.is_ok_and(|at| at.ip().is_unspecified() || TcpStream::connect_timeout(&at, OWN_CONNECT).is_ok())
+    };
     let candidates = [advertise, Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED))];
     candidates.into_iter().flatten().find(usable).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
@@ -156,8 +176,14 @@ mod tests {
 
     #[test]
     fn the_controllers_address_is_what_is_known_best() {
-        let addresses =
-            |advertise| SeedAddresses { advertise, seed_port: 1, tracker_port: 2, key: TrackerKey::from_bytes([7; 16]) };
+        let listen = ip("::");
+        let addresses = |advertise| SeedAddresses {
+            advertise,
+            seed_port: 1,
+            tracker_port: 2,
+            key: TrackerKey::from_bytes([7; 16]),
+            listen,
+        };
         let ends = Some((ip("10.0.0.5"), ip("127.0.0.9")));
         let direct = Some(ip("127.0.0.9"));
         assert_eq!(addresses(Some(ip("192.0.2.1"))).controller_as_seen(ends, direct), ip("192.0.2.1"));
@@ -168,5 +194,6 @@ mod tests {
         let (seed, tracker) = addresses(None).at(ip("::1"));
         assert_eq!(seed.0, "[::1]:1".parse().unwrap());
         assert!(tracker.starts_with("http://[::1]:2/"), "{tracker}");
+        assert_eq!(addresses(None).here(), ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap()));
     }
 }

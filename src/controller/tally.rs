@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::model::{
     AgentCounts, ByteCounts, HostFailure, HostId, HostName, HostResult, HostState, Phase, PhaseTime, ReleaseId, RunSummary,
-    Verdict,
+    Verdict, distribution::Mode,
 };
 
 const PHASES: [Phase; 6] = [Phase::Hash, Phase::Connect, Phase::Prepare, Phase::Distribute, Phase::Stage, Phase::Activate];
@@ -18,6 +18,9 @@ const PHASES: [Phase; 6] = [Phase::Hash, Phase::Connect, Phase::Prepare, Phase::
 pub(super) struct HostNotes {
     pub(super) name: HostName,
     pub(super) bytes: ByteCounts,
+    /// How it gets the artifact, and why not from peers.
+    pub(super) mode: Mode,
+    pub(super) mode_reason: Option<String>,
     pub(super) unchanged: bool,
     pub(super) release: Option<ReleaseId>,
     pub(super) previous: Option<ReleaseId>,
@@ -42,6 +45,8 @@ impl Tally {
         let notes = |name| HostNotes {
             name,
             bytes: ByteCounts::default(),
+            mode: Mode::default(),
+            mode_reason: None,
             unchanged: false,
             release: None,
             previous: None,
@@ -60,6 +65,14 @@ impl Tally {
     /// Returns a host's notes. Host ids are this fleet's own: the dispatcher makes them.
     pub(super) fn host(&mut self, host: HostId) -> &mut HostNotes {
         &mut self.hosts[host.index()]
+    }
+
+    /// Notes how a host gets the artifact from now on; true for the first one that does it so.
+    pub(super) fn takes(&mut self, host: HostId, mode: Mode, reason: &str) -> bool {
+        let first = self.hosts.iter().all(|notes| notes.mode != mode);
+        let notes = self.host(host);
+        (notes.mode, notes.mode_reason) = (mode, Some(reason.to_owned()));
+        first
     }
 
     /// Notes that a host got its agent, from another host or over SSH.
@@ -165,6 +178,8 @@ impl Tally {
                 release: notes.release,
                 previous: notes.previous,
                 bytes: notes.bytes,
+                mode: notes.mode,
+                mode_reason: notes.mode_reason,
                 transfer_seconds,
                 wave,
                 failure: notes.failure,

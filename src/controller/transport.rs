@@ -2,7 +2,12 @@
 //!
 //! Promises: a command's output and its time are bounded. Never interprets what a command prints.
 
-use std::{net::IpAddr, os::unix::process::ExitStatusExt as _, process::Stdio, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    os::unix::process::ExitStatusExt as _,
+    process::Stdio,
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
 use tokio::{
@@ -136,6 +141,14 @@ impl Transport {
         let from_ssh = ssh_ends.map(|(_, host)| host);
         let from_here = || self.remote_ip().filter(|ip| !is_link_local(*ip));
         host.advertise.or(from_ssh).or_else(from_here).or_else(local)
+    }
+
+    /// Makes the host listen on a port of its loopback whose streams lead to `target` here.
+    pub(super) async fn forward(&self, target: SocketAddr) -> Result<SocketAddr, TransportError> {
+        match self {
+            Self::Ssh(connection) => Ok(connection.forward(target).await?),
+            Self::Local => Ok(target),
+        }
     }
 
     /// Starts a command and hands out its streams.

@@ -202,6 +202,7 @@ impl Reporter for Recorder {
             }
             RunEvent::HostProgress { .. }
             | RunEvent::AgentCame { .. }
+            | RunEvent::HostMode { .. }
             | RunEvent::PhaseEnded(_)
             | RunEvent::Warning { .. }
             | RunEvent::Paused { .. }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppName, Digest, HostFailure, HostName, HostState, ReleaseId, RunId};
+use super::{AppName, Digest, HostFailure, HostName, HostState, ReleaseId, RunId, distribution::Mode};
 
 /// The version of the event format. A change that breaks consumers raises it.
 pub const EVENT_VERSION: u32 = 1;
@@ -34,6 +34,8 @@ pub struct ByteCounts {
     pub from_peers: u64,
     /// From the controller's seed.
     pub from_controller: u64,
+    /// From the controller's seed, through the host's SSH connection.
+    pub from_ssh: u64,
     /// From an HTTP origin.
     pub from_origin: u64,
     /// Already there: a resumed partial download or the host's cache.
@@ -45,13 +47,20 @@ pub struct ByteCounts {
 impl ByteCounts {
     /// Returns the bytes that are there, from wherever they came. Counts come from hosts and may be anything: sums saturate.
     pub fn received(&self) -> u64 {
-        self.from_peers.saturating_add(self.from_controller).saturating_add(self.from_origin).saturating_add(self.from_disk)
+        self.moved().saturating_add(self.from_disk)
+    }
+
+    /// Returns the bytes that came over the network.
+    pub fn moved(&self) -> u64 {
+        let controller = self.from_controller.saturating_add(self.from_ssh);
+        self.from_peers.saturating_add(controller).saturating_add(self.from_origin)
     }
 
     /// Adds another host's counts.
     pub fn add(&mut self, other: &Self) {
         self.from_peers = self.from_peers.saturating_add(other.from_peers);
         self.from_controller = self.from_controller.saturating_add(other.from_controller);
+        self.from_ssh = self.from_ssh.saturating_add(other.from_ssh);
         self.from_origin = self.from_origin.saturating_add(other.from_origin);
         self.from_disk = self.from_disk.saturating_add(other.from_disk);
         self.uploaded = self.uploaded.saturating_add(other.uploaded);
@@ -136,6 +145,12 @@ pub struct HostResult {
     /// Where its bytes came from.
     #[serde(default)]
     pub bytes: ByteCounts,
+    /// How it got them in the end.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Why not as the run was to distribute it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode_reason: Option<String>,
     /// Seconds from its job being sent to its artifact being verified, if it got that far by a transfer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer_seconds: Option<f64>,
@@ -246,6 +261,15 @@ pub enum RunEvent {
         rate: u64,
         /// Connected peers.
         peers: u32,
+    },
+    /// A host gets the artifact another way from now on.
+    HostMode {
+        /// Which host.
+        host: HostName,
+        /// Which way.
+        mode: Mode,
+        /// Why.
+        reason: String,
     },
     /// A phase of the run ended.
     PhaseEnded(PhaseTime),

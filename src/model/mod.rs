@@ -3,6 +3,7 @@
 //! Everything here is plain data or a state machine that takes events and returns actions, so that property
 //! tests and simulations run the very code that ships.
 
+pub mod distribution;
 mod events;
 mod ids;
 mod manifest;

@@ -85,7 +85,7 @@ mod tests {
     fn a_line_looks_like_this() {
         let mut out = Vec::new();
         Json::new(&mut out).event(&rehearsal::progress("web01", 800), Duration::ZERO);
-        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r#"{"v":1,"at":"2026-11-20T03:15:00.000Z","run":"0707070707070707","event":"host_progress","host":"web01","bytes":{"from_peers":700,"from_controller":100,"from_origin":0,"from_disk":0,"uploaded":0},"rate":800,"peers":4}"#);
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r#"{"v":1,"at":"2026-11-20T03:15:00.000Z","run":"0707070707070707","event":"host_progress","host":"web01","bytes":{"from_peers":700,"from_controller":100,"from_ssh":0,"from_origin":0,"from_disk":0,"uploaded":0},"rate":800,"peers":4}"#);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::{
     Palette, escape, measure,
     view::{FleetView, RunHeader, Transfer},
 };
-use crate::model::{HostFailure, HostName, HostState, RunEvent};
+use crate::model::{HostFailure, HostName, HostState, RunEvent, distribution::Mode};
 
 /// The longest shown message or hint, in characters.
 pub(super) const MAX_MESSAGE: usize = 500;
@@ -16,6 +16,16 @@ pub(super) const MAX_NAME: usize = 80;
 const MAX_NAMED: usize = 3;
 /// How many hosts' failures are told while the run goes on; the summary has the rest.
 pub(super) const MAX_TOLD_FAILURES: usize = 50;
+
+/// Says where a host's bytes come from.
+pub(super) fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Peers => "from peers",
+        Mode::Origin => "from origin",
+        Mode::Controller => "from controller",
+        Mode::Ssh => "over SSH",
+    }
+}
 
 /// Returns a host's name, fit to be shown.
 pub(crate) fn host(name: &HostName) -> String {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::model::{
     AgentCounts, ByteCounts, EVENT_VERSION, Envelope, FailureKind, HostFailure, HostName, HostResult, HostState, Phase,
-    PhaseTime, RunEvent, RunId, RunSummary, Verdict,
+    PhaseTime, RunEvent, RunId, RunSummary, Verdict, distribution::Mode,
 };
 
 /// What all these runs put live.
@@ -94,6 +94,8 @@ pub(crate) fn live(host: HostName, size: u64) -> HostResult {
         release: Some(RELEASE.parse().unwrap()),
         previous: Some(PREVIOUS.parse().unwrap()),
         bytes: ByteCounts { from_peers: size - size / 8, from_controller: size / 8, uploaded: size, ..ByteCounts::default() },
+        mode: Mode::Peers,
+        mode_reason: None,
         transfer_seconds: Some(12.34),
         wave: None,
         failure: None,
@@ -109,6 +111,8 @@ pub(crate) fn out(host: HostName, failure: Option<HostFailure>) -> HostResult {
         release: Some(PREVIOUS.parse().unwrap()),
         previous: None,
         bytes: ByteCounts::default(),
+        mode: Mode::Peers,
+        mode_reason: None,
         transfer_seconds: None,
         wave: None,
         failure,

@@ -8,7 +8,7 @@ use super::{
     table::{self, Tone},
     view::RunHeader,
 };
-use crate::model::{HostFailure, HostName, HostResult, HostState, RunSummary, Verdict};
+use crate::model::{HostFailure, HostName, HostResult, HostState, RunSummary, Verdict, distribution::Mode};
 
 /// How many different failures are shown.
 const MAX_GROUPS: usize = 20;
@@ -168,6 +168,7 @@ fn totals(header: Option<&RunHeader>, summary: &RunSummary) -> Vec<(&'static str
     let sources = [
         ("from peers", bytes.from_peers),
         ("from controller", bytes.from_controller),
+        ("over SSH", bytes.from_ssh),
         ("from origin", bytes.from_origin),
         ("from disk", bytes.from_disk),
     ];
@@ -186,6 +187,7 @@ fn totals(header: Option<&RunHeader>, summary: &RunSummary) -> Vec<(&'static str
         };
         lines.push(("controller", format!("sent {}{times}", measure::bytes(summary.controller_sent))));
     }
+    lines.extend(modes(summary).map(|text| ("fallback", text)));
     let agents = summary.agents;
     let ways = [(agents.over_ssh, "over SSH"), (agents.from_hosts, "from hosts")].into_iter().filter(|(hosts, _)| *hosts > 0);
     let ways: Vec<_> = ways.map(|(hosts, way)| format!("{hosts} {way}")).collect();
@@ -211,6 +213,15 @@ fn hosts(summary: &RunSummary) -> String {
     };
     let hosts = summary.hosts.len();
     if counts.is_empty() { hosts.to_string() } else { format!("{hosts}: {counts}{unchanged}") }
+}
+
+/// Says for each way that hosts had to take how many did, and why the first of them had to.
+fn modes(summary: &RunSummary) -> impl Iterator<Item = String> {
+    Mode::ALL.into_iter().filter_map(|mode| {
+        let mut hosts = summary.hosts.iter().filter(|host| host.mode == mode).filter_map(|host| host.mode_reason.as_ref());
+        let reason = escape::line(hosts.next()?, MAX_MESSAGE);
+        Some(format!("{} {}: {reason}", measure::count(1 + hosts.count(), "host"), phrase::mode(mode)))
+    })
 }
 
 fn times(summary: &RunSummary) -> String {

@@ -112,9 +112,11 @@ impl FleetView {
             RunEvent::RollingBack { .. } => once(&mut self.goes_back, Change::Step),
             RunEvent::Interrupted => once(&mut self.interrupted, Change::Interrupted),
             RunEvent::RunFinished(_) => once(&mut self.finished, Change::Finished),
-            RunEvent::AgentCame { .. } | RunEvent::PhaseEnded(_) | RunEvent::Warning { .. } | RunEvent::Unknown => {
-                Change::Quiet
-            }
+            RunEvent::AgentCame { .. }
+            | RunEvent::HostMode { .. }
+            | RunEvent::PhaseEnded(_)
+            | RunEvent::Warning { .. }
+            | RunEvent::Unknown => Change::Quiet,
         }
     }
 
@@ -166,13 +168,13 @@ impl FleetView {
 
     fn progress(&mut self, host: &HostName, bytes: &ByteCounts, rate: u64) {
         let Some(row) = self.row(host) else { return };
-        let moved_before = moved(&row.bytes);
-        if row.state <= HostState::Backfilling && total(bytes) >= row.received {
+        let moved_before = row.bytes.moved();
+        if row.state <= HostState::Backfilling && bytes.received() >= row.received {
             row.rate = rate;
         }
         row.bytes = most(&row.bytes, bytes);
-        row.received = total(&row.bytes);
-        let more = moved(&row.bytes).saturating_sub(moved_before);
+        row.received = row.bytes.received();
+        let more = row.bytes.moved().saturating_sub(moved_before);
         self.moved = self.moved.saturating_add(more);
     }
 
@@ -271,19 +273,11 @@ fn later(last: &mut usize, next: usize) -> Change {
     }
 }
 
-fn moved(bytes: &ByteCounts) -> u64 {
-    bytes.from_peers.saturating_add(bytes.from_controller).saturating_add(bytes.from_origin)
-}
-
-/// The sum of what a host claims, which may be anything.
-fn total(bytes: &ByteCounts) -> u64 {
-    moved(bytes).saturating_add(bytes.from_disk)
-}
-
 fn most(a: &ByteCounts, b: &ByteCounts) -> ByteCounts {
     ByteCounts {
         from_peers: a.from_peers.max(b.from_peers),
         from_controller: a.from_controller.max(b.from_controller),
+        from_ssh: a.from_ssh.max(b.from_ssh),
         from_origin: a.from_origin.max(b.from_origin),
         from_disk: a.from_disk.max(b.from_disk),
         uploaded: a.uploaded.max(b.uploaded),

@@ -316,6 +316,12 @@ impl Connection {
         process.finish(self.address(), input, limits).await
     }
 
+    /// Makes the host listen on a port of its loopback whose streams lead to `target` here; returns where it listens. The port is closed with
+    /// the connection.
+    pub async fn forward(&self, target: SocketAddr) -> Result<SocketAddr, SshError> {
+        self.session.link.forward(target).await
+    }
+
     /// Returns what errors call the host: its name and port.
     pub fn address(&self) -> &str {
         self.session.link.life.address()

@@ -19,7 +19,7 @@ pub enum SshError {
         /// Why, as far as known.
         reason: String,
     },
-    /// The host would not start the command.
+    /// The host would not do what it was asked for.
     #[error("{address}: the host refused to {what}: {reason}")]
     Refused {
         /// The host.

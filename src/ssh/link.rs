@@ -23,6 +23,7 @@ use tokio_util::{
 use super::{
     ConnectError, SshError, Step,
     error::{Retry, one_line, seconds},
+    forward::Forwards,
     process::{self, Channel, Process},
     transport::{self, ByteStream, Cut, ProxyLog},
     trust::{HostTrust, Refusal},
@@ -139,7 +140,7 @@ impl Life {
     }
 
     /// As [`Self::lost`], for when an operation failed in a way only a lost connection can explain.
-    fn surely_lost(&self) -> SshError {
+    pub(super) fn surely_lost(&self) -> SshError {
         let reason = self.reason().unwrap_or_else(|| "connection closed".to_owned());
         SshError::Lost { address: self.0.address.clone(), reason }
     }
@@ -149,6 +150,7 @@ impl Life {
 pub(super) struct Client {
     life: Life,
     trust: Arc<HostTrust>,
+    forwards: Arc<Forwards>,
     /// Dropped with the session's task, however it ends.
     _gone: DropGuard,
 }
@@ -186,20 +188,21 @@ impl client::Handler for Client {
         }
     }
 
-    // A host has no business opening channels to us. A handle that is dropped unanswered refuses; the defaults would accept.
-
     async fn server_channel_open_forwarded_tcpip(
         &mut self,
-        _: Channel,
+        channel: Channel,
+        address: &str,
+        port: u32,
         _: &str,
         _: u32,
-        _: &str,
-        _: u32,
-        _: client::ChannelOpenHandle,
+        reply: client::ChannelOpenHandle,
         _: &mut client::Session,
     ) -> Result<(), ClientError> {
+        self.forwards.opened(&self.life, channel, (address, port), reply).await;
         Ok(())
     }
+
+    // A host has no business opening other channels to us. A handle that is dropped unanswered refuses; the defaults would accept.
 
     async fn server_channel_open_forwarded_streamlocal(
         &mut self,
@@ -268,6 +271,7 @@ impl client::Handler for Client {
 pub(super) struct Link {
     pub(super) handle: Handle<Client>,
     pub(super) life: Life,
+    pub(super) forwards: Arc<Forwards>,
     _cut: DropGuard,
 }
 
@@ -282,10 +286,12 @@ impl Link {
         // From here on whatever ends this function ends the session's task too, even in the middle of a key exchange.
         let cut = life.0.cut.clone().drop_guard();
         let config = Arc::new(config(&trust));
-        let client = Client { life: life.clone(), trust, _gone: life.0.gone.clone().drop_guard() };
+        let forwards = Arc::new(Forwards::default());
+        let gone = life.0.gone.clone().drop_guard();
+        let client = Client { life: life.clone(), trust, forwards: forwards.clone(), _gone: gone };
         let stream = Cut::new(stream, life.0.cut.clone());
         match timeout(HANDSHAKE_LIMIT, client::connect_stream(config, stream, client)).await {
-            Ok(Ok(handle)) => Ok(Self { handle, life: life.clone(), _cut: cut }),
+            Ok(Ok(handle)) => Ok(Self { handle, life: life.clone(), forwards, _cut: cut }),
             Ok(Err(ClientError::HostKey(refusal))) => {
                 let error = ConnectError::new(life.address(), Step::HostKey, &refusal.cause);
                 Err(match refusal.hint {
@@ -303,8 +309,7 @@ impl Link {
 
     /// Starts a command.
     pub(super) async fn exec(&self, command: &str) -> Result<Process, SshError> {
-        let opened = timeout(CHANNEL_LIMIT, self.handle.channel_open_session()).await;
-        let opened = opened.map_err(|_| self.timed_out("opening a channel"))?;
+        let opened = self.within_limit("opening a channel", self.handle.channel_open_session()).await?;
         let mut channel = opened.map_err(|error| self.refused("open a channel", &error))?;
         channel.exec(true, command).await.map_err(|_| self.life.surely_lost())?;
         let answer = async {
@@ -323,7 +328,7 @@ impl Link {
                 }
             }
         };
-        timeout(CHANNEL_LIMIT, answer).await.map_err(|_| self.timed_out("starting a command"))??;
+        self.within_limit("starting a command", answer).await??;
         Ok(process::start(channel, &self.life))
     }
 
@@ -351,7 +356,7 @@ impl Link {
 
     /// Says goodbye, ends the session and waits until all its tasks have ended.
     pub(super) async fn close(self) {
-        let Self { handle, life, _cut: cut } = self;
+        let Self { handle, life, _cut: cut, .. } = self;
         life.note("closed".to_owned());
         let goodbye = async {
             let _ = handle.disconnect(russh::Disconnect::ByApplication, "done", "").await;
@@ -366,9 +371,10 @@ impl Link {
         life.0.tasks.wait().await;
     }
 
-    fn timed_out(&self, what: &'static str) -> SshError {
-        let lost = self.life.lost();
-        lost.unwrap_or_else(|| SshError::Timeout { address: self.life.address().to_owned(), what, limit: CHANNEL_LIMIT })
+    /// Waits for the host's answer, not for ever.
+    pub(super) async fn within_limit<T>(&self, what: &'static str, answer: impl Future<Output = T>) -> Result<T, SshError> {
+        let late = |_| SshError::Timeout { address: self.life.address().to_owned(), what, limit: CHANNEL_LIMIT };
+        timeout(CHANNEL_LIMIT, answer).await.map_err(|error| self.life.lost().unwrap_or_else(|| late(error)))
     }
 
     fn refused(&self, what: &'static str, error: &russh::Error) -> SshError {

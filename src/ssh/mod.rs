@@ -23,6 +23,7 @@
 //! | `link` | one russh session: algorithms, handshake, keepalive, why it ended |
 //! | `connector` | limits, retries, jump hosts shared by the fleet |
 //! | `process` | a command's streams and exit status |
+//! | `forward` | ports on the host's loopback that lead here |
 
 use std::{
     fmt,
@@ -38,6 +39,7 @@ mod auth;
 mod config;
 mod connector;
 mod error;
+mod forward;
 mod gate;
 mod keys;
 pub mod known_hosts;

@@ -27,6 +27,9 @@ use super::{
 
 /// How long after one address of a name the next one is tried too.
 const NEXT_ADDRESS: Duration = Duration::from_millis(300);
+/// The most bytes that wait unsent in the kernel.
+#[cfg(target_os = "linux")]
+const NOT_SENT_LOW_WATER: u32 = 128 << 10;
 /// How many addresses of one name are tried.
 const MAX_ADDRESSES: usize = 8;
 /// How much of what a `ProxyCommand` writes to standard error is kept.
@@ -53,6 +56,9 @@ pub(super) async fn tcp(host: &str, port: u16, limit: Duration) -> Result<(TcpSt
         Ok(Ok(((stream, peer), _))) => {
             // Small packets in both directions: waiting to fill one only costs time. Failing to set it costs nothing else.
             let _ = stream.set_nodelay(true);
+            // What is sent later, such as a sign of life, does not wait behind megabytes that the kernel took on.
+            #[cfg(target_os = "linux")]
+            let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(NOT_SENT_LOW_WATER);
             Ok((stream, peer))
         }
         Ok(Err(error)) => {

@@ -67,8 +67,22 @@ pub struct TransferStats {
     pub rate: u64,
     /// Connected peers.
     pub peers: u32,
+    /// Whether the controller's seed can be reached.
+    pub controller: Reach,
     /// True once every piece is verified and in the file.
     pub complete: bool,
+}
+
+/// Whether the controller's seed can be reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Nobody tried, or the first attempt goes on.
+    #[default]
+    Untried,
+    /// A connection stands.
+    Stands,
+    /// No connection stands; why the last attempt failed or the last connection ended.
+    Failed(String),
 }
 
 /// Says why an engine could not start or go on.
@@ -124,6 +138,11 @@ enum End {
 #[derive(Debug)]
 pub(crate) enum Control {
     AddPeers(Vec<SocketAddr>),
+    /// The controller can be reached another way.
+    Way {
+        seed: SocketAddr,
+        tracker: Option<String>,
+    },
     Stop,
 }
 
@@ -142,6 +161,12 @@ impl EngineHandle {
     pub async fn add_peers(&self, peers: Vec<SocketAddr>) {
         // A closed channel means the engine has ended: `wait_complete` and `stop` tell why.
         let _ = self.control.send(Control::AddPeers(peers)).await;
+    }
+
+    /// Tells a way to the controller that leads through SSH: its seed's address, which is connected to at once and whose bytes count as
+    /// `from_ssh`, and the announce URL, which replaces the one before. Ignored by an engine that has ended.
+    pub async fn add_way(&self, seed: SocketAddr, tracker: Option<String>) {
+        let _ = self.control.send(Control::Way { seed, tracker }).await;
     }
 
     /// Returns the latest statistics; the receiver can be watched for changes (at most about ten a second).

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::RelayToken;
 use crate::model::{
     ByteCounts, HostFailure, HostName, HostState, HostStatus, Manifest, Operator, Place, Pruned, ReleaseId, RunId, Unlocked,
+    distribution::Mode,
     plan::{Health, Hooks, Linked, Unchanged},
 };
 
@@ -233,6 +234,14 @@ pub enum ToAgent {
         /// Addresses.
         peers: Vec<PeerAddr>,
     },
+    /// Another way to the controller, for a host that asked for one ([`FromAgent::Stranded`]): through its SSH connection.
+    Way {
+        /// Where the controller's seed is reached on the host's loopback.
+        seed: PeerAddr,
+        /// The announce URL that leads there; none leaves it at the one before.
+        #[serde(default)]
+        tracker: Option<String>,
+    },
     /// Serve your own binary to other hosts until the job is over, at any time after the job. Sent at most once. Answer:
     /// [`FromAgent::Relays`].
     Relay {
@@ -294,6 +303,21 @@ pub enum FromAgent {
     },
     /// How the transfer stands; at most about one a second.
     Progress(TransferProgress),
+    /// The transfer gets nothing, and the host can't connect to the controller: it asks for another way. Told again while it is so. Answer, perhaps
+    /// later: [`ToAgent::Way`].
+    Stranded {
+        /// Why it can't connect.
+        reason: String,
+        /// For how many seconds nothing has come.
+        seconds: u32,
+    },
+    /// The host gets the artifact another way from now on.
+    Mode {
+        /// Which.
+        mode: Mode,
+        /// Why.
+        reason: String,
+    },
     /// A complete, verified release lies beside the current one.
     Staged {
         /// Its id.

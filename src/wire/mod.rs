@@ -6,10 +6,12 @@
 //! The agent speaks first ([`FromAgent::Hello`]); the controller then sends exactly one [`Job`].
 //! This module opens nothing and decides nothing.
 
+mod ferry;
 mod frame;
 mod message;
 mod relay;
 
+pub use ferry::{ferry_line, ferry_port};
 pub use frame::{FrameError, MAX_FRAME, read_frame, write_frame};
 pub use message::{
     AgentHello, DeployJob, FromAgent, Job, PeerAddr, Procedure, PruneJob, RollbackJob, StopReason, ToAgent, TransferProgress,

@@ -26,6 +26,7 @@ mod deploy_reverts;
 mod deploy_routes;
 mod deploy_story;
 mod deploy_users;
+mod fallback;
 mod history;
 mod hosts;
 mod interop;

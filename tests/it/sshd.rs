@@ -44,6 +44,8 @@ pub(crate) struct SshdHost {
     search_path: Option<String>,
     /// A process in whose network and file systems it runs, if not in the tests'.
     inside: Option<u32>,
+    /// A further line of its configuration.
+    option: String,
     /// Hosts that share an application directory would fight for its lock, so each has its own.
     deploy_to: PathBuf,
     listener: Option<Child>,
@@ -115,7 +117,8 @@ impl SshdFleet {
         let deploy_to = dir.join("app");
         let address = SocketAddrV4::new(address, 0);
         let user = account.map_or_else(account::own_name, |account| account.name().to_owned());
-        let host = SshdHost { name, address, dir, user, search_path, inside: None, deploy_to, listener: None };
+        let host =
+            SshdHost { name, address, dir, user, search_path, inside: None, option: String::new(), deploy_to, listener: None };
         if let Some(account) = account {
             account.give(&host.home());
         }
@@ -267,6 +270,7 @@ impl SshdHost {
         if let Some(path) = &self.search_path {
             config += &format!(" PATH={path}");
         }
+        config += &format!("\n{}", self.option);
         fs::write(self.dir.join("sshd_config"), config + "\n").unwrap();
         let mut sshd = match self.inside {
             None => Command::new(SSHD),
@@ -324,6 +328,13 @@ impl SshdHost {
     pub(crate) fn replace_host_key(&mut self) {
         self.stop();
         keygen(&self.dir.join("host_key"));
+        assert!(self.start(), "{}: its port was taken meanwhile", self.name);
+    }
+
+    /// Restarts the host's sshd with a further line in its configuration, on the same port.
+    pub(crate) fn configure(&mut self, option: &str) {
+        self.stop();
+        self.option = option.to_owned();
         assert!(self.start(), "{}: its port was taken meanwhile", self.name);
     }
 

@@ -3,10 +3,10 @@
 use super::Dispatcher;
 use crate::{
     controller::{
-        host::Report,
+        host::{ADDRESS_HINT, Report},
         push::{Came, FailedFetch},
     },
-    model::{FailureKind, HostFailure, HostId, HostState, RunEvent, rollout::Event},
+    model::{FailureKind, HostFailure, HostId, HostState, RunEvent, distribution::Mode, rollout::Event},
     wire::FromAgent,
 };
 
@@ -102,6 +102,7 @@ impl Dispatcher {
                 self.apply(Some(host), Event::Reverted(host)).await;
             }
             FromAgent::Warning { message, hint } => self.warn(host, message, hint).await,
+            FromAgent::Mode { mode, reason } => self.takes_another_way(host, mode, reason).await,
             // Handled by the host's task, or out of place: an agent can't hurry the rollout by saying more than it should.
             FromAgent::Hello(_)
             | FromAgent::Prepared { .. }
@@ -111,8 +112,19 @@ impl Dispatcher {
             | FromAgent::Pruned(_)
             | FromAgent::Unlocked(_)
             | FromAgent::Relays { .. }
+            | FromAgent::Stranded { .. }
             | FromAgent::Alive => (),
         }
+    }
+
+    /// Tells how a host gets the artifact from now on; a person is told of the first one over SSH, the summary counts them.
+    async fn takes_another_way(&mut self, host: HostId, mode: Mode, reason: String) {
+        if self.tally.takes(host, mode, &reason) && mode == Mode::Ssh {
+            let message = format!("{reason}; it comes over SSH");
+            self.warn(host, message, Some(ADDRESS_HINT.to_owned())).await;
+        }
+        let host = self.members[host.index()].name.clone();
+        self.events.send(RunEvent::HostMode { host, mode, reason }).await;
     }
 
     async fn warn(&self, host: HostId, message: String, hint: Option<String>) {

@@ -13,6 +13,7 @@ mod recovery;
 mod relay;
 mod session;
 mod vigil;
+mod way;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -24,7 +25,10 @@ use tokio::{sync::mpsc, time::sleep};
 
 pub(super) use plan::{DeployPlan, JobPlan, Placement, RollbackPlan};
 use progress::Progress;
+pub(super) use relay::ADDRESS_HINT;
 pub(super) use session::AgentSession;
+use way::Way;
+pub(super) use way::Ways;
 
 use super::{
     push::{Came, Courier, FailedFetch, ReadyAgent, ensure_agent},
@@ -99,6 +103,8 @@ pub(super) struct HostTask {
     pub(super) connector: Connector,
     pub(super) courier: Arc<Courier>,
     pub(super) plan: Arc<JobPlan>,
+    /// Who may reach the controller through SSH.
+    pub(super) ways: Arc<Ways>,
     /// Its place in a fleet with zones.
     pub(super) place: Option<Place>,
     pub(super) reports: mpsc::Sender<(HostId, Report)>,
@@ -231,7 +237,10 @@ impl HostTask {
         if let Some(place) = agent.place.clone() {
             errand.runs(place);
         }
-        let end = self.relay(transport, &mut session, progress, &addresses, &mut errand).await;
+        let plan = self.plan.clone();
+        let mut way = Way::new(transport, &agent, plan.seed());
+        let end = self.relay(transport, &mut session, progress, &addresses, &mut errand, &mut way).await;
+        self.ways.left(self.id);
         let died = session.has_died();
         session.close().await;
         match end {

@@ -90,6 +90,14 @@ impl JobPlan {
         self.placement().cache.as_deref()
     }
 
+    /// Returns where hosts find seed and tracker, in a deploy.
+    pub(in crate::controller) fn seed(&self) -> Option<&SeedAddresses> {
+        match self {
+            Self::Deploy(plan) => Some(&plan.seed),
+            Self::Rollback(_) => None,
+        }
+    }
+
     /// Returns the run and what its hosts run.
     fn procedure(&self) -> (&RunId, &Procedure) {
         match self {

@@ -350,6 +350,7 @@ while True:
                 to: None,
                 procedure: Procedure::default(),
             }))),
+            ways: Arc::default(),
             place: None,
             reports,
             commands,

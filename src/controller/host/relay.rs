@@ -9,13 +9,14 @@ use super::{
     login::Login,
     progress::Progress,
     vigil::{self, Concern, Vigil},
+    way::Way,
 };
 use crate::{
     controller::{
         push::{Errand, Word},
         transport::Transport,
     },
-    model::{FailureKind, HostState},
+    model::{FailureKind, HostFailure, HostState},
     wire::{FrameError, FromAgent, PeerAddr, ToAgent},
 };
 
@@ -27,8 +28,15 @@ const LAST_MESSAGES: Duration = Duration::from_secs(2);
 const LENGTH_HINT: &str = "long commands are better put into scripts that are part of the release";
 
 /// What helps where hosts can't reach each other.
-const ADDRESS_HINT: &str = "hosts use the addresses of their SSH connections: `--advertise IP` sets the controller's, \
-                            `fleetdrop_advertise` in the inventory a host's; look for firewalls between them";
+pub(in crate::controller) const ADDRESS_HINT: &str = "hosts use the addresses of their SSH connections: `--advertise IP` sets the controller's, `fleetdrop_advertise` in the inventory a host's; look for firewalls between them";
+
+/// Returns what follows from logging in anew: a host that keeps the controller out goes back.
+fn logged_in(result: Result<(), HostFailure>) -> ToAgent {
+    match result {
+        Ok(()) => ToAgent::Confirm,
+        Err(failure) => ToAgent::Revert { reason: format!("the controller cannot log in anew: {}", failure.message) },
+    }
+}
 
 impl HostTask {
     /// Carries messages both ways until the agent ends.
@@ -39,6 +47,7 @@ impl HostTask {
         progress: &mut Progress,
         addresses: &Addresses,
         errand: &mut Errand,
+        way: &mut Way<'_>,
     ) -> End {
         let mut held = None;
         let mut ping = interval((self.plan.lease() / 3).min(vigil::PING));
@@ -53,6 +62,8 @@ impl HostTask {
                         vigil.heard(&message, Instant::now());
                         if let FromAgent::Relays { port } = message {
                             errand.serves(addresses.with(port));
+                        } else if let FromAgent::Stranded { seconds, .. } = message {
+                            way.ask(&self.ways, self.id, seconds);
                         } else if self.waits_for_agents(&message, progress, errand) {
                             held = Some(message);
                         } else if let Some(end) = self.agent_said(message, session, progress, addresses).await {
@@ -98,10 +109,8 @@ impl HostTask {
                         self.ask_to_relay(session, addresses).await;
                     }
                 },
-                result = login.done() => session.send(result.map_or_else(
-                    |failure| ToAgent::Revert { reason: format!("the controller cannot log in anew: {}", failure.message) },
-                    |()| ToAgent::Confirm,
-                )).await,
+                news = way.news() => self.tell_way(news, session, addresses).await,
+                result = login.done() => session.send(logged_in(result)).await,
                 _ = ping.tick() => {
                     session.send(ToAgent::Ping).await;
                     if let Some(end) = self.look_after(&mut vigil, progress, addresses).await
@@ -134,6 +143,17 @@ impl HostTask {
         if let (Some(address), Some(token)) = (addresses.host, self.courier.token()) {
             session.send(ToAgent::Relay { address, token: token.clone() }).await;
         }
+    }
+
+    /// Tells an agent its way to the controller, or the operator that a host that can't connect has no other way either.
+    async fn tell_way(&self, news: Result<ToAgent, String>, session: &mut AgentSession, addresses: &Addresses) {
+        let reason = match news {
+            Ok(message) => return session.send(message).await,
+            Err(reason) => reason,
+        };
+        let message = format!("can't connect to {}, and there is no way through SSH: {reason}", addresses.controller());
+        let warning = FromAgent::Warning { message, hint: Some(ADDRESS_HINT.to_owned()) };
+        self.report(Report::Agent(Box::new(warning))).await;
     }
 
     /// Acts on what the vigil sees; the end, if the host is to be given up.

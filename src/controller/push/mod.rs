@@ -61,6 +61,8 @@ pub(in crate::controller) const AGENT_MARKER: &str = "FLEETDROP-AGENT-STARTS";
 pub(in crate::controller) struct ReadyAgent {
     /// The command that starts it.
     command: String,
+    /// The command that starts a ferry.
+    ferry: String,
     /// What fetched it has started it, too.
     running: Mutex<Option<Process>>,
     /// True if the job runs as root.
@@ -86,6 +88,11 @@ impl ReadyAgent {
             Some(process) => Ok(process),
             None => transport.exec(&self.command).await,
         }
+    }
+
+    /// Returns the command that starts a ferry.
+    pub(in crate::controller) fn ferry(&self) -> &str {
+        &self.ferry
     }
 }
 
@@ -126,6 +133,7 @@ pub(in crate::controller) async fn ensure_agent(
     let place = advertise.map(|ip| Place { kind: Kind::new(agent.digest, agent.size, ip), zone: host.zone.clone() });
     let mut ready = ReadyAgent {
         command: String::new(),
+        ferry: String::new(),
         running: Mutex::default(),
         is_root: facts.uid == 0,
         ssh_ends: facts.ssh_ends,
@@ -143,13 +151,19 @@ pub(in crate::controller) async fn ensure_agent(
         Found::Nothing(refused) => return Err(nowhere(refused)),
     };
     ready.command = start_command(&prefix, &agent, &path);
+    ready.ferry = ferry_command(&prefix, &agent, &path);
     Ok(ready)
 }
 
 /// Returns the command that starts the agent at `path`.
 fn start_command(prefix: &str, agent: &AgentBinary, path: &str) -> String {
     let starter = shell_quote(&format!("echo {AGENT_MARKER}; exec \"$0\" \"$@\""));
-    format!("{prefix}sh -c {starter} {}", serve(agent, path))
+    format!("{prefix}sh -c {starter} {}", words(agent, path, "serve"))
+}
+
+/// Returns the command that starts a ferry with the agent at `path`.
+fn ferry_command(prefix: &str, agent: &AgentBinary, path: &str) -> String {
+    format!("{prefix}{}", words(agent, path, "ferry"))
 }
 
 /// What can be seen of a host without changing anything there.
@@ -200,6 +214,7 @@ pub(in crate::controller) async fn look(
         (Ok(agent), Found::Agent(path)) => {
             sight.agent = Some(ReadyAgent {
                 command: start_command(&prefix, &agent, &path),
+                ferry: ferry_command(&prefix, &agent, &path),
                 running: Mutex::default(),
                 is_root: sight.is_root,
                 ssh_ends: facts.ssh_ends,
@@ -228,9 +243,9 @@ fn nowhere(refused: &[String]) -> HostFailure {
         .with_hint("choose a directory on the host that can be written and executed from with --cache")
 }
 
-/// Returns the words that start the agent at that path, for a shell.
-fn serve(agent: &AgentBinary, path: &str) -> String {
-    let words = std::iter::once(path).chain(agent.arguments().iter().copied()).chain(["serve"]);
+/// Returns the words that start a command of the agent at that path, for a shell.
+fn words(agent: &AgentBinary, path: &str, command: &str) -> String {
+    let words = std::iter::once(path).chain(agent.arguments().iter().copied()).chain([command]);
     words.map(shell_quote).collect::<Vec<_>>().join(" ")
 }
 
@@ -266,7 +281,7 @@ impl Delivery<'_> {
         let mut is_pushed = true;
         if let (Turn::Fetch { from, address, limit, shell }, Some((fetcher, token))) = (self.turn(errand, place).await, fetches)
         {
-            let starter = format!("echo {AGENT_MARKER}; exec {}", serve(self.agent, &path));
+            let starter = format!("echo {AGENT_MARKER}; exec {}", words(self.agent, &path, "serve"));
             let script = fetcher::script(self.agent, self.directory, fetcher, address, &token.path(), limit, &starter);
             match self.fetch(shell, &script, token, limit, || errand.arrived()).await? {
                 Ok(process) => {

@@ -76,6 +76,21 @@ pub(super) enum Exit {
     Engine(#[source] EngineError),
 }
 
+impl Exit {
+    /// Returns why there is no connection, for an operator.
+    pub(super) fn cause(&self) -> String {
+        match self {
+            Self::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => "it closes connections at once".to_owned(),
+            Self::Io(error) => {
+                let text = error.to_string();
+                text.split(" (os error").next().unwrap_or_default().to_lowercase()
+            }
+            Self::Timeout(_) => "no answer".to_owned(),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// What a connection tells the session.
 #[derive(Debug)]
 pub(super) enum Event {

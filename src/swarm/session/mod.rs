@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    EngineConfig, EngineError, EngineHandle, Metainfo, Role, TransferStats,
+    EngineConfig, EngineError, EngineHandle, Metainfo, Reach, Role, TransferStats,
     connection::{Context, Counters, Event, Exit, HaveLog},
     engine::Control,
     policy::{PeerKey, PieceSet, Policy, PolicyConfig},
@@ -216,6 +216,13 @@ impl Session {
                         self.pool.add(addrs.filter(|addr| !self.peers.is_connected_to(*addr)), true);
                         self.dial();
                     }
+                    Some(Control::Way { seed, tracker }) => {
+                        self.pool.add_tunnel(plain(seed));
+                        if let Some(url) = tracker {
+                            self.tracking.move_to(url, self.stats.announce(self.context.meta.length()));
+                        }
+                        self.dial();
+                    }
                     Some(Control::Stop) | None => return Ok(()),
                 },
                 addrs = self.tracking.peers() => {
@@ -276,6 +283,9 @@ impl Session {
                                 self.pool.busy(addr, key);
                                 self.pool.works(addr);
                             }
+                            if self.peers.has_controller() {
+                                self.stats.controller(Reach::Stands);
+                            }
                             self.policy.peer_joined(now, key, traits);
                         }
                     }
@@ -316,7 +326,7 @@ impl Session {
                 }
                 self.peers.useful(now, key);
                 let size = self.context.meta.piece_size(piece).unwrap_or(0);
-                self.stats.verified(size, self.peers.is_controller(key));
+                self.stats.verified(size, self.peers.source(key, &self.pool));
                 self.context.haves.push(piece);
                 self.policy.verified(now, piece);
                 self.stats.in_order(|known| in_order(self.policy.have(), &self.context.meta, known));
@@ -347,7 +357,13 @@ impl Session {
     fn ended(&mut self, key: PeerKey, exit: Exit) -> Result<(), EngineError> {
         let now = self.started.elapsed();
         self.policy.peer_left(now, key);
-        let Some((addr, way)) = self.peers.remove(key, &exit) else {
+        let removed = self.peers.remove(key, &exit);
+        if let Some((addr, Way::Controller)) = removed
+            && !self.peers.has_controller()
+        {
+            self.stats.controller(Reach::Failed(format!("{addr}: {}", exit.cause())));
+        }
+        let Some((addr, way)) = removed else {
             return match exit {
                 Exit::Engine(error) => Err(error),
                 _ => Ok(()),

@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     plain,
     pool::{Pool, Standing, Way},
+    stats::Source,
 };
 use crate::swarm::{
     connection::{self, COMMANDS, Command, Context, Exit, Origin, Welcome},
@@ -126,8 +127,8 @@ pub(super) struct Peers {
     max: usize,
     /// How many pieces were given or taken.
     exchanged: u64,
-    /// Controllers' connections that ended; their pieces may still be checked.
-    last_controller: Option<PeerKey>,
+    /// The controller's connection that stood last, and where it went: when it has ended, its pieces may still be checked.
+    last_controller: Option<(PeerKey, SocketAddr)>,
 }
 
 impl Peers {
@@ -300,7 +301,7 @@ impl Peers {
         }
         let seed = extensions.fleet && extensions.seed;
         if peer.way == Way::Controller {
-            self.last_controller = Some(key);
+            self.last_controller = Some((key, peer.addr));
         }
         let Extensions { fleet, zone, rank, .. } = extensions;
         Some((PeerTraits { fleet, seed, zone, rank }, peer.listens))
@@ -314,9 +315,21 @@ impl Peers {
         }
     }
 
-    /// Returns whether a connection is (or was) the controller's.
-    pub(super) fn is_controller(&self, key: PeerKey) -> bool {
-        self.peers.get(&key).map_or(self.last_controller == Some(key), |peer| peer.way == Way::Controller)
+    /// Returns whose a connection is or was.
+    pub(super) fn source(&self, key: PeerKey, pool: &Pool) -> Source {
+        let here = self.peers.get(&key).filter(|peer| peer.way == Way::Controller).map(|peer| peer.addr);
+        let gone =
+            || self.last_controller.filter(|(last, _)| *last == key && !self.peers.contains_key(last)).map(|(_, addr)| addr);
+        match here.or_else(gone) {
+            Some(addr) if pool.is_tunnel(addr) => Source::Ssh,
+            Some(_) => Source::Controller,
+            None => Source::Peer,
+        }
+    }
+
+    /// Returns whether a connection to the controller stands.
+    pub(super) fn has_controller(&self) -> bool {
+        self.peers.values().any(|peer| peer.way == Way::Controller && peer.joined && !peer.dropped)
     }
 
     /// Passes a decision on to its connection.

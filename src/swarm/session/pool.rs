@@ -7,6 +7,8 @@ use crate::swarm::policy::PeerKey;
 
 /// The most addresses remembered.
 const MAX_KNOWN: usize = 4096;
+/// The most addresses of the controller.
+const MAX_CONTROLLERS: usize = 64;
 /// Bounds of the pause after a failed or lost connection; doubled each time.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// An address that only the tracker told is forgotten after this many failures.
@@ -66,12 +68,29 @@ pub(super) struct Pool {
     known: HashMap<SocketAddr, Known>,
     bans: Bans,
     controllers: Vec<SocketAddr>,
+    /// Those of them that lead through SSH.
+    tunnels: Vec<SocketAddr>,
 }
 
 impl Pool {
     /// Returns an empty pool that knows these addresses for the controller's.
     pub(super) fn new(controllers: Vec<SocketAddr>) -> Self {
         Self { controllers, ..Self::default() }
+    }
+
+    /// Adds an address of the controller that leads through SSH.
+    pub(super) fn add_tunnel(&mut self, addr: SocketAddr) {
+        for list in [&mut self.controllers, &mut self.tunnels] {
+            if list.len() < MAX_CONTROLLERS && !list.contains(&addr) {
+                list.push(addr);
+            }
+        }
+        self.add([addr], true);
+    }
+
+    /// Returns whether an address leads to the controller through SSH.
+    pub(super) fn is_tunnel(&self, addr: SocketAddr) -> bool {
+        self.tunnels.contains(&addr)
     }
 
     /// Returns what dialling an address says of who is there.

@@ -4,10 +4,19 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::sync::watch;
 
-use crate::swarm::{AnnounceProgress, TransferStats, connection::Counters};
+use crate::swarm::{AnnounceProgress, Reach, TransferStats, connection::Counters};
 
 /// The rate is a moving average over about this long.
 const WINDOW: f64 = 2.0;
+
+/// Where a piece came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Peer,
+    Controller,
+    /// The controller, through SSH.
+    Ssh,
+}
 
 /// Keeps the statistics and publishes them.
 #[derive(Debug)]
@@ -26,13 +35,20 @@ impl Stats {
     }
 
     /// Counts a verified piece.
-    pub(super) fn verified(&mut self, bytes: u32, from_controller: bool) {
-        let bytes = u64::from(bytes);
-        match from_controller {
-            true => self.now.bytes.from_controller += bytes,
-            false => self.now.bytes.from_peers += bytes,
-        }
+    pub(super) fn verified(&mut self, bytes: u32, from: Source) {
+        let counts = &mut self.now.bytes;
+        let count = match from {
+            Source::Peer => &mut counts.from_peers,
+            Source::Controller => &mut counts.from_controller,
+            Source::Ssh => &mut counts.from_ssh,
+        };
+        *count += u64::from(bytes);
         self.now.pieces_done += 1;
+    }
+
+    /// Notes whether the controller's seed can be reached.
+    pub(super) fn controller(&mut self, reach: Reach) {
+        self.now.controller = reach;
     }
 
     /// Brings up to date how much is there without a gap; `more` is given what was known.
@@ -49,9 +65,8 @@ impl Stats {
     /// Returns what the tracker is told.
     pub(super) fn announce(&self, length: u64) -> AnnounceProgress {
         let bytes = &self.now.bytes;
-        let downloaded = bytes.from_peers + bytes.from_controller + bytes.from_origin;
         let left = if self.now.complete { 0 } else { length.saturating_sub(bytes.received()).max(1) };
-        AnnounceProgress { uploaded: bytes.uploaded, downloaded, left }
+        AnnounceProgress { uploaded: bytes.uploaded, downloaded: bytes.moved(), left }
     }
 
     /// Publishes what changed. Called at most about ten times a second.

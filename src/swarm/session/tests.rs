@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use crate::swarm::{
-    Engine as _, EngineConfig, EngineError, EngineHandle, FleetEngine, Metainfo, Role,
+    Engine as _, EngineConfig, EngineError, EngineHandle, FleetEngine, Metainfo, Reach, Role,
     policy::PieceSet,
     protocol::{self, HANDSHAKE_LEN},
 };
@@ -514,6 +514,29 @@ async fn a_client_that_claims_what_it_never_sends_holds_nothing_back() {
     while to_host.read().await.expect("the host hung up").0 != 2 {}
     host.add_peers(vec![seed.local_addr]).await;
     complete(&mut host).await;
+    host.stop().await;
+    seed.stop().await;
+    artifact.assert_same(&artifact.path("host"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_way_to_the_controller_that_is_told_later_is_taken_and_counted() {
+    let artifact = Artifact::new(3_000_000, 64 << 10);
+    let seed = artifact.seed().await;
+    // Where the controller is said to be, nobody listens.
+    let nobody = TcpListener::bind(loopback()).await.unwrap().local_addr().unwrap();
+    let role = Role::Host { file: artifact.path("host") };
+    let config = EngineConfig { controller_peers: vec![nobody], ..artifact.config(role, &[nobody]) };
+    let mut host = FleetEngine.start(config).await.unwrap();
+    let mut stats = host.stats();
+    let refused = stats.wait_for(|stats| matches!(stats.controller, Reach::Failed(_)));
+    let refused = timeout(PATIENCE, refused).await.unwrap().unwrap().controller.clone();
+    assert_eq!(refused, Reach::Failed(format!("{nobody}: connection refused")));
+    host.add_way(seed.local_addr, None).await;
+    complete(&mut host).await;
+    let told = stats.borrow_and_update().clone();
+    assert_eq!((told.bytes.from_ssh, told.bytes.received()), (artifact.meta.length(), artifact.meta.length()));
+    assert_eq!(told.controller, Reach::Stands);
     host.stop().await;
     seed.stop().await;
     artifact.assert_same(&artifact.path("host"));

@@ -8,7 +8,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::swarm::{AnnounceConfig, AnnounceProgress, Announcer, EngineConfig, EngineError, connection::Context};
+use crate::swarm::{
+    AnnounceConfig, AnnounceError, AnnounceProgress, Announcer, EngineConfig, EngineError, connection::Context,
+};
 
 /// Returns the address to announce; none leaves it to the tracker to take the one the announce comes from.
 fn announced_ip(config: &EngineConfig) -> Option<IpAddr> {
@@ -16,9 +18,15 @@ fn announced_ip(config: &EngineConfig) -> Option<IpAddr> {
     config.advertise.or((!listen.is_unspecified()).then_some(listen))
 }
 
-/// A running announce client; none if the engine has no tracker.
+/// The announce client; none runs if the engine has no tracker.
 #[derive(Debug)]
-pub(super) struct Tracking(Option<Running>);
+pub(super) struct Tracking {
+    /// What is announced, but for the URL.
+    announced: AnnounceConfig,
+    running: Option<Running>,
+    /// The client of the address before, which says goodbye.
+    former: Option<JoinHandle<()>>,
+}
 
 #[derive(Debug)]
 struct Running {
@@ -28,28 +36,53 @@ struct Running {
     task: JoinHandle<()>,
 }
 
+impl Running {
+    fn start(announced: &AnnounceConfig, url: String, progress: AnnounceProgress) -> Result<Self, AnnounceError> {
+        let announcer = Announcer::new(AnnounceConfig { url, ..announced.clone() })?;
+        let stop = CancellationToken::new();
+        let (sender, peers) = mpsc::channel(4);
+        let progress = watch::Sender::new(progress);
+        let task = tokio::spawn(announcer.run(progress.subscribe(), stop.clone(), sender));
+        Ok(Self { stop, progress, peers, task })
+    }
+}
+
 impl Tracking {
     /// Starts announcing, if the configuration names a tracker.
     pub(super) fn start(config: &EngineConfig, context: &Context, left: u64) -> Result<Self, EngineError> {
-        let Some(url) = config.tracker.clone() else { return Ok(Self(None)) };
-        let announcer = Announcer::new(AnnounceConfig {
-            url,
+        let announced = AnnounceConfig {
+            url: String::new(),
             info_hash: context.meta.info_hash(),
             peer_id: context.peer_id,
             port: context.port,
             advertise: announced_ip(config),
-        })
-        .map_err(|error| EngineError::Engine(error.to_string()))?;
-        let stop = CancellationToken::new();
-        let (sender, peers) = mpsc::channel(4);
-        let progress = watch::Sender::new(AnnounceProgress { left, ..AnnounceProgress::default() });
-        let task = tokio::spawn(announcer.run(progress.subscribe(), stop.clone(), sender));
-        Ok(Self(Some(Running { stop, progress, peers, task })))
+        };
+        let progress = AnnounceProgress { left, ..AnnounceProgress::default() };
+        let start = |url| Running::start(&announced, url, progress).map_err(|error| EngineError::Engine(error.to_string()));
+        let running = config.tracker.clone().map(start).transpose()?;
+        Ok(Self { announced, running, former: None })
+    }
+
+    /// Announces to the tracker at that URL from now on. Only once: where it was told a second one, the first one stays.
+    pub(super) fn move_to(&mut self, url: String, progress: AnnounceProgress) {
+        if self.former.is_some() {
+            return;
+        }
+        match Running::start(&self.announced, url, progress) {
+            Ok(running) => {
+                let former = self.running.replace(running);
+                self.former = former.map(|former| {
+                    former.stop.cancel();
+                    former.task
+                });
+            }
+            Err(error) => tracing::warn!(%error, "the tracker's other address is not usable"),
+        }
     }
 
     /// Waits for addresses; forever without a tracker.
     pub(super) async fn peers(&mut self) -> Vec<SocketAddr> {
-        match &mut self.0 {
+        match &mut self.running {
             Some(running) => match running.peers.recv().await {
                 Some(peers) => peers,
                 None => std::future::pending().await,
@@ -60,16 +93,19 @@ impl Tracking {
 
     /// Tells the next announce what was transferred.
     pub(super) fn progress(&self, progress: AnnounceProgress) {
-        if let Some(running) = &self.0 {
+        if let Some(running) = &self.running {
             running.progress.send_if_modified(|before| std::mem::replace(before, progress) != progress);
         }
     }
 
     /// Says goodbye to the tracker and waits for the client's end.
     pub(super) async fn stop(self) {
-        if let Some(running) = self.0 {
+        let running = self.running.map(|running| {
             running.stop.cancel();
-            if let Err(error) = running.task.await {
+            running.task
+        });
+        for task in running.into_iter().chain(self.former) {
+            if let Err(error) = task.await {
                 tracing::error!(%error, "the announce client failed");
             }
         }

@@ -1,0 +1,106 @@
+//! The session and its engine: the transfer is awaited, judged and told.
+
+use std::time::Duration;
+
+use super::{Halt, Session};
+use crate::{
+    model::{ByteCounts, HostState},
+    swarm::{EngineHandle, TransferStats},
+    wire::{FromAgent, PeerAddr, TransferProgress},
+};
+
+/// How long the engine may take to stop.
+const ENGINE_STOP: Duration = Duration::from_secs(5);
+
+impl Session {
+    /// Takes over a running engine. It is stopped with the session.
+    pub(crate) fn attach(&mut self, engine: EngineHandle, needed: bool) {
+        self.engine = Some(engine);
+        self.engine_needed = needed;
+    }
+
+    /// Returns what the engine last told; nothing if none ever ran.
+    pub(super) fn stats(&self) -> Option<TransferStats> {
+        let running = self.engine.as_ref().map(|engine| engine.stats().borrow().clone());
+        running.or_else(|| self.last.clone())
+    }
+
+    /// Gives the engine more peers.
+    pub(crate) async fn add_peers(&self, peers: Vec<PeerAddr>) {
+        if let Some(engine) = &self.engine {
+            engine.add_peers(peers.into_iter().map(|peer| peer.0).collect()).await;
+        }
+    }
+
+    /// Lets the engine reach the controller through SSH.
+    pub(super) async fn take_way(&mut self, seed: PeerAddr, tracker: Option<String>) {
+        let Some(engine) = &self.engine else { return };
+        engine.add_way(seed.0, tracker).await;
+        if let Some(message) = self.ladder.take_way() {
+            self.tell(message).await;
+        }
+    }
+
+    /// Lets the ladder judge how the transfer gets on, and tells what it wants.
+    pub(super) fn look_at_the_transfer(&mut self) {
+        let waiting = self.during == HostState::Downloading;
+        let Some(engine) = self.engine.as_ref().filter(|_| waiting) else { return self.ladder.rest() };
+        if let Some(message) = self.ladder.look(self.began.elapsed(), &engine.stats().borrow()) {
+            self.link.send_if_idle(message);
+        }
+    }
+
+    /// From now on the engine only uploads: its failure stops nothing.
+    pub(crate) fn engine_is_optional(&mut self) {
+        self.engine_needed = false;
+    }
+
+    /// Stops the engine, if one runs, and waits for it.
+    pub(crate) async fn stop_engine(&mut self) {
+        self.last = self.stats();
+        if let Some(engine) = self.engine.take()
+            && tokio::time::timeout(ENGINE_STOP, engine.stop()).await.is_err()
+        {
+            tracing::warn!("the swarm engine did not stop in {} s", ENGINE_STOP.as_secs());
+        }
+    }
+
+    /// Waits until the engine has verified the file's first `bytes`, and returns how many it has in order by then. Without an engine
+    /// nothing is awaited.
+    pub(crate) async fn in_order(&mut self, bytes: u64) -> Result<u64, Halt> {
+        self.until(move |stats| stats.complete || stats.in_order >= bytes).await?;
+        Ok(self.engine.as_ref().map_or(bytes, |engine| engine.stats().borrow().in_order.max(bytes)))
+    }
+
+    /// Waits until the engine has everything. Without an engine nothing is awaited.
+    pub(crate) async fn transfer(&mut self) -> Result<(), Halt> {
+        self.until(|stats| stats.complete).await
+    }
+
+    async fn until(&mut self, mut reached: impl FnMut(&TransferStats) -> bool) -> Result<(), Halt> {
+        let Some(mut stats) = self.engine.as_ref().map(EngineHandle::stats) else { return Ok(()) };
+        self.attend(async move {
+            if stats.wait_for(|stats| reached(stats)).await.is_err() {
+                // The engine has ended: the session learns why and interrupts this.
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    pub(super) fn tell_progress(&mut self) {
+        let Some(stats) = self.stats() else { return };
+        if stats != self.told {
+            let TransferStats { bytes, payload, rate, peers, .. } = stats;
+            let progress = TransferProgress { bytes, payload, rate, peers };
+            self.link.send_if_idle(FromAgent::Progress(progress));
+            self.told = stats;
+        }
+    }
+
+    /// Returns the bytes by source; `size` bytes from the disk if no engine ran.
+    pub(crate) fn byte_counts(&self, size: u64) -> ByteCounts {
+        self.stats().map_or(ByteCounts { from_disk: size, ..ByteCounts::default() }, |stats| stats.bytes)
+    }
+}
