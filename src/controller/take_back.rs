@@ -133,7 +133,8 @@ impl Return {
             }
         }
         for host in left {
-            self.stays(&host, "it is live there by another run".to_owned()).await;
+            let hint = "`fleetdrop history --host` tells which; `fleetdrop rollback --limit` sends it back";
+            self.stays(&host, "it is live there by another run".to_owned(), hint).await;
         }
     }
 
@@ -153,7 +154,8 @@ impl Return {
                         self.went_back(host, status.current, "it was not on the release any more".to_owned()).await;
                     }
                     TakenBack::Kept(release) => {
-                        self.stays(host, format!("{release} stays live, for the release before it is gone")).await;
+                        let message = format!("{release} stays live, for the release before it is gone");
+                        self.stays(host, message, "look whether it works, or deploy another one").await;
                     }
                 }
             }
@@ -170,9 +172,9 @@ impl Return {
         self.enter(host, HostState::Reverted, Some(failure)).await;
     }
 
-    async fn stays(&mut self, host: &HostName, message: String) {
+    async fn stays(&mut self, host: &HostName, message: String, hint: &str) {
         let failure = HostFailure::new(FailureKind::Failed, HostState::Active, message);
-        self.enter(host, HostState::Failed, Some(failure)).await;
+        self.enter(host, HostState::Failed, Some(failure.with_hint(hint))).await;
     }
 
     async fn enter(&mut self, host: &HostName, state: HostState, failure: Option<HostFailure>) {
@@ -184,6 +186,9 @@ impl Return {
     }
 
     async fn finish(mut self, is_whole: bool) -> RunSummary {
+        if !is_whole {
+            self.events.send(RunEvent::Interrupted).await;
+        }
         let names: Vec<HostName> = self.ids.keys().cloned().collect();
         for name in names {
             if !self.states[self.ids[&name].index()].is_final() {

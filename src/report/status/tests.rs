@@ -103,6 +103,7 @@ fn json_is_one_versioned_object() {
             {
               "id": "20261120T031500Z-1a2b3c4d",
               "app": null,
+              "artifact": null,
               "digest": null,
               "size": null,
               "staged_at": null,
@@ -112,6 +113,7 @@ fn json_is_one_versioned_object() {
             {
               "id": "20261113T101500Z-99887766",
               "app": null,
+              "artifact": null,
               "digest": null,
               "size": null,
               "staged_at": null,
