@@ -289,10 +289,18 @@ mod tests {
             run::target,
         },
         inventory::Inventory,
-        model::{HostId, RunId},
+        model::{
+            HostId, RunId,
+            plan::{Command as Line, Hook, Hooks},
+        },
         ssh::{Connector, SshSettings},
         wire::{Procedure, StopReason, WIRE_VERSION},
     };
+
+    /// How long a host is looked for, and its new agent waited for, unless somebody says stop.
+    const UNSTOPPED: Duration = Duration::from_secs(3600);
+    /// Far less than that, and more than any of it takes on a busy machine.
+    const STOPPED: Duration = Duration::from_secs(300);
 
     /// An agent that dies right after its switch, and whose successor undoes it.
     const DYING_AGENT: &str = r#"#!/usr/bin/env python3
@@ -335,8 +343,10 @@ while True:
             deploy_to: Some(dir.join("app").to_string_lossy().into_owned()),
             cache: Some(dir.join("cache").to_string_lossy().into_owned()),
             lease: Duration::from_secs(30),
-            confirm: Duration::from_secs(30),
+            confirm: UNSTOPPED,
         };
+        let on_revert = vec![Hook { command: Line::Shell("true".to_owned()), timeout: UNSTOPPED }];
+        let hooks = Hooks { on_revert, ..Hooks::default() };
         let run = RunId::from_random([1; 8]);
         HostTask {
             id: HostId(0),
@@ -348,7 +358,7 @@ while True:
                 run,
                 placement,
                 to: None,
-                procedure: Procedure::default(),
+                procedure: Procedure { hooks, ..Procedure::default() },
             }))),
             ways: Arc::default(),
             place: None,
@@ -393,7 +403,7 @@ while True:
         assert_ne!(hanging, DYING_AGENT);
         let is_at_it =
             |report: &Report| matches!(report, Report::Agent(message) if matches!(**message, FromAgent::Warning { .. }));
-        let seen = tokio::time::timeout(LIMIT / 2, reported_by(&hanging, is_at_it)).await.expect("the stop was not heard");
+        let seen = timeout(STOPPED, reported_by(&hanging, is_at_it)).await.expect("the stop was not heard");
         let Some(Report::Dropped(failure)) = seen.last() else { panic!("{seen:?}") };
         assert!(failure.message.ends_with("; it goes back by itself unless the controller comes back"), "{failure:?}");
     }
@@ -404,7 +414,7 @@ while True:
         let useless = DYING_AGENT.replace(r#"{"type": "reverted", "current": "r1", "#, r#"{"type": "checked", "#);
         let useless = useless.replace(r#"str(message["replaces"] > 0)})"#, r#"str(message["replaces"] > 0)}); sys.exit(0)"#);
         let is_sought = |report: &Report| matches!(report, Report::Reconnecting(_));
-        let seen = tokio::time::timeout(AWAY, reported_by(&useless, is_sought)).await.expect("the stop was not heard");
+        let seen = timeout(STOPPED, reported_by(&useless, is_sought)).await.expect("the stop was not heard");
         let Some(Report::Dropped(failure)) = seen.last() else { panic!("{seen:?}") };
         assert!(failure.message.contains("the agent ended unexpectedly"), "{failure:?}");
     }
