@@ -134,8 +134,7 @@ pub struct PolicyConfig {
     pub outstanding: usize,
     /// The most pieces in flight, which bounds memory.
     pub max_in_flight: usize,
-    /// How much of the artifact a seed gives beyond one copy without need, in percent. By simulation 3 takes the fleets of the lab as
-    /// long as 8, and 64 hosts leave the seed alone with 1.03 copies instead of 1.05; with 1 a fleet with deaths takes 3 % longer.
+    /// How much of the artifact a seed gives beyond one copy without need, in percent.
     pub reserve_percent: u32,
     /// A piece that arrives can't be received from two neighbours at once.
     pub exclusive: bool,
@@ -154,7 +153,7 @@ impl PolicyConfig {
             slots: if push { SEED_SLOTS } else { SLOTS },
             outstanding: 32,
             max_in_flight: 64,
-            reserve_percent: 3,
+            reserve_percent: 8,
             exclusive: false,
             place: None,
             seed,
