@@ -40,6 +40,7 @@ mod armed {
         "recover.journalled",
         "leftovers.removing",
         "leftovers.removed",
+        "reuse.copied",
         "download.begun",
         "download.verified",
         "extract.begun",

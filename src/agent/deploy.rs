@@ -13,8 +13,6 @@ use std::{
     time::Duration,
 };
 
-use base64::Engine as _;
-
 use super::{
     AgentEnv,
     activation::Staged,
@@ -23,6 +21,7 @@ use super::{
     hooks::Operations,
     preflight::{self, Start, Work},
     releases::{self, Record},
+    reuse,
     root::Root,
     session::{Cancel, Halt, Session},
     shared, space,
@@ -33,10 +32,10 @@ use crate::{
     artifact::{self, UnpackLimits},
     failpoint,
     model::{
-        HostState, ReleaseId,
+        ArchiveKind, HostState, ReleaseId,
         plan::{HookPoint, Unchanged},
     },
-    swarm::{Engine, EngineConfig, EngineError, EngineHandle, Metainfo, Role},
+    swarm::{Engine, EngineConfig, EngineError, EngineHandle, MAX_INFO, Metainfo, Role},
     wire::{DeployJob, FromAgent, ToAgent},
 };
 
@@ -68,7 +67,7 @@ pub(crate) async fn deploy<E: Engine>(session: &mut Session, engine: &E, job: De
     let previous = work.held.current.clone();
     let operations = Operations::new(job.procedure.clone(), run, Some(app), &work.held.root, &job.release, previous.as_ref());
     let undo = operations.undo()?;
-    let staged = stage(session, engine, &job, metainfo, &mut work, &operations).await;
+    let staged = stage(session, engine, &job, &metainfo, &mut work, &operations).await;
     if let Err(halt) = staged {
         abandon(session, &job, work, &halt).await;
         return Err(halt);
@@ -104,12 +103,22 @@ async fn tell_notices(session: &mut Session, notices: Vec<preflight::Notice>) {
 
 /// Reads the torrent out of the job.
 fn metainfo(job: &DeployJob) -> Result<Arc<Metainfo>, JobError> {
-    let bytes = base64::engine::general_purpose::STANDARD.decode(&job.info_base64);
-    let bytes = bytes.map_err(|error| JobError::BadJob(format!("the torrent is not base64: {error}")))?;
+    let bad = |what: String| Err(JobError::BadJob(what));
+    let manifest = &job.manifest;
+    let bytes = job.info.unpack(MAX_INFO).map_err(|error| JobError::BadJob(chain(&error)))?;
     let metainfo = Metainfo::from_info_bytes(&bytes)?;
-    if metainfo.length() != job.manifest.size {
-        let text = format!("the torrent has {} bytes, the artifact {}", metainfo.length(), job.manifest.size);
-        return Err(JobError::BadJob(text));
+    if metainfo.length() != manifest.size {
+        return bad(format!("the torrent has {} bytes, the artifact {}", metainfo.length(), manifest.size));
+    }
+    let is_directory = manifest.archive == ArchiveKind::Directory;
+    match (metainfo.tree(), &manifest.tree) {
+        (None, None) if !is_directory => {}
+        (Some(tree), Some(facts)) if is_directory => {
+            if tree.digest() != manifest.digest || tree.facts(facts.blob) != *facts {
+                return bad("the torrent lists another directory than the artifact".to_owned());
+            }
+        }
+        _ => return bad("it is not clear whether the artifact is a file or a directory".to_owned()),
     }
     Ok(Arc::new(metainfo))
 }
@@ -119,14 +128,15 @@ async fn stage<E: Engine>(
     session: &mut Session,
     engine: &E,
     job: &Arc<DeployJob>,
-    metainfo: Arc<Metainfo>,
+    metainfo: &Arc<Metainfo>,
     work: &mut Work,
     operations: &Operations,
 ) -> Result<(), Halt> {
     let size = job.manifest.size;
     let mut port = None;
     if !work.there {
-        match start_engine(session, engine, job, metainfo, work).await {
+        take_what_is_there(session, job, metainfo, work).await?;
+        match start_engine(session, engine, job, metainfo.clone(), work).await {
             Ok(address) => port = Some(address.port()),
             Err(Halt::Failed(error)) if work.blob.is_some() => {
                 session.warn(format!("the host does not upload: {}", chain(&error)), None).await;
@@ -150,7 +160,7 @@ async fn stage<E: Engine>(
     if !work.there {
         prepare_shared(session, job, work).await?;
         let blob = obtain(session, job, work).await?;
-        unpack(session, job, work, blob).await?;
+        unpack(session, job, metainfo, work, blob).await?;
     }
     if !is_prepared {
         session.attend(async { Ok(operations.run(HookPoint::AfterStage).await?) }).await?;
@@ -167,6 +177,28 @@ async fn prepare_shared(session: &mut Session, job: &Arc<DeployJob>, work: &Work
     session.blocking(move |_| Ok(shared::prepare(&root, &job.linked, uid)?)).await
 }
 
+/// Copies those files of a directory into the download that are in releases of the host. The engine counts them as from the disk.
+async fn take_what_is_there(
+    session: &mut Session,
+    job: &Arc<DeployJob>,
+    metainfo: &Arc<Metainfo>,
+    work: &Work,
+) -> Result<(), Halt> {
+    if metainfo.tree().is_none() || work.blob.is_some() {
+        return Ok(());
+    }
+    let held = &work.held;
+    let (root, current, releases) = (held.root.clone(), held.current.clone(), held.releases.clone());
+    let (metainfo, partial) = (metainfo.clone(), root.partial(job.manifest.blob()));
+    let filling = session.blocking(move |cancel| match metainfo.tree() {
+        Some(tree) => Ok(reuse::fill(&root, current.as_ref(), &releases, tree, &partial, cancel)?),
+        None => Ok(0),
+    });
+    let bytes = filling.await?;
+    tracing::info!("{bytes} bytes are in releases of this host");
+    Ok(())
+}
+
 async fn start_engine<E: Engine>(
     session: &mut Session,
     engine: &E,
@@ -176,7 +208,7 @@ async fn start_engine<E: Engine>(
 ) -> Result<SocketAddr, Halt> {
     let file = match &work.blob {
         Some(blob) => blob.path().to_owned(),
-        None => work.held.root.partial(&job.manifest.digest),
+        None => work.held.root.partial(job.manifest.blob()),
     };
     let controller_peers: Vec<SocketAddr> = job.controller_peers.iter().chain(&job.seed).map(|peer| peer.0).collect();
     let six = controller_peers.iter().any(SocketAddr::is_ipv6);
@@ -216,7 +248,7 @@ async fn obtain(session: &mut Session, job: &DeployJob, work: &mut Work) -> Resu
     let Some(blob) = work.blob.take() else {
         session.enter(HostState::Downloading).await;
         failpoint::reach("download.begun");
-        return follow(session, job, work.held.root.partial(&job.manifest.digest)).await;
+        return follow(session, job, work.held.root.partial(job.manifest.blob())).await;
     };
     session.transfer().await?;
     session.engine_is_optional();
@@ -229,7 +261,7 @@ async fn obtain(session: &mut Session, job: &DeployJob, work: &mut Work) -> Resu
 
 /// Hashes the file while it arrives: hosts get it roughly in order, so that little is left to hash when the last piece is there.
 async fn follow(session: &mut Session, job: &DeployJob, path: PathBuf) -> Result<VerifiedBlob, Halt> {
-    let (digest, size) = (job.manifest.digest, job.manifest.size);
+    let (digest, size) = (*job.manifest.blob(), job.manifest.size);
     let mut there = session.in_order(STRIDE.min(size)).await?;
     let missing = || EngineError::Engine(format!("{} is not there", path.display()));
     let mut gate = UnverifiedBlob::open(path.clone())?.ok_or_else(missing)?.gate(&digest, size);
@@ -255,8 +287,15 @@ async fn follow(session: &mut Session, job: &DeployJob, path: PathBuf) -> Result
 }
 
 /// Unpacks the verified artifact and makes the result a complete release. A rename moves the artifact into the cache.
-async fn unpack(session: &mut Session, job: &Arc<DeployJob>, work: &mut Work, blob: VerifiedBlob) -> Result<(), Halt> {
+async fn unpack(
+    session: &mut Session,
+    job: &Arc<DeployJob>,
+    metainfo: &Arc<Metainfo>,
+    work: &mut Work,
+    blob: VerifiedBlob,
+) -> Result<(), Halt> {
     session.enter(HostState::Extracting).await;
+    let metainfo = metainfo.clone();
     let (job, root, store) = (job.clone(), work.held.root.clone(), work.store.clone());
     let sequence = match job.goes_back {
         true => releases::place_of_earlier(&work.held.releases, &job.release),
@@ -274,7 +313,10 @@ async fn unpack(session: &mut Session, job: &Arc<DeployJob>, work: &mut Work, bl
             std::thread::scope(|scope| -> Result<(), JobError> {
                 // Both take their time with the disk. No release is complete before both are done.
                 let flushed = scope.spawn(|| blob.flush());
-                artifact::unpack(blob.path(), kind, name, &staging, &limits, &|| cancel.is_set())?;
+                match metainfo.tree() {
+                    Some(tree) => artifact::unpack_tree(blob.path(), tree, &staging, &limits, &|| cancel.is_set())?,
+                    None => artifact::unpack(blob.path(), kind, name, &staging, &limits, &|| cancel.is_set())?,
+                };
                 Ok(flushed.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
             })?;
             failpoint::reach("extract.done");
@@ -318,7 +360,7 @@ async fn abandon(session: &mut Session, job: &Arc<DeployJob>, work: Work, halt: 
             releases::remove(root, &job.release)?;
         }
         if discard {
-            disk::remove_file(&root.partial(&job.manifest.digest))?;
+            disk::remove_file(&root.partial(job.manifest.blob()))?;
         }
         Ok(())
     });
@@ -359,7 +401,7 @@ fn tidy(job: &DeployJob, work: &mut Work, env: &AgentEnv, cancel: &Cancel) -> Ve
         notices.push(format!("the cache is not in order: {}", chain(&error)));
     }
     // Where there is no cache, or it did not take the artifact, nothing needs the download any more.
-    if let Err(error) = disk::remove_file(&work.held.root.partial(&job.manifest.digest)) {
+    if let Err(error) = disk::remove_file(&work.held.root.partial(job.manifest.blob())) {
         notices.push(format!("the downloaded artifact stays: {}", chain(&error)));
     }
     failpoint::reach("tidy.done");
@@ -384,7 +426,7 @@ fn fill(store: &Store, job: &DeployJob, work: &mut Work, env: &AgentEnv, cancel:
     if cancel.is_set() {
         return Ok(());
     }
-    let surplus = store.surplus(job.cache_limit, Some(&job.manifest.digest), env.clock.now())?;
+    let surplus = store.surplus(job.cache_limit, Some(job.manifest.blob()), env.clock.now())?;
     let gone = store.evict(&surplus)?;
     if gone > 0 {
         tracing::info!("removed {gone} artifacts from the cache");

@@ -9,7 +9,7 @@
 //! | `ladder` | PURE: when a transfer needs another way, and which |
 //! | `ferry` | a process of its own: the way to the controller where SSH forwards no ports |
 //! | `deploy`, `rollback`, `recovery`, `status`, `prune`, `unlock` | the jobs, step by step |
-//! | `preflight` | what is checked before a deploy moves a byte |
+//! | `preflight`, `reuse` | what is checked before a deploy moves a byte, and what it need not move |
 //! | `switch`, `activation`, `journal`, `revisions` | the switch of `current`: crash-safe, confirmed or reverted, written down |
 //! | `hooks`, `health`, `command`, `stray` | what the operator wants run around it, bounded and ended as a group, also after a kill |
 //! | `releases`, `shared`, `store`, `lock`, `root` | what lies on the disk and how it is found |
@@ -40,6 +40,7 @@ mod prune;
 mod recovery;
 mod relay;
 mod releases;
+mod reuse;
 mod revisions;
 mod rollback;
 mod root;

@@ -222,7 +222,7 @@ fn remove_leftovers(held: &mut Held, job: &DeployJob) {
     let previous = held.current.as_ref().and_then(|current| releases::previous(&held.releases, current));
     let keep: BTreeSet<ReleaseId> = held.current.iter().cloned().chain(previous).collect();
     let result = releases::remove_leftovers(&held.root, &keep).and_then(|_| {
-        let wanted = job.manifest.digest.to_string();
+        let wanted = job.manifest.blob().to_string();
         for name in disk::names(&held.root.partials(), 10_000)? {
             if name != OsStr::new(&wanted) {
                 disk::remove_file(&held.root.partials().join(name))?;
@@ -241,7 +241,7 @@ fn remove_leftovers(held: &mut Held, job: &DeployJob) {
 /// same artifact is deployed again. What can't be removed is told.
 fn remove_download(held: &mut Held, job: &DeployJob, env: &AgentEnv) {
     let removed = (|| -> Result<(), JobError> {
-        disk::remove_file(&held.root.partial(&job.manifest.digest))?;
+        disk::remove_file(&held.root.partial(job.manifest.blob()))?;
         let cache = cache(job, env)?;
         if Store::is_at(&cache) {
             Store::open(&cache, env.uid)?.remove_leftovers()?;
@@ -280,7 +280,7 @@ fn cached(
     notices: &mut Vec<Notice>,
     cancel: &Cancel,
 ) -> Result<Option<VerifiedBlob>, JobError> {
-    let digest = &job.manifest.digest;
+    let digest = job.manifest.blob();
     let opened = store.open_blob(digest, env.clock.now());
     let verified = match opened {
         Ok(None) => return Ok(None),
@@ -303,7 +303,7 @@ fn check_room(root: &Root, manifest: &Manifest, cached: bool, notices: &mut Vec<
     let missing = if cached {
         0
     } else {
-        let partial = root.partial(&manifest.digest);
+        let partial = root.partial(manifest.blob());
         let there = UnverifiedBlob::open(partial.clone())?.map_or(Ok(0), |_| disk::allocated(&partial))?;
         manifest.size.saturating_sub(there)
     };

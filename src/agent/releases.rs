@@ -316,6 +316,7 @@ mod tests {
             digest: Digest([0; 32]),
             size: 1,
             archive: ArchiveKind::Tar,
+            tree: None,
         };
         let record = Record {
             release: id.clone(),

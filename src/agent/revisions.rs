@@ -157,6 +157,7 @@ mod tests {
             digest: Digest([0xab; 32]),
             size: 1,
             archive: ArchiveKind::Tar,
+            tree: None,
         };
         let record = releases::Record {
             release: id("r2"),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::disk::{self, DiskError, Room};
 use crate::model::{
     Manifest,
-    space::{MIN_FILES, bytes, reserve, usual_release},
+    space::{bytes, files, reserve, usual_release},
 };
 
 /// Says that there is too little room.
@@ -33,10 +33,12 @@ pub(crate) enum SpaceError {
         free: u64,
     },
     /// Too few inodes.
-    #[error("no more files can be created in {}: {free} inodes are free", path.display())]
+    #[error("too few files can be created in {}: {needed} inodes needed, {free} free", path.display())]
     Files {
         /// Where.
         path: PathBuf,
+        /// How many the release takes, and some to spare.
+        needed: u64,
         /// How many are free.
         free: u64,
     },
@@ -62,6 +64,7 @@ pub(crate) fn check(artifact: Demand<'_>, releases: &Path, manifest: &Manifest) 
     if !shared {
         fits(artifact.dir, &partial, artifact.bytes, 0)?;
     }
+    enough_files(releases, &there, files(manifest))?;
     let here = if shared { artifact.bytes } else { 0 };
     fits(releases, &there, here, manifest.size)?;
     let usual = usual_release(manifest);
@@ -69,16 +72,18 @@ pub(crate) fn check(artifact: Demand<'_>, releases: &Path, manifest: &Manifest) 
 }
 
 fn fits(path: &Path, room: &Room, artifact: u64, release: u64) -> Result<(), SpaceError> {
-    if let Some(free) = room.free_files
-        && free < MIN_FILES
-    {
-        return Err(SpaceError::Files { path: path.to_owned(), free });
-    }
     let reserve = reserve(room.total);
     if artifact.saturating_add(release).saturating_add(reserve) > room.free {
         return Err(SpaceError::Bytes { path: path.to_owned(), artifact, release, reserve, free: room.free });
     }
     Ok(())
+}
+
+fn enough_files(path: &Path, room: &Room, needed: u64) -> Result<(), SpaceError> {
+    match room.free_files {
+        Some(free) if free < needed => Err(SpaceError::Files { path: path.to_owned(), needed, free }),
+        _ => Ok(()),
+    }
 }
 
 /// Returns how many bytes may be written below `path` without touching the reserve.
@@ -114,8 +119,8 @@ mod tests {
              2.0 MiB reserve), 10.0 MiB free"
         );
         assert!(fits(Path::new("/"), &room(14 * MIB, 100 * MIB, Some(16)), 6 * MIB, 6 * MIB).is_ok());
-        let error = fits(Path::new("/srv"), &room(u64::MAX, u64::MAX, Some(3)), 1, 1).unwrap_err();
-        assert_eq!(error.to_string(), "no more files can be created in /srv: 3 inodes are free");
+        let error = enough_files(Path::new("/srv"), &room(u64::MAX, u64::MAX, Some(3)), 16).unwrap_err();
+        assert_eq!(error.to_string(), "too few files can be created in /srv: 16 inodes needed, 3 free");
         assert!(fits(Path::new("/srv"), &room(u64::MAX, 1, None), u64::MAX, u64::MAX).is_ok());
     }
 }

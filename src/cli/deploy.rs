@@ -54,7 +54,8 @@ pub struct DeployCommandArgs {
 /// What to deploy, and how.
 #[derive(Debug, Clone, Args, Serialize, Deserialize)]
 pub struct DeployArgs {
-    /// The artifact: tar, tar.zst, tar.gz, tar.xz, tar.bz2 or zip; any other file becomes a release with that one file in it
+    /// The artifact: a directory, which becomes the release as it is; tar, tar.zst, tar.gz, tar.xz, tar.bz2 or zip, which is unpacked;
+    /// any other file becomes a release with that one file in it
     #[arg(value_name = "ARTIFACT")]
     pub artifact: PathBuf,
 
@@ -66,7 +67,7 @@ pub struct DeployArgs {
     #[command(flatten)]
     pub playbook: PlaybookArgs,
 
-    /// The application's name [default: the artifact's name without its archive suffix]
+    /// The application's name [default: the directory's name, or the file's without its archive suffix]
     #[arg(long, value_name = "NAME")]
     pub app: Option<AppName>,
 
@@ -136,21 +137,23 @@ impl DeployArgs {
         plan
     }
 
-    /// Returns the application's name: the plan's, or the artifact's name without its archive suffix.
+    /// Returns the application's name: the plan's, or the artifact's name, that of a file without its archive suffix.
     pub fn app_name(&self, plan: &Plan) -> Result<AppName, CommandError> {
         if let Some(app) = &plan.app {
             return Ok(app.clone());
         }
         let hint = "name the application with `--app NAME`";
-        let Some(name) = self.artifact.file_name() else {
-            return Err(CommandError::input(format!("`{}` does not name a file", self.artifact.display())));
+        let Some(name) = controller::artifact_name(&self.artifact) else {
+            let artifact = self.artifact.display();
+            return Err(CommandError::input(format!("`{artifact}` does not name a file or directory")).hint(hint));
         };
         let Some(name) = name.to_str() else {
             let name = name.to_string_lossy();
             return Err(CommandError::input(format!("`{name}` makes no application name: not UTF-8")).hint(hint));
         };
-        let (_, stem) = ArchiveKind::of_file_name(name);
-        AppName::new(stem).map_err(|error| CommandError::input(error).hint(hint))
+        // Only a file has an archive's suffix.
+        let name = if self.artifact.is_dir() { name } else { ArchiveKind::of_file_name(name).1 };
+        AppName::new(name).map_err(|error| CommandError::input(error).hint(hint))
     }
 }
 
@@ -320,8 +323,18 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_gives_its_whole_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let shop = dir.path().join("shop.tar");
+        std::fs::create_dir_all(shop.join("below")).unwrap();
+        for given in ["shop.tar", "shop.tar/", "shop.tar/below/.."] {
+            assert_eq!(app(dir.path().join(given).to_str().unwrap(), &[]).unwrap(), "shop.tar", "{given}");
+        }
+    }
+
+    #[test]
     fn a_name_that_cannot_be_a_directory_asks_for_the_option() {
-        for bad in ["..", "/", "my app.zip", ".hidden.zip"] {
+        for bad in ["/", "nowhere/..", "my app.zip", ".hidden.zip"] {
             let error = app(bad, &[]).unwrap_err();
             assert_eq!(error.exit_code(), super::super::exit::BAD_INPUT, "{bad}");
         }

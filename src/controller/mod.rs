@@ -5,6 +5,7 @@
 //! actions; every wait has a limit; when a run returns, its tasks have ended, its sockets are closed and every agent was told to
 //! stop. Never: prints, reads the environment, chooses an exit code (the caller passes how verdicts map to codes).
 
+mod artifact;
 pub mod chore;
 mod dispatch;
 mod events;
@@ -21,12 +22,13 @@ mod tally;
 mod torrent_file;
 mod transport;
 
+pub use artifact::{Artifact, artifact_name};
 pub use dispatch::{Approval, Question};
 pub use events::EventSink;
 pub use preview::{AgentPreview, HostPreview, LockPreview, PreviewRequest, preview};
 pub use push::{AgentFinder, AgentFinderError};
 pub use recall::{RecallError, recall};
 pub use rollback::{Again, RollbackRequest, rollback};
-pub use run::{Artifact, DeployRequest, FleetSettings, RunError, deploy};
+pub use run::{DeployRequest, FleetSettings, RunError, deploy};
 pub use take_back::{TakeBackRequest, take_back};
 pub use torrent_file::TorrentFileError;

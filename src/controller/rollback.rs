@@ -3,13 +3,13 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    artifact::Artifact,
     events::EventSink,
     host::{DeployPlan, JobPlan, RollbackPlan},
-    run::{Artifact, FleetSettings, RunError, Start, allowed, drive, placement, procedure, share},
+    run::{FleetSettings, RunError, Start, allowed, drive, placement, procedure, share},
     seed::SeedAddresses,
 };
 use crate::model::{
@@ -93,7 +93,7 @@ pub async fn rollback(
 impl Again {
     /// Returns what hosts that have lost the release do.
     fn plan(self, fleet: &FleetSettings, run: RunId, release: ReleaseId, seed: SeedAddresses) -> JobPlan {
-        let Artifact { manifest, metainfo, .. } = self.artifact;
+        let Artifact { manifest, info, .. } = self.artifact;
         JobPlan::Deploy(Box::new(DeployPlan {
             run,
             placement: placement(fleet, Some(manifest.app.clone())),
@@ -105,7 +105,7 @@ impl Again {
             linked: self.linked,
             unchanged: Unchanged::default(),
             goes_back: true,
-            info_base64: BASE64_STANDARD.encode(metainfo.info_bytes()),
+            info,
             seed,
         }))
     }

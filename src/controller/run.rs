@@ -1,18 +1,12 @@
 //! A run from its request to its summary: what is opened before the first login and closed after the last.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    artifact::Artifact,
     dispatch::{Approval, COMMAND_QUEUE, Dispatcher, Outcome, REPORT_QUEUE},
     events::EventSink,
     host::{DeployPlan, HostTask, JobPlan, Placement, Ways},
@@ -22,22 +16,22 @@ use super::{
     torrent_file::{self, TorrentFileError},
 };
 use crate::{
-    artifact::{ArtifactError, HashCache, hash_artifact},
+    artifact::ArtifactError,
     failpoint,
     inventory::HostEntry,
     model::{
-        AppName, ArchiveKind, HostId, HostName, HostState, IdError, Manifest, Operator, Phase, PhaseTime, Place, ReleaseId,
-        RunEvent, RunSummary, Verdict,
+        AppName, HostId, HostName, HostState, IdError, Operator, Phase, PhaseTime, Place, ReleaseId, RunEvent, RunSummary,
+        Verdict,
         plan::{Health, Hooks, Linked, RolloutPlan, Unchanged},
         rollout::{Lineup, Rollout},
     },
     ssh::{Connector, HostKeyPolicy, Target},
     swarm::{
-        EngineError, FleetEngine, Metainfo, MetainfoError, choose_piece_length,
+        EngineError, FleetEngine, MetainfoError,
         policy::{self, Neighbours},
     },
     tracker::TrackerError,
-    wire::Procedure,
+    wire::{InfoError, Procedure},
 };
 
 /// Says why a run could not begin. No host was touched.
@@ -49,6 +43,9 @@ pub enum RunError {
     /// The artifact makes no torrent.
     #[error("no torrent can be made of the artifact")]
     Metainfo(#[source] MetainfoError),
+    /// The torrent is too large for a job: of a directory with very many files.
+    #[error("hosts cannot be told of the artifact")]
+    Info(#[source] InfoError),
     /// The release's id can't be made.
     #[error(transparent)]
     Release(IdError),
@@ -75,6 +72,7 @@ impl RunError {
         match self {
             Self::Artifact(error) => error.hint(),
             Self::Agent(error) => error.hint(),
+            Self::Info(_) => Some("pack the directory first: tar --zstd -cf APP.tar.zst -C DIR .".to_owned()),
             Self::TorrentFile(TorrentFileError::NoAddress) => Some("say it with --advertise".to_owned()),
             _ => None,
         }
@@ -82,7 +80,10 @@ impl RunError {
 
     /// True if the operator's input is to blame.
     pub fn is_input(&self) -> bool {
-        matches!(self, Self::Artifact(_) | Self::Metainfo(_) | Self::Release(_) | Self::Agent(_) | Self::TorrentFile(_))
+        matches!(
+            self,
+            Self::Artifact(_) | Self::Metainfo(_) | Self::Info(_) | Self::Release(_) | Self::Agent(_) | Self::TorrentFile(_)
+        )
     }
 }
 
@@ -115,47 +116,6 @@ pub struct FleetSettings {
     pub approval: Approval,
     /// Maps a verdict and the number of hosts in each final state to the process's exit code.
     pub exit_code: fn(Verdict, &BTreeMap<HostState, usize>) -> u8,
-}
-
-/// A hashed artifact with its torrent.
-#[derive(Debug, Clone)]
-pub struct Artifact {
-    /// The file.
-    pub path: PathBuf,
-    /// What hosts must end up having.
-    pub manifest: Manifest,
-    /// The torrent.
-    pub metainfo: Arc<Metainfo>,
-    /// How long hashing took.
-    pub hash_time: Duration,
-}
-
-impl Artifact {
-    /// Hashes a file, or takes the hashes from the cache, and makes the torrent. The piece length follows from the size and the fleet.
-    ///
-    /// `cache` is the directory where hashes are kept, if they are. Nothing of a hash that is not waited for is kept.
-    pub async fn open(path: &Path, app: AppName, hosts: usize, cache: Option<PathBuf>) -> Result<Self, RunError> {
-        let began = Instant::now();
-        let file = path.to_owned();
-        let cache = cache.map(HashCache::new);
-        let hashing = tokio::task::spawn_blocking(move || {
-            hash_artifact(&file, |size| choose_piece_length(size, hosts), cache.as_ref(), &|_| ())
-        });
-        let hashed = hashing.await.map_err(RunError::Task)?.map_err(RunError::Artifact)?;
-        let file_name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let (archive, _) = ArchiveKind::of_file_name(&file_name);
-        let metainfo =
-            Metainfo::new(&file_name, hashed.size, hashed.piece_length, hashed.pieces).map_err(RunError::Metainfo)?;
-        let manifest = Manifest { app, file_name, digest: hashed.digest, size: hashed.size, archive };
-        failpoint::reach("controller.hashed");
-        Ok(Self { path: path.to_owned(), manifest, metainfo: Arc::new(metainfo), hash_time: began.elapsed() })
-    }
-
-    /// Returns the id of a release that is made of it now.
-    pub fn release(&self) -> Result<ReleaseId, RunError> {
-        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        ReleaseId::compose(&now, &self.manifest.digest).map_err(RunError::Release)
-    }
 }
 
 /// What to deploy.
@@ -234,7 +194,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         linked,
         unchanged,
         goes_back: false,
-        info_base64: BASE64_STANDARD.encode(artifact.metainfo.info_bytes()),
+        info: artifact.info,
         seed,
     })));
     let start = Start { event: started, pushes_itself, hash_time: Some(artifact.hash_time), order_seed, goes_on };

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppName, Digest};
+use super::{AppName, Digest, tree::TreeFacts};
 
 /// How the artifact becomes a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub enum ArchiveKind {
     Zip,
     /// Any other file: the release is a directory with that one file in it.
     File,
+    /// A directory: the release is the same directory.
+    Directory,
 }
 
 /// File name endings, longest first where one ends in another.
@@ -64,12 +66,22 @@ pub struct Manifest {
     pub app: AppName,
     /// The artifact's file name, without directories. In a [`ArchiveKind::File`] release it is the file's name.
     pub file_name: String,
-    /// SHA-256 of the whole file: the hard gate before anything is unpacked.
+    /// What it is: SHA-256 of the file, or of the directory's listing ([`super::Tree::digest`]).
     pub digest: Digest,
-    /// The file's length in bytes, at least 1.
+    /// The length of what travels in bytes, at least 1.
     pub size: u64,
     /// How it is unpacked.
     pub archive: ArchiveKind,
+    /// What is to be known of a directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<TreeFacts>,
+}
+
+impl Manifest {
+    /// Returns SHA-256 of what travels: the hard gate before anything is unpacked.
+    pub fn blob(&self) -> &Digest {
+        self.tree.as_ref().map_or(&self.digest, |tree| &tree.blob)
+    }
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ const EXPANSION: u64 = 3;
 const RESERVE_SHARE: u64 = 50;
 const MAX_RESERVE: u64 = 64 << 20;
 
-/// How many files must at least be possible.
-pub const MIN_FILES: u64 = 16;
+/// How many files must at least be possible, beside those of a directory.
+const MIN_FILES: u64 = 16;
 
 /// Returns the bytes that stay free on a file system of `total` bytes.
 pub fn reserve(total: u64) -> u64 {
@@ -19,10 +19,16 @@ pub fn reserve(total: u64) -> u64 {
 /// Returns the bytes that the release usually takes at most. How large an archive becomes is not known before it is unpacked; it is
 /// at least its own size.
 pub fn usual_release(manifest: &Manifest) -> u64 {
-    match manifest.archive {
-        ArchiveKind::Tar | ArchiveKind::File => manifest.size,
-        _ => manifest.size.saturating_mul(EXPANSION),
+    match (&manifest.tree, manifest.archive) {
+        (Some(tree), _) => tree.on_disk.max(manifest.size),
+        (None, ArchiveKind::Tar | ArchiveKind::File) => manifest.size,
+        (None, _) => manifest.size.saturating_mul(EXPANSION),
     }
+}
+
+/// Returns how many files the file system must have room for. How many an archive holds is not known.
+pub fn files(manifest: &Manifest) -> u64 {
+    manifest.tree.map_or(0, |tree| u64::from(tree.entries)) + MIN_FILES
 }
 
 /// Writes a number of bytes for people: `1.5 GiB`.

@@ -20,13 +20,13 @@ pub enum Role {
     /// The controller's seed: has the whole file from the start, pushes each piece once before it repeats one. Checks each piece
     /// against its hash when it reads it and fails with [`EngineError::SourceChanged`] if it differs.
     Seed {
-        /// The artifact. Opened read-only.
+        /// The artifact: the torrent's file, or the directory with its files. Opened read-only.
         file: PathBuf,
     },
     /// A host: downloads into `file`, uploads what it has. Resumes from what is in `file` if that is there (each piece is
     /// hash-checked first). A complete file makes it a further seed.
     Host {
-        /// The partial download. Created and preallocated if missing.
+        /// The partial download, all of the torrent's bytes in one file. Created and preallocated if missing.
         file: PathBuf,
     },
 }
@@ -100,7 +100,7 @@ pub enum EngineError {
     /// The artifact on the controller is no longer what was hashed.
     #[error("{path} changed while it was being sent (piece {piece})")]
     SourceChanged {
-        /// The artifact.
+        /// The artifact, or the file of it that changed.
         path: PathBuf,
         /// The first piece that differs.
         piece: u32,

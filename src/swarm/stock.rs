@@ -35,6 +35,9 @@ pub struct LibrqbitEngine;
 
 impl Engine for LibrqbitEngine {
     async fn start(&self, config: EngineConfig) -> Result<EngineHandle, EngineError> {
+        if config.metainfo.tree().is_some() {
+            return Err(EngineError::Engine("the stock session is only given single files".into()));
+        }
         let storage = tokio::task::spawn_blocking({
             let (role, length) = (config.role.clone(), config.metainfo.length());
             move || Storage::open(&role, length)

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::RelayToken;
+use super::{PackedInfo, RelayToken};
 use crate::model::{
     ByteCounts, HostFailure, HostName, HostState, HostStatus, Manifest, Operator, Place, Pruned, ReleaseId, RunId, Unlocked,
     distribution::Mode,
@@ -12,7 +12,7 @@ use crate::model::{
 };
 
 /// The protocol's version. Both sides must have the same; the controller pushes the agent that matches it.
-pub const WIRE_VERSION: u32 = 5;
+pub const WIRE_VERSION: u32 = 6;
 
 /// The agent's first message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -115,8 +115,8 @@ pub struct DeployJob {
     /// The release is an earlier one that the host has lost and that is gone back to: it takes its old place among the releases.
     #[serde(default)]
     pub goes_back: bool,
-    /// The torrent's bencoded info dictionary in base64.
-    pub info_base64: String,
+    /// The torrent's info dictionary. That of a directory holds its listing.
+    pub info: PackedInfo,
     /// Where this host is reached by the others: the address to bind and to announce. None: all interfaces, announced as seen
     /// by the tracker.
     #[serde(default)]

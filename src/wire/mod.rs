@@ -8,11 +8,13 @@
 
 mod ferry;
 mod frame;
+mod info;
 mod message;
 mod relay;
 
 pub use ferry::{ferry_line, ferry_port};
 pub use frame::{FrameError, MAX_FRAME, read_frame, write_frame};
+pub use info::{InfoError, PackedInfo};
 pub use message::{
     AgentHello, DeployJob, FromAgent, Job, PeerAddr, Procedure, PruneJob, RollbackJob, StopReason, ToAgent, TransferProgress,
     WIRE_VERSION, WayBack,

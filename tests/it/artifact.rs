@@ -64,7 +64,7 @@ pub(crate) fn every_kind(dir: &Path) -> Vec<(ArchiveKind, PathBuf)> {
                 TarXz => piped("xz", &tar),
                 TarBz2 => piped("bzip2", &tar),
                 Zip => zip(&name),
-                File => name.into_bytes(),
+                File | ArchiveKind::Directory => name.into_bytes(),
             };
             fs::write(&path, bytes).unwrap();
             (kind, path)

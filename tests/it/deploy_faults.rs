@@ -18,7 +18,7 @@ use fleetdrop::model::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    artifact,
+    artifact, deploy_tree,
     hosts::{App, Door, Tmpfs},
     operator::{Operator, Running},
     sshd::{SshdFleet, kill_all},
@@ -60,7 +60,7 @@ impl Running {
         for (_, agent) in stopped {
             kill_process(agent, Signal::CONT).unwrap();
         }
-        let artifact = fs::read(artifact).unwrap();
+        let artifact = travelling(artifact);
         let parts = || fleet.hosts().iter().map(|host| arrived(host.deploy_to(), &artifact)).collect::<Vec<_>>();
         while parts().contains(&0) {
             // A moment is long enough for some pieces and too short for all.
@@ -81,6 +81,11 @@ impl Running {
 
 /// The unit in which the tests count what has arrived.
 const BLOCK: usize = 256 << 10;
+
+/// Returns the bytes that travel.
+fn travelling(artifact: &Path) -> Vec<u8> {
+    if artifact.is_dir() { deploy_tree::blob(artifact) } else { fs::read(artifact).unwrap() }
+}
 
 /// Returns how many blocks of the artifact a host has in its unfinished download.
 fn arrived(deploy_to: &Path, artifact: &[u8]) -> usize {

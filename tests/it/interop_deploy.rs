@@ -237,7 +237,7 @@ async fn stock_joins(torrent: &RunTorrent, tracker: &Tracker, file: &Path, conte
 }
 
 /// The most memory a process has had so far, in KiB, and how many files it has open.
-fn usage(pid: Pid) -> (u64, usize) {
+pub(crate) fn usage(pid: Pid) -> (u64, usize) {
     let process = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
     let status = fs::read_to_string(process.join("status")).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -246,7 +246,7 @@ fn usage(pid: Pid) -> (u64, usize) {
 }
 
 /// How much memory an agent may take, in KiB.
-const AGENT_MEMORY: u64 = 32 << 10;
+pub(crate) const AGENT_MEMORY: u64 = 32 << 10;
 /// A host has at most 256 connections, and little else.
 const AGENT_FILES: usize = 300;
 const FLOOD: usize = 10_000;

@@ -25,12 +25,15 @@ mod deploy_refusals;
 mod deploy_reverts;
 mod deploy_routes;
 mod deploy_story;
+mod deploy_tree;
+mod deploy_tree_agent;
 mod deploy_users;
 mod fallback;
 mod history;
 mod hosts;
 mod interop;
 mod interop_deploy;
+mod interop_tree;
 mod inventory_command;
 #[cfg(feature = "failpoints")]
 mod kill_points;

@@ -7,19 +7,16 @@ use std::{
     sync::Arc,
 };
 
-use base64::Engine as _;
 use fleetdrop::{
-    artifact::hash_artifact,
+    controller::Artifact,
     model::{
-        ArchiveKind, Manifest, RunId,
+        Manifest, RunId,
         plan::{Linked, Unchanged},
     },
     swarm::{Engine, EngineConfig, EngineHandle, FleetEngine, Metainfo, Role},
-    wire::{DeployJob, FromAgent, Job, PeerAddr, Procedure, ToAgent, read_frame, write_frame},
+    wire::{DeployJob, FromAgent, Job, PackedInfo, PeerAddr, Procedure, ToAgent, read_frame, write_frame},
 };
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-
-pub(crate) const PIECE: u32 = 64 << 10;
 
 /// A temporary directory in memory where there is such a file system: what is flushed need not reach a disk in these tests.
 pub(crate) fn fast_dir() -> tempfile::TempDir {
@@ -36,6 +33,7 @@ pub(crate) fn program() -> PathBuf {
 pub(crate) struct Seeded {
     pub(crate) manifest: Manifest,
     pub(crate) metainfo: Arc<Metainfo>,
+    pub(crate) info: PackedInfo,
     pub(crate) seed: EngineHandle,
     _dir: tempfile::TempDir,
 }
@@ -43,14 +41,19 @@ pub(crate) struct Seeded {
 impl Seeded {
     /// Serves `bytes` under that file name on loopback.
     pub(crate) async fn new(name: &str, bytes: &[u8]) -> Self {
+        Self::made_by(name, |path| std::fs::write(path, bytes).unwrap()).await
+    }
+
+    /// Serves what `make` makes at the path that it is given, a file or a directory of that name, on loopback.
+    pub(crate) async fn made_by(name: &str, make: impl FnOnce(&Path)) -> Self {
         let dir = fast_dir();
-        let file = dir.path().join(name);
-        std::fs::write(&file, bytes).unwrap();
-        let hashed = hash_artifact(&file, |_| PIECE, None, &|_| ()).unwrap();
-        let metainfo = Arc::new(Metainfo::new(name, hashed.size, PIECE, hashed.pieces).unwrap());
+        let path = dir.path().join(name);
+        make(&path);
+        let artifact = Artifact::open(&path, "shop".parse().unwrap(), 1, None).await.unwrap();
+        let Artifact { manifest, metainfo, info, .. } = artifact;
         let config = EngineConfig {
             metainfo: metainfo.clone(),
-            role: Role::Seed { file },
+            role: Role::Seed { file: path },
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             advertise: None,
             peers: Vec::new(),
@@ -59,14 +62,7 @@ impl Seeded {
             tracker: None,
         };
         let seed = FleetEngine.start(config).await.unwrap();
-        let manifest = Manifest {
-            app: "shop".parse().unwrap(),
-            file_name: name.into(),
-            digest: hashed.digest,
-            size: hashed.size,
-            archive: ArchiveKind::of_file_name(name).0,
-        };
-        Self { manifest, metainfo, seed, _dir: dir }
+        Self { manifest, metainfo, info, seed, _dir: dir }
     }
 
     /// A deploy of it below `dir`.
@@ -84,7 +80,7 @@ impl Seeded {
             linked: Linked::default(),
             unchanged: Unchanged::default(),
             goes_back: false,
-            info_base64: base64::engine::general_purpose::STANDARD.encode(self.metainfo.info_bytes()),
+            info: self.info.clone(),
             advertise: Some(Ipv4Addr::LOCALHOST.into()),
             tracker: None,
             seed: Some(seed),

@@ -24,6 +24,7 @@ fn complete(root: &Root, release: &str, sequence: u64) -> Staged {
         digest: Digest([7; 32]),
         size: 1,
         archive: ArchiveKind::Tar,
+        tree: None,
     };
     let (release, staged_at) = (id(release), CLOCK.stamp());
     let linked = Linked::default();

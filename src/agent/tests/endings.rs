@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
 use proptest::prelude::*;
 
 use super::{
@@ -13,7 +12,7 @@ use crate::{
     agent::Ended,
     model::HostState,
     swarm::Metainfo,
-    wire::{FromAgent, Job, StopReason, ToAgent},
+    wire::{FromAgent, Job, PackedInfo, StopReason, ToAgent},
 };
 
 #[tokio::test]
@@ -73,7 +72,7 @@ async fn too_little_room_is_noticed_before_anything_is_transferred() {
     let mut job = host.deploy_job(&artifact, "r1");
     job.manifest.size = 1 << 40;
     let metainfo = Metainfo::new("model.bin", 1 << 40, 16 << 20, vec![[0; 20]; 1 << 16]).unwrap();
-    job.info_base64 = base64::engine::general_purpose::STANDARD.encode(metainfo.info_bytes());
+    job.info = PackedInfo::new(metainfo.info_bytes()).unwrap();
     let mut agent = host.agent(&artifact, Job::Deploy(Box::new(job))).await;
     let failure = agent.failure().await;
     assert_eq!(failure.during, HostState::Preparing);

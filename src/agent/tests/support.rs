@@ -7,7 +7,6 @@ use std::{
     time::SystemTime,
 };
 
-use base64::Engine as _;
 use sha2::Digest as _;
 use tokio::{io::DuplexStream, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +19,7 @@ use crate::{
         plan::{Linked, Unchanged},
     },
     swarm::Metainfo,
-    wire::{self, DeployJob, FromAgent, Job, PeerAddr, Procedure, RollbackJob, StopReason, ToAgent},
+    wire::{self, DeployJob, FromAgent, Job, PackedInfo, PeerAddr, Procedure, RollbackJob, StopReason, ToAgent},
 };
 
 /// One artifact.
@@ -52,6 +51,7 @@ impl Artifact {
             digest: self.digest(),
             size: self.bytes.len() as u64,
             archive: ArchiveKind::of_file_name(self.name).0,
+            tree: None,
         }
     }
 }
@@ -156,7 +156,7 @@ impl Host {
             linked: self.linked.clone(),
             unchanged: self.unchanged,
             goes_back: false,
-            info_base64: base64::engine::general_purpose::STANDARD.encode(metainfo.info_bytes()),
+            info: PackedInfo::new(metainfo.info_bytes()).unwrap(),
             advertise: None,
             tracker: None,
             seed: Some(peer()),

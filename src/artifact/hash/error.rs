@@ -1,6 +1,8 @@
-//! Why a file can't be hashed, and what to do about it.
+//! Why a file or a directory can't be hashed, and what to do about it.
 
 use std::{io, path::PathBuf};
+
+use crate::model::tree::TreeFault;
 
 /// Says why a file is not usable as an artifact.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +39,15 @@ pub enum ArtifactError {
         /// What it is, with its article.
         what: &'static str,
     },
-    /// No bytes in it.
+    /// Something in a directory can't be part of a release.
+    #[error("{}: {fault}", path.display())]
+    Entry {
+        /// The directory as given, and the path in it.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: EntryFault,
+    },
+    /// No bytes in a file, nothing in a directory.
     #[error("{} is empty", path.display())]
     Empty {
         /// The path as given.
@@ -77,6 +87,34 @@ pub enum ArtifactError {
     },
 }
 
+/// What is wrong with something in a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EntryFault {
+    /// Neither file nor directory nor link: what it is, with its article.
+    #[error("it is {0}")]
+    Special(&'static str),
+    /// Its name, or a link's target, is not UTF-8.
+    #[error("its name, or where it points, is not UTF-8")]
+    NotUtf8,
+    /// It breaks a rule for listings.
+    #[error(transparent)]
+    Listing(TreeFault),
+}
+
+impl EntryFault {
+    fn hint(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Special(_) => "leave it out; create it on the host if the app needs it",
+            Self::NotUtf8 | Self::Listing(TreeFault::Name) => "rename it: not every system has a place for such a name",
+            Self::Listing(TreeFault::Long | TreeFault::Deep) => "shorten the path",
+            Self::Listing(TreeFault::Mode) => "remove the bits: chmod -R u-s,g-s,-t DIR",
+            Self::Listing(TreeFault::Link(fault)) => fault.hint(),
+            Self::Listing(TreeFault::TooMany) => "pack it first: tar --zstd -cf APP.tar.zst -C DIR .",
+            Self::Listing(_) => return None,
+        })
+    }
+}
+
 impl ArtifactError {
     /// Returns what to do about it, where there is something to do.
     pub fn hint(&self) -> Option<String> {
@@ -85,14 +123,15 @@ impl ArtifactError {
             Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "make it readable for the user who runs fleetdrop".to_owned()
             }
-            Self::Directory { path } => {
-                let name = path.file_name().map_or("release".into(), |name| name.to_string_lossy());
-                format!("pack it first: tar --zstd -cf {name}.tar.zst -C {} .", path.display())
-            }
+            Self::Entry { fault, .. } => return fault.hint().map(str::to_owned),
             Self::NotRegular { .. } => "write it to a file first: an artifact is read more than once".to_owned(),
-            Self::Empty { .. } => "check the step that builds it: an artifact has at least one byte".to_owned(),
+            Self::Empty { .. } => "check the step that builds it: there is nothing to deploy".to_owned(),
             Self::Changed { .. } => "wait until the step that builds it has finished, then try again".to_owned(),
-            Self::Unreadable { .. } | Self::Read { .. } | Self::PieceLength { .. } | Self::Threads { .. } => return None,
+            Self::Directory { .. }
+            | Self::Unreadable { .. }
+            | Self::Read { .. }
+            | Self::PieceLength { .. }
+            | Self::Threads { .. } => return None,
         };
         Some(hint)
     }

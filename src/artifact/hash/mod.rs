@@ -6,14 +6,14 @@
 
 mod cache;
 mod error;
-mod pipeline;
+pub(super) mod pipeline;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
     fs::{File, Metadata, OpenOptions},
-    io,
+    io::{self, Read},
     os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     path::Path,
 };
@@ -22,7 +22,7 @@ use rustix::fs::{Advice, OFlags, fadvise};
 use serde::{Deserialize, Serialize};
 
 pub use cache::HashCache;
-pub use error::ArtifactError;
+pub use error::{ArtifactError, EntryFault};
 
 use crate::model::Digest;
 
@@ -104,7 +104,8 @@ pub fn hash_artifact(
         progress(found.size);
         return Ok(found);
     }
-    let sums = pipeline::run(&file, identity.size, Some(piece_length), progress).map_err(|error| error.at(path))?;
+    let wanted = pipeline::Wanted { size: identity.size, piece_length: Some(piece_length), files: None };
+    let sums = pipeline::run(&mut OneFile::new(&file, path), path, wanted, progress)?;
     check_unchanged(path, &file, &identity)?;
     let hashed =
         Hashed { identity, size: identity.size, digest: sums.digest, piece_length, pieces: sums.pieces, from_cache: false };
@@ -124,9 +125,46 @@ pub fn hash_artifact(
 pub fn sha256_file(path: &Path, progress: &dyn Fn(u64)) -> Result<Digest, ArtifactError> {
     let (file, metadata) = open(path)?;
     let identity = FileIdentity::of(&metadata);
-    let sums = pipeline::run(&file, identity.size, None, progress).map_err(|error| error.at(path))?;
+    let wanted = pipeline::Wanted { size: identity.size, piece_length: None, files: None };
+    let sums = pipeline::run(&mut OneFile::new(&file, path), path, wanted, progress)?;
     check_unchanged(path, &file, &identity)?;
     Ok(sums.digest)
+}
+
+/// A file from its start.
+struct OneFile<'a> {
+    file: &'a File,
+    path: &'a Path,
+    offset: u64,
+}
+
+impl<'a> OneFile<'a> {
+    fn new(file: &'a File, path: &'a Path) -> Self {
+        Self { file, path, offset: 0 }
+    }
+
+    fn failed(&self, source: io::Error) -> ArtifactError {
+        ArtifactError::Read { path: self.path.into(), offset: self.offset, source }
+    }
+}
+
+impl pipeline::Input for OneFile<'_> {
+    fn read(&mut self, bytes: &mut Vec<u8>, want: u64) -> Result<(), ArtifactError> {
+        let got = self.file.take(want).read_to_end(bytes).map_err(|source| self.failed(source))?;
+        if got as u64 != want {
+            return Err(ArtifactError::Changed { path: self.path.into() });
+        }
+        self.offset += want;
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), ArtifactError> {
+        match self.file.read(&mut [0]) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(ArtifactError::Changed { path: self.path.into() }),
+            Err(source) => Err(self.failed(source)),
+        }
+    }
 }
 
 /// Opens a regular file; never waits for a FIFO's writer and never takes a terminal.

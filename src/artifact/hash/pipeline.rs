@@ -1,11 +1,11 @@
-//! The pipeline: the calling thread reads, one thread feeds SHA-256, one SHA-1, all over the same few buffers.
+//! The pipeline: the calling thread reads, one thread feeds SHA-256, one SHA-1, for a directory one its files' SHA-256, all over the same
+//! few buffers.
 //!
 //! A buffer goes back to the reader when both hashers are done with it, so memory is bounded by [`BUFFERS`] and the reader
 //! waits for the slower hasher. On two cores the SHA-256 thread keeps one busy, reading and SHA-1 share the other.
 
 use std::{
-    fs::File,
-    io::{self, Read},
+    io,
     path::Path,
     sync::{
         Arc,
@@ -15,7 +15,10 @@ use std::{
 };
 
 use sha1::Sha1;
-use sha2::{Digest as _, Sha256};
+use sha2::{
+    Digest as _, Sha256,
+    digest::{FixedOutputReset, Output},
+};
 
 use super::ArtifactError;
 use crate::model::Digest;
@@ -29,28 +32,31 @@ const BUFFERS: usize = 16;
 /// Calls of `progress` are at least this many bytes apart.
 const PROGRESS_STEP: u64 = 1 << 20;
 
+/// What is read.
+pub(in crate::artifact) trait Input {
+    /// Appends the next bytes, exactly so many.
+    fn read(&mut self, bytes: &mut Vec<u8>, want: u64) -> Result<(), ArtifactError>;
+
+    /// Checks, when everything was read, that it was what it should be.
+    fn end(&mut self) -> Result<(), ArtifactError>;
+}
+
+/// What one pass is to find.
+pub(in crate::artifact) struct Wanted {
+    /// How many bytes there are.
+    pub(in crate::artifact) size: u64,
+    /// SHA-1 of the pieces, if they have a length.
+    pub(in crate::artifact) piece_length: Option<u32>,
+    /// SHA-256 of the files, if the bytes are those of files with these lengths, none of them 0.
+    pub(in crate::artifact) files: Option<Vec<u64>>,
+}
+
 /// What one pass found.
-pub(super) struct Sums {
-    pub(super) digest: Digest,
-    pub(super) pieces: Vec<[u8; 20]>,
-}
-
-/// Why a pass broke off; the path is added by the caller.
-pub(super) enum PassError {
-    Read { offset: u64, source: io::Error },
-    Length,
-    Threads(io::Error),
-}
-
-impl PassError {
-    pub(super) fn at(self, path: &Path) -> ArtifactError {
-        let path = path.into();
-        match self {
-            Self::Read { offset, source } => ArtifactError::Read { path, offset, source },
-            Self::Length => ArtifactError::Changed { path },
-            Self::Threads(source) => ArtifactError::Threads { path, source },
-        }
-    }
+pub(in crate::artifact) struct Sums {
+    pub(in crate::artifact) digest: Digest,
+    pub(in crate::artifact) pieces: Vec<[u8; 20]>,
+    #[cfg_attr(not(feature = "controller"), expect(dead_code, reason = "only the controller hashes directories"))]
+    pub(in crate::artifact) files: Vec<Digest>,
 }
 
 /// A filled buffer that several threads read. Whoever drops it last sends it back to the reader: no buffer can get lost, however
@@ -85,56 +91,74 @@ impl Feed {
     }
 }
 
-/// Reads `file` from its start, which must give exactly `size` bytes, and hashes it; pieces only if a piece length is given.
-pub(super) fn run(file: &File, size: u64, piece_length: Option<u32>, progress: &dyn Fn(u64)) -> Result<Sums, PassError> {
+/// Reads all of `input` and hashes it. `path` is for the errors.
+pub(in crate::artifact) fn run(
+    input: &mut dyn Input,
+    path: &Path,
+    wanted: Wanted,
+    progress: &dyn Fn(u64),
+) -> Result<Sums, ArtifactError> {
+    let failed = |source| ArtifactError::Threads { path: path.into(), source };
+    let Wanted { size, piece_length, files } = wanted;
     let (free, reusable) = sync_channel(BUFFERS);
     for _ in 0..BUFFERS {
         // Can't fail: the receiver lives and the channel has room.
         let _ = free.send(Vec::with_capacity(BUFFER));
     }
     thread::scope(|scope| {
-        let (to_sha256, filled) = sync_channel(BUFFERS);
-        let sha256 = thread::Builder::new().name("sha256".into()).spawn_scoped(scope, move || sha256(Feed(filled)));
-        let sha256 = sha256.map_err(PassError::Threads)?;
-        let mut feeds = vec![to_sha256];
-        let mut sha1 = None;
-        if let Some(piece_length) = piece_length {
-            let (to_sha1, filled) = sync_channel(BUFFERS);
-            let work = move || sha1_pieces(Feed(filled), size, piece_length);
-            sha1 = Some(thread::Builder::new().name("sha1".into()).spawn_scoped(scope, work).map_err(PassError::Threads)?);
-            feeds.push(to_sha1);
-        }
+        let mut feeds = Vec::new();
+        let mut feed = || {
+            let (feed, filled) = sync_channel(BUFFERS);
+            feeds.push(feed);
+            Feed(filled)
+        };
+        let thread = |name: &str| thread::Builder::new().name(name.into());
+        let (whole, whole_length) = (feed(), std::iter::once(u64::MAX));
+        let whole = thread("sha256").spawn_scoped(scope, move || cut::<Sha256>(whole, whole_length)).map_err(failed)?;
+        let pieces = piece_length.map(|length| (feed(), std::iter::repeat(u64::from(length))));
+        let pieces = pieces.map(|(feed, lengths)| thread("sha1").spawn_scoped(scope, move || cut::<Sha1>(feed, lengths)));
+        let pieces = pieces.transpose().map_err(failed)?;
+        let files = files.map(|lengths| (feed(), lengths.into_iter()));
+        let files = files.map(|(feed, lengths)| thread("files").spawn_scoped(scope, move || cut::<Sha256>(feed, lengths)));
+        let files = files.transpose().map_err(failed)?;
         let pool = Pool { free, reusable };
-        let read = read_all(file, size, &pool, &feeds, progress);
+        let read = read_all(input, size, &pool, &feeds, progress).unwrap_or_else(|error| Err(failed(error)));
         // Hanging up is what ends the hashers.
         drop(feeds);
-        let digest = sha256.join().map_err(|_| died())?;
-        let pieces = sha1.map(|thread| thread.join()).transpose().map_err(|_| died())?.unwrap_or_default();
+        let whole = whole.join().map_err(|_| failed(died()))?;
+        let pieces = pieces.map(|thread| thread.join()).transpose().map_err(|_| failed(died()))?;
+        let files = files.map(|thread| thread.join()).transpose().map_err(|_| failed(died()))?;
         read?;
-        Ok(Sums { digest, pieces })
+        // Nothing was read of what has no bytes.
+        let digest = whole.into_iter().next().unwrap_or_else(|| Sha256::digest([]));
+        Ok(Sums {
+            digest: Digest(digest.into()),
+            pieces: pieces.into_iter().flatten().map(Into::into).collect(),
+            files: files.into_iter().flatten().map(|sum| Digest(sum.into())).collect(),
+        })
     })
 }
 
-fn died() -> PassError {
-    PassError::Threads(io::Error::other("a hashing thread ended early"))
+fn died() -> io::Error {
+    io::Error::other("a hashing thread ended early")
 }
 
+/// Reads everything and hands it out. The outer error is that of a thread that died.
 fn read_all(
-    mut file: &File,
+    input: &mut dyn Input,
     size: u64,
     pool: &Pool,
     feeds: &[SyncSender<Arc<Shared>>],
     progress: &dyn Fn(u64),
-) -> Result<(), PassError> {
+) -> io::Result<Result<(), ArtifactError>> {
     let mut offset = 0;
     let mut reported = 0;
     while offset < size {
         let mut bytes = pool.reusable.recv().map_err(|_| died())?;
         bytes.clear();
         let want = (size - offset).min(BUFFER as u64);
-        let got = file.by_ref().take(want).read_to_end(&mut bytes).map_err(|source| PassError::Read { offset, source })?;
-        if got as u64 != want {
-            return Err(PassError::Length);
+        if let Err(error) = input.read(&mut bytes, want) {
+            return Ok(Err(error));
         }
         offset += want;
         let buffer = Arc::new(Shared { bytes, free: pool.free.clone() });
@@ -146,39 +170,33 @@ fn read_all(
             progress(offset);
         }
     }
-    match file.read(&mut [0]) {
-        Ok(0) => Ok(()),
-        Ok(_) => Err(PassError::Length),
-        Err(source) => Err(PassError::Read { offset, source }),
-    }
+    Ok(input.end())
 }
 
-fn sha256(feed: Feed) -> Digest {
-    let mut hasher = Sha256::new();
-    feed.drain(|bytes| hasher.update(bytes));
-    Digest(hasher.finalize().into())
-}
-
-fn sha1_pieces(feed: Feed, size: u64, piece_length: u32) -> Vec<[u8; 20]> {
-    let mut pieces = Vec::with_capacity(usize::try_from(size.div_ceil(piece_length.into())).unwrap_or(0).min(1 << 20));
-    let mut hasher = Sha1::new();
-    let mut missing = piece_length as usize;
+/// Hashes the stream in parts of these lengths; the last may be shorter, and what is left after the last length is one more.
+fn cut<D: sha2::Digest + FixedOutputReset>(feed: Feed, mut lengths: impl Iterator<Item = u64>) -> Vec<Output<D>> {
+    let mut sums = Vec::new();
+    let mut hasher = D::new();
+    let mut next = || lengths.next().unwrap_or(u64::MAX);
+    let mut length = next();
+    let mut missing = length;
     feed.drain(|mut bytes| {
         while !bytes.is_empty() {
-            let (part, rest) = bytes.split_at(missing.min(bytes.len()));
-            hasher.update(part);
-            missing -= part.len();
+            let (part, rest) = bytes.split_at(missing.min(bytes.len() as u64) as usize);
+            sha2::Digest::update(&mut hasher, part);
+            missing -= part.len() as u64;
             bytes = rest;
             if missing == 0 {
-                pieces.push(hasher.finalize_reset().into());
-                missing = piece_length as usize;
+                sums.push(hasher.finalize_reset());
+                length = next();
+                missing = length;
             }
         }
     });
-    if missing != piece_length as usize {
-        pieces.push(hasher.finalize().into());
+    if missing != length {
+        sums.push(hasher.finalize());
     }
-    pieces
+    sums
 }
 
 #[cfg(test)]

@@ -107,8 +107,8 @@ fn what_is_no_artifact_is_refused_with_path_reason_and_hint() {
     let _listener = UnixListener::bind(at("socket")).unwrap();
     for (path, reason, hint) in [
         (at("missing"), "does not exist", Some("check the path")),
-        (at("empty"), "is empty", Some("at least one byte")),
-        (at("shop"), "is a directory", Some("shop.tar.zst")),
+        (at("empty"), "is empty", Some("nothing to deploy")),
+        (at("shop"), "is a directory", None),
         (at("fifo"), "is a pipe, not a regular file", Some("write it to a file")),
         (at("socket"), "is a socket, not a regular file", Some("write it to a file")),
         ("/dev/null".into(), "is a device, not a regular file", Some("write it to a file")),

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::model::tree::LinkFault;
+
 /// What an entry of an archive must not be or do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -43,14 +45,8 @@ pub enum Rule {
     UnknownType(u32),
     /// A set-user-id, set-group-id or sticky bit.
     SpecialBits,
-    /// A symbolic link with an absolute target.
-    AbsoluteLink,
-    /// A symbolic link that leads out of the release.
-    LinkOutside,
-    /// A symbolic link whose target has `..` after a name: through another link it could lead out.
-    ParentAfterName,
-    /// A symbolic link with an empty target, one with a NUL byte or one that is too long.
-    BadLinkTarget,
+    /// A symbolic link that leads out of the release, or may.
+    Link(LinkFault),
     /// A hard link to something that the archive has not yet put there as a file.
     HardLinkTarget,
     /// A link or directory with content.
@@ -88,10 +84,7 @@ impl fmt::Display for Rule {
                 _ => return write!(f, "its type {kind:#o} is not supported"),
             },
             Self::SpecialBits => "it has a set-user-id, set-group-id or sticky bit",
-            Self::AbsoluteLink => "it is a symbolic link to an absolute path",
-            Self::LinkOutside => "it is a symbolic link that leads out of the release",
-            Self::ParentAfterName => "it is a symbolic link with `..` after a name in its target",
-            Self::BadLinkTarget => "its link target is empty, too long or holds a NUL byte",
+            Self::Link(fault) => return fault.fmt(f),
             Self::HardLinkTarget => "it is a hard link to something that is not a file earlier in the archive",
             Self::UnexpectedContent => "it is a link or directory, yet has content",
             Self::GlobalOverride => "a global pax header renames or resizes it",
@@ -115,11 +108,7 @@ impl Rule {
             Self::Device | Self::Fifo | Self::Socket => "leave it out; create it on the host if the app needs it",
             Self::UnknownType(_) => "pack with GNU tar or bsdtar and default settings",
             Self::SpecialBits => "remove the bits: chmod -R u-s,g-s,-t DIR before packing, or tar --mode=u-s,g-s,-t",
-            Self::AbsoluteLink | Self::LinkOutside => {
-                "a release must not depend on what is outside it: pack the file itself, or link it on the host"
-            }
-            Self::ParentAfterName => "write the link's target in its shortest form, like ../lib/name",
-            Self::BadLinkTarget => "repair or remove the link before packing",
+            Self::Link(fault) => fault.hint(),
             Self::HardLinkTarget => "pack with tar --hard-dereference",
             Self::GlobalOverride => "pack with GNU tar or bsdtar and default settings",
             Self::Sparse => "pack without --sparse, or with --sparse-version=1.0",

@@ -13,6 +13,7 @@
 //! Ownership, extended attributes and access control lists are not taken over: everything belongs to the running user. Directories
 //! get the owner's full rights added, so that a release can always be pruned. It never removes anything, except in [`remove_tree`].
 
+mod blob;
 mod dest;
 mod error;
 mod limits;
@@ -21,6 +22,7 @@ mod plain;
 mod remove;
 mod stream;
 mod tar;
+mod tree;
 mod zip;
 
 #[cfg(test)]
@@ -32,8 +34,8 @@ pub use error::{Limit, Rule, UnpackError};
 pub use limits::UnpackLimits;
 pub use remove::remove_tree;
 
-use self::{dest::Dest, limits::Meter};
-use crate::model::ArchiveKind;
+use self::{blob::Blob, dest::Dest, limits::Meter};
+use crate::model::{ArchiveKind, Tree};
 
 /// What was unpacked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,9 +67,29 @@ pub fn unpack(
     let meter = Meter::new(limits, size, cancel);
     let mut dest = Dest::create(dest, meter)?;
     match kind {
-        ArchiveKind::File => plain::copy(&file, archive, file_name, &mut dest)?,
+        ArchiveKind::File => plain::copy(Blob { file: &file, path: archive }, file_name, &mut dest)?,
+        ArchiveKind::Directory => return Err(UnpackError::broken(archive, "its listing is missing")),
         ArchiveKind::Zip => zip::unpack(&file, archive, &mut dest)?,
         _ => tar::unpack(stream::open(file, kind, limits, archive)?, archive, &mut dest)?,
     }
     dest.finish(archive)
+}
+
+/// Makes the files, directories and links of `tree` in the directory `dest`, which must not exist and is made with mode 0755; the files'
+/// contents are those of `blob`, one after the other. Otherwise as [`unpack`].
+///
+/// # Errors
+///
+/// See [`UnpackError`]. What was made until then stays: the caller removes it with [`remove_tree`].
+pub fn unpack_tree(
+    blob: &Path,
+    tree: &Tree,
+    dest: &Path,
+    limits: &UnpackLimits,
+    cancel: &dyn Fn() -> bool,
+) -> Result<Unpacked, UnpackError> {
+    let file = File::open(blob).map_err(|source| UnpackError::io("open", blob, source))?;
+    let mut dest = Dest::create(dest, Meter::new(limits, tree.size(), cancel))?;
+    tree::copy(Blob { file: &file, path: blob }, tree, &mut dest)?;
+    dest.finish(blob)
 }

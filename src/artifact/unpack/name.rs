@@ -1,9 +1,7 @@
 //! The rules for names and link targets. Pure: bytes in, a path below the release or a [`Rule`] out.
 
 use super::{Rule, UnpackLimits};
-
-/// The longest target of a symbolic link in bytes: what Linux can store.
-const MAX_TARGET: usize = 4095;
+use crate::model::tree::check_target;
 
 /// A path below the release: relative, without empty, `.` and `..` components. No components means the release itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,30 +63,7 @@ impl EntryPath {
     }
 
     /// Checks that a symbolic link at this path may have this target.
-    ///
-    /// The path's own directories are real ones, so as many leading `..` as it is deep stay inside. From there on only names are
-    /// allowed: each either exists as itself or is a link that follows the same rule.
     pub(super) fn check_target(&self, target: &[u8]) -> Result<(), Rule> {
-        if target.is_empty() || target.len() > MAX_TARGET || target.contains(&0) {
-            return Err(Rule::BadLinkTarget);
-        }
-        if target.starts_with(b"/") {
-            return Err(Rule::AbsoluteLink);
-        }
-        let mut left = self.depth.saturating_sub(1);
-        let mut named = 0_usize;
-        let mut parent_after_name = false;
-        for component in target.split(|byte| *byte == b'/') {
-            match component {
-                b"" | b"." => {}
-                b".." if named > 0 => {
-                    parent_after_name = true;
-                    named -= 1;
-                }
-                b".." => left = left.checked_sub(1).ok_or(Rule::LinkOutside)?,
-                _ => named += 1,
-            }
-        }
-        if parent_after_name { Err(Rule::ParentAfterName) } else { Ok(()) }
+        check_target(self.depth, target).map_err(Rule::Link)
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn open<'a>(
         ArchiveKind::TarGz => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
         ArchiveKind::TarXz => Box::new(lzma_rust2::XzReader::new_mem_limit(file, true, xz_limit(limits.window))),
         ArchiveKind::TarBz2 => Box::new(bzip2::bufread::MultiBzDecoder::new(file)),
-        ArchiveKind::Tar | ArchiveKind::Zip | ArchiveKind::File => Box::new(file),
+        ArchiveKind::Tar | ArchiveKind::Zip | ArchiveKind::File | ArchiveKind::Directory => Box::new(file),
     };
     Ok(TarStream { decoder, archive, window: limits.window })
 }

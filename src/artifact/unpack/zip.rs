@@ -20,6 +20,7 @@ use super::{
     dest::{Content, Dest, Step, Time},
     name::EntryPath,
 };
+use crate::model::tree::LinkFault;
 
 /// File type bits of a Unix mode and their values.
 const TYPE_BITS: u32 = 0o170_000;
@@ -205,7 +206,7 @@ impl<R: Read> EntryContent<'_, R> {
         let mut length = 0;
         loop {
             if length == target.len() {
-                return Err(UnpackError::refused(name, Rule::BadLinkTarget));
+                return Err(UnpackError::refused(name, Rule::Link(LinkFault::Bad)));
             }
             match self.read(&mut target[length..])? {
                 0 => break,

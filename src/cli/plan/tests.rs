@@ -39,6 +39,7 @@ fn manifest() -> Manifest {
         digest: "1a2b3c4d".repeat(8).parse().unwrap(),
         size: 64 << 20,
         archive: ArchiveKind::TarZst,
+        tree: None,
     }
 }
 

@@ -130,7 +130,7 @@ impl Search<'_> {
         }
         let Some(known) = known else { return Ok(Err("nobody knows its artifact".to_owned())) };
         if let Some(file) = run.and_then(|(run, _)| run.artifact.as_ref()).map(|artifact| PathBuf::from(&artifact.path))
-            && file.is_file()
+            && file.exists()
             && let Ok(artifact) = self.open(&file, &known.app, false).await
             && artifact.manifest.digest == known.digest
         {

@@ -9,7 +9,7 @@ use crate::{
         AppName, FailureKind, HostFailure, HostState, Manifest, Operator, Place, ReleaseId, RunId,
         plan::{HookPoint, Linked, Unchanged},
     },
-    wire::{DeployJob, Job, PeerAddr, Procedure, RollbackJob, WayBack},
+    wire::{DeployJob, Job, PackedInfo, PeerAddr, Procedure, RollbackJob, WayBack},
 };
 
 /// How long a host that goes back is waited for at most.
@@ -48,7 +48,7 @@ pub(in crate::controller) struct DeployPlan {
     pub(in crate::controller) unchanged: Unchanged,
     /// It is an earlier release, which the host has lost.
     pub(in crate::controller) goes_back: bool,
-    pub(in crate::controller) info_base64: String,
+    pub(in crate::controller) info: PackedInfo,
     pub(in crate::controller) seed: SeedAddresses,
     /// Without the host's name.
     pub(in crate::controller) procedure: Procedure,
@@ -165,7 +165,7 @@ impl JobPlan {
                     linked: plan.linked.clone(),
                     unchanged: plan.unchanged,
                     goes_back: plan.goes_back,
-                    info_base64: plan.info_base64.clone(),
+                    info: plan.info.clone(),
                     advertise: agent.advertise,
                     tracker: Some(tracker),
                     seed: Some(seed),

@@ -8,7 +8,7 @@ use crate::{
     model::{
         AppName, Digest, HostFailure, HostStatus, Manifest, ReleaseId, RunId,
         plan::{Linked, Unchanged},
-        space::{MIN_FILES, bytes, reserve, usual_release},
+        space::{bytes, files as files_needed, reserve, usual_release},
     },
 };
 
@@ -194,10 +194,11 @@ fn room(preview: &mut HostPreview, is_live: bool, answers: Answers<'_>, manifest
     preview.needed = least;
     let root = &preview.deploy_to;
     if let Some((_, files)) = answers.numbers("files")
-        && files < MIN_FILES
+        && files < files_needed(manifest)
     {
         let hint = "remove files there (`df -i`, and `fleetdrop prune` for old releases), or choose another directory with `--deploy-to`";
-        let message = format!("no more files can be created in {root}: {files} inodes are free");
+        let needed = files_needed(manifest);
+        let message = format!("too few files can be created in {root}: {needed} inodes needed, {files} free");
         preview.failure = Some(failed(message).with_hint(hint));
     }
     if least > free {

@@ -132,7 +132,7 @@ async fn look_at(request: &PreviewRequest, host: &HostEntry) -> Result<HostPrevi
 async fn look_over(request: &PreviewRequest, host: &HostEntry, transport: &Transport) -> Result<HostPreview, HostFailure> {
     let (fleet, manifest) = (&request.fleet, &request.manifest);
     let placement = placement(fleet, Some(manifest.app.clone()));
-    let questions = questions::script(&roots(&placement, host), fleet.cache.as_deref(), &manifest.digest, &request.linked);
+    let questions = questions::script(&roots(&placement, host), fleet.cache.as_deref(), manifest.blob(), &request.linked);
     let sight = look(transport, &fleet.finder, host, fleet.cache.as_deref(), &questions).await?;
     let wanted = Wanted {
         manifest,

@@ -17,6 +17,7 @@ fn manifest() -> Manifest {
         digest: "1a2b3c4d".repeat(8).parse().unwrap(),
         size: 10 << 20,
         archive: ArchiveKind::TarZst,
+        tree: None,
     }
 }
 
@@ -182,7 +183,7 @@ fn what_would_stop_a_deploy_is_told() {
         ("current_is=directory", "/srv/shop/current is a directory, not a symlink to a release"),
         ("current=/opt/x\ncurrent_is=release", "points to /opt/x, which is not in /srv/shop/releases"),
         ("blocks=1000000 20000", "not enough space in /srv/shop: 39.5 MiB needed, 19.5 MiB free"),
-        ("files=1000 3", "no more files can be created in /srv/shop: 3 inodes are free"),
+        ("files=1000 3", "too few files can be created in /srv/shop: 16 inodes needed, 3 free"),
         ("lock=what is this", "another deploy works there"),
     ] {
         let preview = seen(&format!("{base}{answers}\n"));

@@ -20,6 +20,19 @@ pub enum LinkFault {
     ParentAfterName,
 }
 
+impl LinkFault {
+    /// Returns what to do about it.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::Bad => "repair or remove the link",
+            Self::Absolute | Self::Outside => {
+                "a release must not depend on what is outside it: put the file itself there, or link it on the host"
+            }
+            Self::ParentAfterName => "write the link's target in its shortest form, like ../lib/name",
+        }
+    }
+}
+
 /// Checks that a symbolic link `depth` components below the release may have this target.
 ///
 /// The link's own directories are real ones, so as many leading `..` as it is deep stay inside. From there on only names are

@@ -167,7 +167,7 @@ impl Tree {
             if let Err(fault) = check_path(path).and_then(|()| check_kind(entry)) {
                 return fail(path, fault);
             }
-            if before.replace(path).is_some_and(|before| in_order(before, path) != Ordering::Less) {
+            if before.replace(path).is_some_and(|before| compare_paths(before, path) != Ordering::Less) {
                 return fail(path, TreeFault::Order);
             }
             if let Some((parent, _)) = path.rsplit_once('/') {
@@ -191,6 +191,16 @@ impl Tree {
             }
         }
         Ok(Self { entries, spans, size })
+    }
+
+    /// Returns the same listing with these SHA-256 for the files that are not empty, in order.
+    pub fn with_digests(mut self, digests: impl IntoIterator<Item = Digest>) -> Self {
+        for ((_, index), digest) in self.spans.iter().zip(digests) {
+            if let Some(TreeEntry { kind: EntryKind::File(file), .. }) = self.entries.get_mut(*index as usize) {
+                file.digest = digest;
+            }
+        }
+        self
     }
 
     /// Returns everything in it, in order: a directory before what is in it.
@@ -260,7 +270,7 @@ impl Tree {
 }
 
 /// Compares two paths by their components: the order of a listing.
-pub fn in_order(a: &str, b: &str) -> Ordering {
+pub fn compare_paths(a: &str, b: &str) -> Ordering {
     a.split('/').cmp(b.split('/'))
 }
 

@@ -4,7 +4,7 @@
 use crate::{
     model::{
         Digest,
-        tree::{EntryKind, MAX_TREE_ENTRIES, Tree, TreeEntry, TreeFile, in_order},
+        tree::{EntryKind, MAX_TREE_ENTRIES, Tree, TreeEntry, TreeFile, compare_paths},
     },
     swarm::bencode::{Reader, Writer},
 };
@@ -36,7 +36,7 @@ impl<'a> Info<'a> {
                 let mut entries = read_list(&mut reader, read_directory)?;
                 key(&mut reader, "files")?;
                 entries.extend(read_list(&mut reader, read_file)?.into_iter().flatten());
-                entries.sort_by(|a, b| in_order(&a.path, &b.path));
+                entries.sort_by(|a, b| compare_paths(&a.path, &b.path));
                 listing = Some(entries);
             }
             _ => return None,

@@ -1,15 +1,17 @@
-//! The file behind a torrent: what is in it, what goes into it, what is read from it.
+//! The bytes behind a torrent: what is there, what comes in, what is read. On a host they are one file, whatever the artifact is; a seed
+//! reads the artifact itself.
 //!
 //! All file access and all hashing happen on two threads of its own, never on the network's. Pieces travel in chunks of at most
 //! 256 KiB, so memory does not depend on the piece length: a piece of one chunk is written after its hash was checked; a longer one
 //! is hashed and written as it comes, in order, by one source at a time, and counts only when the hash of the whole is right.
 //!
 //! Promises: a piece is in `have` only if its bytes are in the file and have the right hash; a seed's piece is checked
-//! before its first byte leaves, and the file's identity before every read; the file has its full size from the start. Never flushes
+//! before its first byte leaves, and its files' identities before every read; the file has its full size from the start. Never flushes
 //! the file: what a power cut takes of it is found when its pieces are hashed at the next start.
 
 mod cache;
 mod open;
+mod source;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -30,6 +32,7 @@ use sha1::Sha1;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{EngineError, Metainfo, policy::PieceSet};
+use source::Source;
 use worker::Job;
 
 /// The unit of memory and of file access in bytes.
@@ -58,13 +61,13 @@ pub(super) enum Checked {
 /// What is called, on a storage thread, when a piece is checked.
 pub(super) type Report = Box<dyn FnOnce(Checked) + Send>;
 
-/// Which file this is, to notice that it was changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
+/// Where the bytes are.
+#[derive(Debug)]
+enum Content {
+    /// A host's file.
+    Partial { path: PathBuf, file: File },
+    /// A seed's artifact.
+    Source(Source),
 }
 
 /// A set of pieces that many threads read and some add to.
@@ -92,10 +95,7 @@ impl SharedSet {
 #[derive(Debug)]
 struct Shared {
     meta: Arc<Metainfo>,
-    path: PathBuf,
-    file: File,
-    /// Set for a seed: what the file was when it was opened.
-    source: Option<Identity>,
+    content: Content,
     have: SharedSet,
     /// Pieces of a source that were checked since it was opened.
     checked: SharedSet,

@@ -14,32 +14,22 @@ use std::{
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use sha1::{Digest, Sha1};
 
-use super::{CHUNK, Identity, Shared, SharedSet, Storage, Threads, cache::Cache, lock};
+use super::{CHUNK, Content, Shared, SharedSet, Source, Storage, Threads, cache::Cache, lock};
 use crate::swarm::{EngineError, Metainfo, Role, policy::PieceSet};
 
 impl Storage {
     /// Opens the role's file and returns the pieces that are there. Blocks: run it where that is allowed.
     pub(in crate::swarm) fn open(meta: Arc<Metainfo>, role: &Role) -> Result<(Self, Threads, PieceSet), EngineError> {
-        let (path, file, source, have) = match role {
-            Role::Seed { file: path } => {
-                let file = File::open(path).map_err(|source| error("can't open", path, source))?;
-                let identity = Identity::of(&file).map_err(|source| error("can't look at", path, source))?;
-                if identity.size != meta.length() {
-                    let piece = identity.size.min(meta.length()) / u64::from(meta.piece_length());
-                    return Err(EngineError::SourceChanged { path: path.to_path_buf(), piece: piece as u32 });
-                }
-                (path, file, Some(identity), PieceSet::full(meta.piece_count()))
-            }
+        let (content, have) = match role {
+            Role::Seed { file: path } => (Content::Source(Source::open(path, &meta)?), PieceSet::full(meta.piece_count())),
             Role::Host { file: path } => {
                 let (file, had) = open_partial(path, meta.length())?;
                 let have = find_pieces(&file, &meta, had).map_err(|source| error("can't read", path, source))?;
-                (path, file, None, have)
+                (Content::Partial { path: path.clone(), file }, have)
             }
         };
         let shared = Shared {
-            path: path.to_path_buf(),
-            file,
-            source,
+            content,
             have: SharedSet::new(&have),
             checked: SharedSet::new(&PieceSet::new(meta.piece_count())),
             cache: Mutex::new(Cache::default()),

@@ -114,3 +114,86 @@ async fn a_seed_notices_a_change_before_the_piece_leaves() {
     drop(storage);
     threads.join().await;
 }
+
+/// A directory `dist` with files of these lengths, and its torrent.
+fn directory(dir: &Path, lengths: &[(&str, usize)]) -> (Vec<u8>, Arc<Metainfo>) {
+    let root = dir.join("dist");
+    let mut blob = Vec::new();
+    let mut random = fastrand::Rng::with_seed(4);
+    for (path, length) in lengths {
+        let mut content = vec![0; *length];
+        random.fill(&mut content);
+        std::fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
+        std::fs::write(root.join(path), &content).unwrap();
+        blob.extend(content);
+    }
+    let hashed = crate::artifact::hash_tree(&root, |_| PIECE, &|_| ()).unwrap();
+    (blob, Arc::new(Metainfo::of_tree("dist", Arc::new(hashed.tree), PIECE, hashed.pieces).unwrap()))
+}
+
+/// Reads all pieces.
+async fn read_all(storage: &Storage, meta: &Metainfo) -> Result<Vec<u8>, EngineError> {
+    let mut bytes = Vec::new();
+    for piece in 0..meta.piece_count() {
+        for chunk in 0..meta.piece_size(piece).unwrap().div_ceil(CHUNK) {
+            bytes.extend(storage.read(piece, chunk).await?);
+        }
+    }
+    Ok(bytes)
+}
+
+#[tokio::test]
+async fn a_directory_is_read_as_one_and_a_change_names_the_file() {
+    // More than may stay open, and pieces with many files and files with many pieces.
+    let names: Vec<String> = (0..100).map(|n| format!("many/{n:03}")).collect();
+    let mut files = vec![("a/large", PIECE as usize * 2 + 5)];
+    files.extend(names.iter().map(|name| (name.as_str(), 1000)));
+    files.extend([("none", 0), ("z", PIECE as usize)]);
+    let dir = TempDir::new().unwrap();
+    let (blob, meta) = directory(dir.path(), &files);
+    let root = dir.path().join("dist");
+    let open = || Storage::open(meta.clone(), &Role::Seed { file: root.clone() });
+    let (storage, threads, have) = open().unwrap();
+    assert!(have.is_full());
+    assert!(read_all(&storage, &meta).await.unwrap() == blob);
+    drop(storage);
+    threads.join().await;
+    let (storage, threads, _) = open().unwrap();
+    assert!(storage.read(0, 0).await.unwrap() == blob[..CHUNK as usize]);
+    std::fs::write(root.join("many/050"), vec![1; 1000]).unwrap();
+    match read_all(&storage, &meta).await {
+        Err(EngineError::SourceChanged { path, piece: 2 }) => assert_eq!(path, root.join("many/050")),
+        other => panic!("{:?}", other.err()),
+    }
+    drop(storage);
+    threads.join().await;
+
+    // The same size and looked at only now: the pieces' hashes tell.
+    let (storage, threads, _) = open().unwrap();
+    assert!(matches!(read_all(&storage, &meta).await, Err(EngineError::SourceChanged { piece: 2, .. })));
+    drop(storage);
+    threads.join().await;
+    for (what, change) in [
+        ("shorter", &(|| std::fs::write(root.join("z"), "short").unwrap()) as &dyn Fn()),
+        ("a link", &|| {
+            std::fs::remove_file(root.join("z")).unwrap();
+            std::os::unix::fs::symlink("a/large", root.join("z")).unwrap();
+        }),
+    ] {
+        change();
+        match open() {
+            Err(EngineError::SourceChanged { path, .. }) => assert_eq!(path, root.join("z"), "{what}"),
+            other => panic!("{what}: {:?}", other.err()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_directory_without_bytes_is_one_zero() {
+    let dir = TempDir::new().unwrap();
+    let (_, meta) = directory(dir.path(), &[("none", 0)]);
+    let (storage, threads, _) = Storage::open(meta.clone(), &Role::Seed { file: dir.path().join("dist") }).unwrap();
+    assert_eq!(read_all(&storage, &meta).await.unwrap(), [0]);
+    drop(storage);
+    threads.join().await;
+}

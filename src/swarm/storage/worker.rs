@@ -1,15 +1,12 @@
 //! What the storage threads do.
 
-use std::{
-    io,
-    os::unix::fs::{FileExt, MetadataExt},
-};
+use std::os::unix::fs::FileExt;
 
 use bytes::{Bytes, BytesMut};
 use sha1::{Digest, Sha1};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{CHUNK, Checked, Claim, Identity, Report, Shared, lock};
+use super::{CHUNK, Checked, Claim, Content, Report, Shared, Source, lock};
 use crate::swarm::EngineError;
 
 /// One thing to do.
@@ -57,17 +54,15 @@ pub(super) fn run(shared: &Shared, mut jobs: mpsc::Receiver<Job>) {
 }
 
 impl Shared {
-    pub(super) fn error(&self, what: &str, source: io::Error) -> EngineError {
-        EngineError::Io { what: format!("{what} {}", self.path.display()), source }
-    }
-
     fn write(&self, piece: u32, offset: u32, data: &[u8]) -> Result<(), EngineError> {
-        // A verified piece is never written again, whoever sends it.
+        // A verified piece is never written again, whoever sends it; a source has all of them.
+        let Content::Partial { path, file } = &self.content else { return Ok(()) };
         if self.have.contains(piece) {
             return Ok(());
         }
         let at = self.meta.piece_offset(piece) + u64::from(offset);
-        self.file.write_all_at(data, at).map_err(|source| self.error("can't write", source))
+        file.write_all_at(data, at)
+            .map_err(|source| EngineError::Io { what: format!("can't write {}", path.display()), source })
     }
 
     /// Jobs of one piece run on one thread in their order, so what is refused here can't overtake what a later claim writes.
@@ -95,13 +90,11 @@ impl Shared {
     }
 
     fn read(&self, piece: u32, chunk: u32) -> Result<Bytes, EngineError> {
-        if let Some(before) = self.source {
-            let now = Identity::of(&self.file).map_err(|source| self.error("can't look at", source))?;
-            if now != before {
-                return Err(self.changed(piece));
-            }
+        if let Content::Source(source) = &self.content {
+            let (start, length) = self.bounds(piece, chunk);
+            source.check(&self.meta, start..start + length as u64)?;
             if !self.checked.contains(piece) {
-                self.check_source(piece)?;
+                self.check_source(source, piece)?;
             }
         }
         let data = self.read_chunk(piece, chunk)?;
@@ -110,7 +103,7 @@ impl Shared {
     }
 
     /// Reads a piece of the artifact for the first time and checks it.
-    fn check_source(&self, piece: u32) -> Result<(), EngineError> {
+    fn check_source(&self, source: &Source, piece: u32) -> Result<(), EngineError> {
         let size = self.meta.piece_size(piece).unwrap_or(0);
         let mut hasher = Sha1::new();
         for chunk in 0..size.div_ceil(CHUNK) {
@@ -120,7 +113,7 @@ impl Shared {
         }
         let hash: [u8; 20] = hasher.finalize().into();
         if self.meta.piece_hash(piece) != Some(&hash) {
-            return Err(self.changed(piece));
+            return Err(source.changed(&self.meta, piece));
         }
         self.checked.insert(piece);
         Ok(())
@@ -130,26 +123,21 @@ impl Shared {
         if let Some(data) = lock(&self.cache).get(piece, chunk) {
             return Ok(data);
         }
+        let (start, length) = self.bounds(piece, chunk);
+        let mut data = BytesMut::zeroed(length);
+        match &self.content {
+            Content::Source(source) => source.read(&self.meta, &mut data, start)?,
+            Content::Partial { path, file } => file
+                .read_exact_at(&mut data, start)
+                .map_err(|source| EngineError::Io { what: format!("can't read {}", path.display()), source })?,
+        }
+        Ok(data.freeze())
+    }
+
+    /// Returns where a chunk begins in the torrent's bytes, and its length.
+    fn bounds(&self, piece: u32, chunk: u32) -> (u64, usize) {
         let size = self.meta.piece_size(piece).unwrap_or(0);
         let start = chunk.saturating_mul(CHUNK).min(size);
-        let mut data = BytesMut::zeroed((size - start).min(CHUNK) as usize);
-        let at = self.meta.piece_offset(piece) + u64::from(start);
-        match self.file.read_exact_at(&mut data, at) {
-            Ok(()) => Ok(data.freeze()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.source.is_some() => Err(self.changed(piece)),
-            Err(source) => Err(self.error("can't read", source)),
-        }
-    }
-
-    fn changed(&self, piece: u32) -> EngineError {
-        EngineError::SourceChanged { path: self.path.clone(), piece }
-    }
-}
-
-impl Identity {
-    /// Looks at an open file.
-    pub(super) fn of(file: &std::fs::File) -> io::Result<Self> {
-        let meta = file.metadata()?;
-        Ok(Self { device: meta.dev(), inode: meta.ino(), size: meta.len(), modified: (meta.mtime(), meta.mtime_nsec()) })
+        (self.meta.piece_offset(piece) + u64::from(start), (size - start).min(CHUNK) as usize)
     }
 }

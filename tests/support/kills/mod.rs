@@ -40,6 +40,9 @@ const TIDYING: [&str; 5] = ["prune.renamed", "prune.emptied", "prune.done", "cac
 /// Places that are about something else each time.
 const DIFFER: [&str; 2] = ["command.started", "write.temporary"];
 
+/// The version that is a directory.
+const DIRECTORY: u32 = 5;
+
 /// Whether an agent only looks after what the dead one left, and whether the next deploy is of the same release.
 const FOLLOW_UPS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
 
@@ -53,7 +56,9 @@ pub(crate) enum Scene {
     Deploy,
     /// The same, with the cache on another file system.
     FarCache,
-    /// The same, after one that died while it unpacked.
+    /// The same, of a directory.
+    Directory,
+    /// The same as a deploy, after one that died while it unpacked.
     AfterDeath,
     /// A first deploy that is confirmed, then sent back.
     FirstSentBack,
@@ -68,10 +73,11 @@ pub(crate) enum Scene {
 }
 
 impl Scene {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::FirstDeploy,
         Self::Deploy,
         Self::FarCache,
+        Self::Directory,
         Self::AfterDeath,
         Self::FirstSentBack,
         Self::SentBack,
@@ -85,9 +91,14 @@ impl Scene {
         (!matches!(self, Self::FirstDeploy | Self::FirstSentBack | Self::FirstRecovery)).then_some(2)
     }
 
+    /// The version that is deployed, where one is.
+    fn deployed(self) -> u32 {
+        if self == Self::Directory { DIRECTORY } else { 3 }
+    }
+
     /// The version that is switched to.
     fn after(self) -> u32 {
-        if self == Self::Rollback { 1 } else { 3 }
+        if self == Self::Rollback { 1 } else { self.deployed() }
     }
 
     fn is_recovery(self) -> bool {
@@ -202,6 +213,7 @@ impl Bench {
         for version in 1..=4 {
             artifacts.push(Seeded::new("shop.tar", &oracle::archive(version)).await);
         }
+        artifacts.push(Seeded::made_by("shop", |path| oracle::directory(path, DIRECTORY)).await);
         let template = Place { dir: fast_dir(), far: None };
         let mut bench = Self { artifacts, template, ways: BTreeMap::new() };
         for version in [1, 2] {
@@ -224,7 +236,7 @@ impl Bench {
         for scene in Scene::ALL {
             for (point, count) in &self.ways[&scene].points {
                 let is_first = *count == 1 || DIFFER.contains(&point.as_str());
-                let is_new = seen.insert((scene.before(), scene.after(), scene.is_recovery(), point, count));
+                let is_new = seen.insert((scene.before(), scene == Scene::Rollback, scene.is_recovery(), point, count));
                 let is_wanted = every_time || is_first && is_new;
                 if !is_wanted {
                     continue;
@@ -312,7 +324,7 @@ impl Bench {
             }
             oracle::nobody_runs(&place.app()).map_err(|what| format!("after the recovery: {what}"))?;
         }
-        let version = if case.is_resumed { 3 } else { 4 };
+        let version = if case.is_resumed { scene.deployed() } else { 4 };
         let mut agent = agent(None).await;
         let mut next = Reached::default();
         agent.tell(ToAgent::Job(Job::Deploy(Box::new(self.job(place, version))))).await;
@@ -380,7 +392,7 @@ impl Bench {
 
     /// Makes what the agent of a scene is asked to do, and brings about what comes before it.
     async fn ask(&self, scene: Scene, place: &Place) -> Result<(RunId, Job), String> {
-        let deploy = self.job(place, 3);
+        let deploy = self.job(place, scene.deployed());
         let (run, deploy_to) = (deploy.run.clone(), deploy.deploy_to.clone());
         let job = match scene {
             Scene::Rollback => {

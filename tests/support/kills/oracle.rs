@@ -26,8 +26,24 @@ fn contents(version: u32) -> BTreeMap<String, Item> {
     let mut contents: BTreeMap<String, Item> =
         (0..4).map(|part| (format!("lib/deep-{}/part-{part}", part % 2), Item::File(text(part), false))).collect();
     contents.insert("bin/shop".into(), Item::File(format!("#!/bin/sh\necho {version}\n").into_bytes(), true));
+    contents.insert("lib/same".into(), Item::File(b"in every version\n".repeat(3000), false));
     contents.insert("shop".into(), Item::Link("bin/shop".into()));
     contents
+}
+
+/// Makes a directory of a version.
+pub(super) fn directory(at: &Path, version: u32) {
+    for (path, item) in contents(version) {
+        let path = at.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        match item {
+            Item::File(content, can_run) => {
+                fs::write(&path, content).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(if can_run { 0o755 } else { 0o644 })).unwrap();
+            }
+            Item::Link(target) => std::os::unix::fs::symlink(target, path).unwrap(),
+        }
+    }
 }
 
 /// Packs a version.

@@ -7,6 +7,7 @@ use super::{
     zips::{Entry, zip},
     *,
 };
+use crate::model::tree::LinkFault;
 
 /// Unpacks and returns the rule that was broken and the entry that broke it.
 fn refusal(what: &str, archive: &[u8], kind: ArchiveKind) -> (Rule, String) {
@@ -104,18 +105,23 @@ fn tar_entries_of_forbidden_types() {
 fn tar_links_that_lead_out() {
     let tar = Tar::new;
     refuse_all(&[
-        ("absolute link", tar().symlink("l", "/etc/passwd").end(), Rule::AbsoluteLink, "l"),
-        ("link outside", tar().symlink("l", "../victim").end(), Rule::LinkOutside, "l"),
-        ("link outside from below", tar().symlink("a/b/l", "../../../victim").end(), Rule::LinkOutside, "a/b/l"),
-        ("link outside by pax", tar().pax(&[("linkpath", b"../victim")]).symlink("l", "ok").end(), Rule::LinkOutside, "l"),
-        ("link outside by GNU", tar().gnu_link(b"../victim").symlink("l", "ok").end(), Rule::LinkOutside, "l"),
+        ("absolute link", tar().symlink("l", "/etc/passwd").end(), Rule::Link(LinkFault::Absolute), "l"),
+        ("link outside", tar().symlink("l", "../victim").end(), Rule::Link(LinkFault::Outside), "l"),
+        ("link outside from below", tar().symlink("a/b/l", "../../../victim").end(), Rule::Link(LinkFault::Outside), "a/b/l"),
+        (
+            "link outside by pax",
+            tar().pax(&[("linkpath", b"../victim")]).symlink("l", "ok").end(),
+            Rule::Link(LinkFault::Outside),
+            "l",
+        ),
+        ("link outside by GNU", tar().gnu_link(b"../victim").symlink("l", "ok").end(), Rule::Link(LinkFault::Outside), "l"),
         (
             "chain of links, each inside by its letters",
             tar().dir("top").symlink("a/b/s", "../../top").symlink("out", "a/b/s/../../victim").end(),
-            Rule::ParentAfterName,
+            Rule::Link(LinkFault::ParentAfterName),
             "out",
         ),
-        ("link to nothing", tar().symlink("l", "").end(), Rule::BadLinkTarget, "l"),
+        ("link to nothing", tar().symlink("l", "").end(), Rule::Link(LinkFault::Bad), "l"),
         ("hard link outside", tar().hard_link("l", "../victim").end(), Rule::HardLinkTarget, "l"),
         ("hard link to absolute", tar().hard_link("l", "/etc/passwd").end(), Rule::HardLinkTarget, "l"),
         ("hard link to the future", tar().hard_link("l", "a").file("a", b"1").end(), Rule::HardLinkTarget, "l"),
@@ -218,12 +224,12 @@ fn hostile_zips_are_refused() {
         ("twice, written otherwise", vec![file("a/b"), file("a//b")], Rule::Duplicate),
         ("file over directory", vec![dir("a/"), file("a")], Rule::Duplicate),
         ("through a link", vec![dir("b/"), link("a", b"b"), file("a/x")], Rule::ThroughNonDirectory),
-        ("absolute link", vec![link("l", b"/etc/passwd")], Rule::AbsoluteLink),
-        ("link outside", vec![link("l", b"../victim")], Rule::LinkOutside),
-        ("chained links", vec![link("a/b/s", b"../../t"), link("o", b"a/b/s/../../x")], Rule::ParentAfterName),
-        ("link to nothing", vec![link("l", b"")], Rule::BadLinkTarget),
-        ("long link", vec![link("l", &[b'x'; 5000])], Rule::BadLinkTarget),
-        ("endless link", vec![link("l", &[b'x'; 50_000])], Rule::BadLinkTarget),
+        ("absolute link", vec![link("l", b"/etc/passwd")], Rule::Link(LinkFault::Absolute)),
+        ("link outside", vec![link("l", b"../victim")], Rule::Link(LinkFault::Outside)),
+        ("chained links", vec![link("a/b/s", b"../../t"), link("o", b"a/b/s/../../x")], Rule::Link(LinkFault::ParentAfterName)),
+        ("link to nothing", vec![link("l", b"")], Rule::Link(LinkFault::Bad)),
+        ("long link", vec![link("l", &[b'x'; 5000])], Rule::Link(LinkFault::Bad)),
+        ("endless link", vec![link("l", &[b'x'; 50_000])], Rule::Link(LinkFault::Bad)),
         ("character device", vec![typed(0o020_644)], Rule::Device),
         ("block device", vec![typed(0o060_644)], Rule::Device),
         ("FIFO", vec![typed(0o010_644)], Rule::Fifo),

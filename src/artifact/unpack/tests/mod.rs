@@ -5,6 +5,7 @@ mod hostile;
 mod properties;
 mod rules;
 mod tars;
+mod trees;
 mod zips;
 
 use std::{
