@@ -40,6 +40,9 @@ struct Incoming {
     piece: u32,
     began: Time,
     reported: Time,
+    push: bool,
+    /// It was read: what came before on the same connection is through.
+    read: bool,
     /// Nobody waits for it any more: it costs the link and counts as sent in vain.
     dropped: bool,
 }
@@ -172,7 +175,7 @@ impl Host {
             Kind::Cancel => self.cancelled(at, from, piece, world, out),
             Kind::First { push } => self.first_block(at, from, piece, push, world, out),
             Kind::Last { .. } => self.last_block(at, from, piece, world, out),
-            Kind::Stopped { bytes } => self.stopped(at, from, piece, bytes),
+            Kind::Stopped { bytes } => self.stopped(at, from, piece, bytes, world, out),
             Kind::Arrived => self.arrived(at, from, world, out),
             Kind::Left => self.left(at, from),
             Kind::Announce => {
@@ -282,14 +285,22 @@ impl Host {
     // ---- the way in
 
     fn first_block(&mut self, now: Time, from: u32, piece: u32, push: bool, world: &World, out: &mut Vec<Event>) {
-        let (time, key) = (Duration::from_nanos(now), PeerKey(from));
-        let welcome = if push { self.policy.push_started(time, key, piece) } else { self.asked.contains(&(from, piece)) };
-        self.incoming.push(Incoming { from, piece, began: now, reported: now, dropped: !welcome });
-        if welcome && !push {
-            self.policy.progress(time, key, piece);
-        }
-        if push && !welcome {
+        let dropped = !push && !self.asked.contains(&(from, piece));
+        self.incoming.push(Incoming { from, piece, began: now, reported: now, push, read: false, dropped });
+        self.read_next(now, from, world, out);
+    }
+
+    /// Reads the first block of the piece that is the next on a connection.
+    fn read_next(&mut self, now: Time, from: u32, world: &World, out: &mut Vec<Event>) {
+        let next = self.incoming.iter_mut().find(|coming| coming.from == from).filter(|coming| !coming.read);
+        let Some(Incoming { piece, reported, push, read, dropped, .. }) = next else { return };
+        let (time, key, piece) = (Duration::from_nanos(now), PeerKey(from), *piece);
+        (*read, *reported) = (true, now);
+        if *push && !self.policy.push_started(time, key, piece) {
+            *dropped = true;
             self.message(now, from, Kind::Cancel, piece, world, out);
+        } else if !*push && !*dropped {
+            self.policy.progress(time, key, piece);
         }
     }
 
@@ -305,6 +316,7 @@ impl Host {
 
     fn complete(&mut self, now: Time, from: u32, piece: u32, world: &World, out: &mut Vec<Event>) {
         let Some(coming) = self.take_incoming(from, piece) else { return };
+        self.read_next(now, from, world, out);
         self.message(now, from, Kind::Arrived, piece, world, out);
         if world.zone(from) != world.zone(self.id) {
             self.account.crossed += u64::from(world.size_of(piece));
@@ -318,9 +330,10 @@ impl Host {
         self.note(now + world.check_time(piece), Kind::Checked, piece, out);
     }
 
-    fn stopped(&mut self, now: Time, from: u32, piece: u32, bytes: u32) {
+    fn stopped(&mut self, now: Time, from: u32, piece: u32, bytes: u32, world: &World, out: &mut Vec<Event>) {
         if let Some(coming) = self.take_incoming(from, piece) {
             self.down.pass(now, coming.began, bytes);
+            self.read_next(now, from, world, out);
             self.account.in_vain += u64::from(bytes);
         }
     }
@@ -404,7 +417,7 @@ impl Host {
     fn tick(&mut self, now: Time, out: &mut Vec<Event>) {
         let time = Duration::from_nanos(now);
         for coming in &mut self.incoming {
-            if !coming.dropped && now >= coming.reported + REPORT_EVERY {
+            if coming.read && !coming.dropped && now >= coming.reported + REPORT_EVERY {
                 coming.reported = now;
                 self.policy.progress(time, PeerKey(coming.from), coming.piece);
             }

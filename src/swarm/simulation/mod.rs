@@ -10,7 +10,7 @@
 //! * A node's way out is shared equally by the connections that have a piece to send; a connection sends one piece after the other.
 //! * A node's way in lets pieces through in the order in which their last bytes come, at the link's rate. A connection may have as
 //!   much in the network as its sender's link carries in a round trip, at least a piece; what is more keeps its slot at the sender, as with a
-//!   full TCP window.
+//!   full TCP window. What comes on a connection is read in order: a piece has begun when the one before is through.
 //! * Links between zones work like ways in.
 //! * A message takes the latency plus [`Scenario::queue`]. Checking a piece takes a millisecond and its bytes at 500 MB/s.
 //! * A node announces its pieces as the real connection does: together, with whatever it sends to that neighbour, or alone at the policy's pace.
