@@ -19,8 +19,10 @@ use crate::swarm::{
 const CHUNK_BLOCKS: u32 = CHUNK / BLOCK;
 /// Blocks that may be asked for but not yet here, in pieces of several chunks: the chunk that arrives and the next.
 const AHEAD: u32 = 2 * CHUNK_BLOCKS;
-/// The most requests sent to a peer that does not say how many it queues.
+/// The most requests sent to a peer that does not say how many it queues, and to one that does: 16 MiB. A fleet peer queues twice as many, so that
+/// what it pushes besides is no matter.
 const DEFAULT_QUEUE: u32 = 250;
+const LONGEST_QUEUE: u32 = MAX_QUEUED_REQUESTS as u32 / 2;
 /// Blocks that a peer may have asked for whatever others asked for.
 const OWN_PART: usize = 128;
 /// Blocks that nobody asked for and that are forgiven.
@@ -70,6 +72,8 @@ struct Wanted {
     pushed: bool,
     /// The right to write it: given back as soon as nobody waits for the piece here.
     claim: Option<Claim>,
+    /// The right to memory for it, likewise.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Asking {
@@ -160,7 +164,7 @@ impl Link {
 
     /// Respects the number of requests the peer says it queues.
     pub(super) fn set_queue(&self, queue: u32) {
-        lock(&self.asking).queue = queue.clamp(1, DEFAULT_QUEUE);
+        lock(&self.asking).queue = queue.clamp(1, LONGEST_QUEUE);
     }
 
     /// Starts asking for a piece.
@@ -180,7 +184,7 @@ impl Link {
         if !asking.pieces.iter().any(|asked| asked.piece == piece) {
             let serial = asking.serial;
             asking.serial += 1;
-            asking.pieces.push(Wanted { piece, serial, blocks, next, limit, received: 0, pushed, claim: None });
+            asking.pieces.push(Wanted { piece, serial, blocks, next, limit, received: 0, pushed, claim: None, permit: None });
         }
     }
 
@@ -253,11 +257,11 @@ impl Link {
         }
     }
 
-    /// Keeps the right to write a piece as long as the piece is expected.
-    pub(super) fn hold(&self, piece: u32, claim: Claim) {
+    /// Keeps the rights to write a piece and to memory for it as long as the piece is expected.
+    pub(super) fn hold(&self, piece: u32, claim: Option<Claim>, permit: Option<OwnedSemaphorePermit>) {
         let mut asking = lock(&self.asking);
         if let Some(asked) = asking.pieces.iter_mut().find(|asked| asked.piece == piece) {
-            asked.claim = Some(claim);
+            (asked.claim, asked.permit) = (claim, permit);
         }
     }
 

@@ -96,8 +96,8 @@ impl Exit {
 pub(super) enum Event {
     /// The handshake is through; the session answers with what to send first, or drops the answer to refuse.
     Shaken { peer_id: Id20, reply: oneshot::Sender<Welcome> },
-    /// The peer's first message came: what it can is known.
-    Joined(Extensions),
+    /// The peer's first message came: what it can is known, and how long it took to answer.
+    Joined(Extensions, Duration),
     /// Its pieces.
     Bitfield(Box<PieceSet>),
     /// More of its pieces.
@@ -215,6 +215,8 @@ pub(super) struct Context {
     pub(super) haves: HaveLog,
     /// A permit for each block that peers may have asked of us, a few of each peer's aside: bounds memory.
     pub(super) queued: Arc<Semaphore>,
+    /// A permit for each piece that may arrive at the same time, pushed ones aside: bounds memory.
+    pub(super) arriving: Arc<Semaphore>,
     pub(super) counters: Counters,
     pub(super) events: mpsc::Sender<(PeerKey, Event)>,
 }
@@ -236,26 +238,30 @@ struct Terms {
     extended: bool,
     /// We found it at an address of the controller: it may be the seed. What a peer says of itself is no proof.
     controller: bool,
+    /// When we sent our handshake.
+    shook: Instant,
+    /// How long the peer's took to come, if it is the answer to ours; otherwise its first message is.
+    answered: Option<Duration>,
 }
 
 /// Runs a connection from its beginning to its end.
 pub(super) async fn run(context: Arc<Context>, key: PeerKey, origin: Origin) -> Exit {
-    let controller = matches!(origin, Origin::Dial { controller: true, .. });
     match establish(&context, key, origin).await {
-        Ok((stream, welcome, extended)) => {
+        Ok((stream, welcome, terms)) => {
             let link = Arc::new(Link::new(&context.meta, context.queued.clone()));
             let (input, output) = tokio::io::split(stream);
             tokio::select! {
-                exit = reader::run(&context, &link, key, Terms { extended, controller }, input) => exit,
-                exit = writer::run(&context, &link, key, extended, welcome, output) => exit,
+                exit = reader::run(&context, &link, key, terms, input) => exit,
+                exit = writer::run(&context, &link, key, terms.extended, welcome, output) => exit,
             }
         }
         Err(exit) => exit,
     }
 }
 
-async fn establish(context: &Context, key: PeerKey, origin: Origin) -> Result<(Stream, Welcome, bool), Exit> {
+async fn establish(context: &Context, key: PeerKey, origin: Origin) -> Result<(Stream, Welcome, Terms), Exit> {
     let dialled = matches!(origin, Origin::Dial { .. });
+    let controller = matches!(origin, Origin::Dial { controller: true, .. });
     let connect = async {
         match origin {
             Origin::Dial { addr, .. } => context.transport.connect(addr).await,
@@ -268,20 +274,23 @@ async fn establish(context: &Context, key: PeerKey, origin: Origin) -> Result<(S
         if dialled {
             stream.write_all(&ours).await?;
         }
+        let mut shook = Instant::now();
         let mut theirs = [0; HANDSHAKE_LEN];
         stream.read_exact(&mut theirs).await?;
-        let shaken = protocol::read_handshake(&theirs, context.meta.info_hash()).map_err(Exit::Stranger)?;
+        let answered = dialled.then(|| shook.elapsed());
+        let (peer_id, extended) = protocol::read_handshake(&theirs, context.meta.info_hash()).map_err(Exit::Stranger)?;
         // Who accepts answers only to those who know the torrent.
         if !dialled {
             stream.write_all(&ours).await?;
+            shook = Instant::now();
         }
-        Ok::<_, Exit>(shaken)
+        Ok::<_, Exit>((peer_id, Terms { extended, controller, shook, answered }))
     };
-    let (peer_id, extended) = timeout(HANDSHAKE_TIMEOUT, shake).await.map_err(|_| Exit::Timeout("handshake"))??;
+    let (peer_id, terms) = timeout(HANDSHAKE_TIMEOUT, shake).await.map_err(|_| Exit::Timeout("handshake"))??;
     let (reply, answer) = oneshot::channel();
     context.tell(key, Event::Shaken { peer_id, reply }).await?;
     let welcome = answer.await.map_err(|_| Exit::Dropped)?;
-    Ok((stream, welcome, extended))
+    Ok((stream, welcome, terms))
 }
 
 impl Context {

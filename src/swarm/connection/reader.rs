@@ -107,7 +107,8 @@ impl Reader {
         if self.joined.is_none() {
             self.joined = Some(extensions);
             let seed = extensions.seed && self.terms.controller;
-            self.tell(Event::Joined(Extensions { seed, ..extensions })).await?;
+            let round_trip = self.terms.answered.unwrap_or_else(|| self.terms.shook.elapsed());
+            self.tell(Event::Joined(Extensions { seed, ..extensions }, round_trip)).await?;
         }
         Ok(())
     }
@@ -173,7 +174,7 @@ impl Reader {
         let (piece, begin) = (self.input.read_u32().await?, self.input.read_u32().await?);
         self.join(Extensions::default()).await?;
         self.context.counters.received.fetch_add(u64::from(length), Ordering::Relaxed);
-        let Some(at) = self.assembly(piece, begin) else { return self.skip(length).await };
+        let Some(at) = self.assembly(piece, begin).await else { return self.skip(length).await };
         let assembly = &mut self.assemblies[at];
         let Some(slot) = assembly.slot(begin, length)? else { return self.skip(length).await };
         self.input.read_exact(slot).await?;
@@ -200,7 +201,7 @@ impl Reader {
     }
 
     /// Finds or starts the piece that a block belongs to; none if nobody waits for it.
-    fn assembly(&mut self, piece: u32, begin: u32) -> Option<usize> {
+    async fn assembly(&mut self, piece: u32, begin: u32) -> Option<usize> {
         let expected = self.link.expects(piece);
         if let Some(at) = self.assemblies.iter().position(|assembly| assembly.piece == piece) {
             if Some(self.assemblies[at].serial) == expected {
@@ -216,6 +217,8 @@ impl Reader {
             self.link.refuse_push(piece);
             return None;
         }
+        // Where too many pieces arrive at the same time, this one waits in the network.
+        let permit = if pushed { None } else { self.context.arriving.clone().acquire_owned().await.ok() };
         // What was taken back in the meantime is not kept.
         let link = &self.link;
         self.assemblies.retain(|assembly| link.expects(assembly.piece) == Some(assembly.serial));
@@ -232,9 +235,7 @@ impl Reader {
             link.expect_push(piece);
         }
         let number = claim.as_ref().map(Claim::number);
-        if let Some(claim) = claim {
-            link.hold(piece, claim);
-        }
+        link.hold(piece, claim, permit);
         let serial = link.expects(piece)?;
         self.assemblies.push(Assembly::new(piece, serial, size, pushed, number));
         Some(self.assemblies.len() - 1)

@@ -15,6 +15,8 @@ use crate::swarm::{
 };
 
 const KEY: PeerKey = PeerKey(7);
+/// So many pieces may arrive at the same time.
+const ARRIVING: usize = 3;
 
 struct Rig {
     context: Arc<Context>,
@@ -51,6 +53,7 @@ fn rig_of(pieces: u32, piece_length: u32, controller: bool) -> (Rig, impl Future
         port: 1,
         haves: HaveLog::new(pieces),
         queued,
+        arriving: Arc::new(Semaphore::new(ARRIVING)),
         counters: Counters::default(),
         events: sender,
     });
@@ -59,7 +62,14 @@ fn rig_of(pieces: u32, piece_length: u32, controller: bool) -> (Rig, impl Future
         let (context, link) = (context.clone(), link.clone());
         let (input, output) = tokio::io::split(Box::new(near) as Stream);
         async move {
-            let exit = reader::run(&context, &link, KEY, Terms { extended: true, controller }, input).await;
+            let exit = reader::run(
+                &context,
+                &link,
+                KEY,
+                Terms { extended: true, controller, shook: Instant::now(), answered: Some(Duration::ZERO) },
+                input,
+            )
+            .await;
             drop(output);
             exit
         }
@@ -169,12 +179,36 @@ async fn who_says_that_it_is_the_seed_is_not_believed() {
         let exit = timeout(CONNECT_TIMEOUT * 10, reader).await.unwrap();
         assert!(matches!(exit, Exit::Io(_)), "{exit:?}");
         let heard = rig.heard();
-        let joined = heard.iter().any(|event| matches!(event, Event::Joined(Extensions { seed, .. }) if *seed == controller));
+        let joined =
+            heard.iter().any(|event| matches!(event, Event::Joined(Extensions { seed, .. }, _) if *seed == controller));
         let pushed = heard.iter().any(|event| matches!(event, Event::Pushed(0)));
         assert!(joined && pushed == controller, "{heard:?}");
         assert_eq!(rig.link.cancels().len(), if controller { 0 } else { 4 });
         rig.end().await;
     }
+}
+
+#[tokio::test]
+async fn pieces_that_arrive_at_the_same_time_are_bounded_and_the_rest_wait_for_memory() {
+    let (mut rig, reader) = rig(5, 64 << 10);
+    let mut reader = Box::pin(reader);
+    for piece in 0..5 {
+        rig.link.ask(piece);
+        rig.peer.write_all(&protocol::piece_header(piece, 0, BLOCK)).await.unwrap();
+        rig.peer.write_all(&[0; BLOCK as usize]).await.unwrap();
+    }
+    let begun = |rig: &mut Rig| rig.heard().iter().filter(|event| matches!(event, Event::Progress(_))).count();
+    assert!(timeout(Duration::from_millis(20), &mut reader).await.is_err());
+    assert_eq!((begun(&mut rig), rig.context.arriving.available_permits()), (ARRIVING, 0));
+    // What is taken back makes room, what is complete as well.
+    rig.link.forget(0);
+    assert!(timeout(Duration::from_millis(20), &mut reader).await.is_err());
+    assert_eq!(begun(&mut rig), 1);
+    (1..5).for_each(|piece| drop(rig.link.forget(piece)));
+    assert!(timeout(Duration::from_millis(20), &mut reader).await.is_err());
+    assert_eq!(rig.context.arriving.available_permits(), ARRIVING, "something is kept");
+    drop(reader);
+    rig.end().await;
 }
 
 #[tokio::test]
@@ -188,7 +222,7 @@ async fn announcements_that_came_together_are_reported_together() {
     rig.peer.shutdown().await.unwrap();
     assert!(matches!(reader.await, Exit::Io(_)));
     let heard = rig.heard();
-    assert!(matches!(&heard[..], [Event::Joined(_), Event::Have(pieces)] if *pieces == [3, 0, 2]), "{heard:?}");
+    assert!(matches!(&heard[..], [Event::Joined(..), Event::Have(pieces)] if *pieces == [3, 0, 2]), "{heard:?}");
     rig.end().await;
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Peer, PeerKey, Policy};
+use super::{Action, Peer, PeerKey, Policy, window::Window};
 
 /// A piece that is asked for, arriving, or being checked.
 #[derive(Debug, Default)]
@@ -16,6 +16,8 @@ pub(super) struct Flight {
 pub(super) struct Source {
     pub(super) peer: PeerKey,
     asked: Duration,
+    /// How many pieces the neighbour was asked for then, with this one; 0 if it is pushed.
+    among: usize,
     /// When its last block came; none before the first.
     moved: Option<Duration>,
 }
@@ -32,18 +34,24 @@ const STALL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs
 /// The part of the pieces in flight that the seed may push at the same time: one of four.
 const PUSHED_PART: usize = 4;
 
-/// How many pieces a neighbour may be asked for.
+/// How many pieces every neighbour may be asked for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    host: usize,
-    seed: usize,
+    usual: usize,
+    /// There is one neighbour: the seed is no reserve.
+    alone: bool,
 }
 
 impl Peer {
     /// Returns whether it may be asked for one more piece.
     pub(super) fn has_room(&self, limits: Limits) -> bool {
-        let limit = if self.seed { limits.seed } else { limits.host };
-        !self.chokes_us && self.asked.len() < if self.snubbed { 1 } else { limit }
+        !self.chokes_us && self.asked.len() < self.limit(limits)
+    }
+
+    /// Returns how many pieces it may be asked for.
+    fn limit(&self, limits: Limits) -> usize {
+        let one = self.snubbed || (self.seed && !limits.alone);
+        if one { 1 } else { limits.usual + self.window.more() }
     }
 
     /// Returns whether what it says it has can be hoped for: it answered so far, or can be asked for the first time. Saying so is not enough,
@@ -59,6 +67,9 @@ impl Policy {
         let Some(flight) = self.flights.get_mut(&piece) else { return };
         let Some(source) = flight.sources.iter_mut().find(|source| source.peer == key) else { return };
         let first = source.moved.replace(now).is_none();
+        if first && let Some(peer) = self.peers.get_mut(&key) {
+            peer.window.began(now.saturating_sub(source.asked));
+        }
         if first && flight.sources.len() > 1 {
             // One that delivers already, if slowly, may still be the first to finish.
             self.cancel_where(now, piece, |source| source.peer != key && source.moved.is_none());
@@ -75,7 +86,7 @@ impl Policy {
             return false;
         }
         flight.sources.retain(|source| source.peer != key);
-        flight.sources.push(Source { peer: key, asked: now, moved: Some(now) });
+        flight.sources.push(Source { peer: key, asked: now, among: 0, moved: Some(now) });
         if let Some(peer) = self.peers.get_mut(&key)
             && !peer.asked.contains(&piece)
         {
@@ -91,7 +102,7 @@ impl Policy {
     fn may_push(&self, key: PeerKey) -> bool {
         let Some(peer) = self.peers.get(&key).filter(|peer| peer.seed) else { return false };
         let under_way: usize = self.peers.values().filter(|peer| peer.seed).map(|peer| peer.asked.len()).sum();
-        (peer.asked.is_empty() || !peer.snubbed) && under_way < (self.config.max_in_flight / PUSHED_PART).max(1)
+        (peer.asked.is_empty() || !peer.snubbed) && under_way < (self.config.usual_in_flight / PUSHED_PART).max(1)
     }
 
     /// Notes a piece's last block; its hash is being checked now.
@@ -103,11 +114,18 @@ impl Policy {
         if let Some(zone) = &mut self.far {
             zone.received(now, piece);
         }
+        let limits = self.limits();
         if let Some(peer) = self.peers.get_mut(&key) {
+            let limit = peer.limit(limits);
+            let full = peer.asked.len() >= limit;
             peer.asked.retain(|asked| *asked != piece);
             peer.snubbed = false;
             let took = now.saturating_sub(source.asked);
-            peer.service = Some(peer.service.map_or(took, |usual| (usual * 3 + took) / 4));
+            let usual = peer.service.map_or(took, |usual| (usual * 3 + took) / 4);
+            peer.service = Some(usual);
+            if source.among > 0 {
+                self.resize(key, |window| window.came(took, source.among, usual, limit, full));
+            }
         }
         self.cancel_where(now, piece, |source| source.peer != key);
         self.fill(now, key);
@@ -152,14 +170,14 @@ impl Policy {
                 return;
             }
             // Taking over adds no flight: neighbours that sit on all of them must not hold up one that delivers.
-            let room = self.flights.len() < self.config.max_in_flight;
+            let room = self.flights.len() < (self.config.usual_in_flight + self.opened).min(self.config.max_in_flight);
             let picked = if room { self.pick(now, key) } else { None };
             let Some(piece) = picked.or_else(|| self.steal(now, key)) else { return };
             self.rarity.take(piece);
-            let source = Source { peer: key, asked: now, moved: None };
-            self.flights.get_or_default(piece).sources.push(source);
             if let Some(peer) = self.peers.get_mut(&key) {
                 peer.asked.push(piece);
+                let source = Source { peer: key, asked: now, among: peer.asked.len(), moved: None };
+                self.flights.get_or_default(piece).sources.push(source);
                 if let Some(zone) = &mut self.far {
                     zone.asked(piece, peer.far);
                 }
@@ -200,8 +218,18 @@ impl Policy {
                 peer.snubbed = true;
                 peer.asked.retain(|asked| *asked != piece);
             }
+            self.resize(key, Window::close);
             self.actions.push_back(Action::Cancel { peer: key, piece });
             self.drop_source(key, piece);
+        }
+    }
+
+    /// Changes how many pieces more than usual a neighbour may be asked for.
+    fn resize(&mut self, key: PeerKey, change: impl FnOnce(&mut Window)) {
+        if let Some(peer) = self.peers.get_mut(&key) {
+            let before = peer.window.more();
+            change(&mut peer.window);
+            self.opened = self.opened - before + peer.window.more();
         }
     }
 
@@ -221,12 +249,11 @@ impl Policy {
         }
     }
 
-    /// Returns how many pieces one neighbour may be asked for.
+    /// Returns how many pieces every neighbour may be asked for.
     pub(super) fn limits(&self) -> Limits {
         // In a fleet with zones a host asks hardly any but its zone mates.
         let sources = self.far.as_ref().map_or(self.peers.len(), |zone| zone.mates());
-        let host = (self.config.outstanding / sources.max(1)).clamp(1, 4);
-        Limits { host, seed: if self.peers.len() == 1 { host } else { 1 } }
+        Limits { usual: (self.config.outstanding / sources.max(1)).clamp(1, 4), alone: self.peers.len() == 1 }
     }
 
     /// Returns the rarest piece that nobody is asked for and this neighbour has.

@@ -46,10 +46,14 @@ const EVENTS: usize = 1024;
 const EVENTS_IN_A_ROW: usize = 64;
 /// How often the policy's clock ticks.
 pub(super) const TICK: Duration = Duration::from_millis(100);
-/// Memory for pieces on their way in.
+/// Memory for pieces that arrive.
 const ASSEMBLY_BYTES: u32 = 12 << 20;
 /// Blocks that all peers together may have asked for, a few of each aside: eight full queues.
 const QUEUED: usize = 16 << 10;
+/// Bytes, and pieces, that may be asked for. What does not arrive yet needs no memory but for its bookkeeping, and a long way holds much: twice
+/// what 1 Gbit/s brings in 200 ms.
+const ASKED_BYTES: u32 = 48 << 20;
+const ASKED_PIECES: usize = 1024;
 
 /// The running engine's state.
 struct Session {
@@ -90,6 +94,7 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
     let mut policy_config = policy_config(meta.piece_count(), meta.piece_length(), seed, random.u64(..));
     policy_config.place = config.place;
     let haves = HaveLog::new(meta.piece_count());
+    let arriving = Arc::new(Semaphore::new(arriving(meta.piece_length())));
     let context = Arc::new(Context {
         meta,
         storage,
@@ -100,6 +105,7 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
         port: local_addr.port(),
         haves,
         queued: Arc::new(Semaphore::new(QUEUED)),
+        arriving,
         counters: Counters::default(),
         events,
     });
@@ -125,11 +131,21 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
 /// Returns the policy's bounds for that many pieces of that length; `seed` is for the random numbers.
 pub(super) fn policy_config(pieces: u32, piece_length: u32, push: bool, seed: u64) -> PolicyConfig {
     let mut config = PolicyConfig::new(pieces, push, seed);
-    // A long piece has two chunks in memory, a short one itself.
-    let each = piece_length.clamp(BLOCK, 2 * CHUNK);
-    config.max_in_flight = config.max_in_flight.min((ASSEMBLY_BYTES / each) as usize);
+    config.usual_in_flight = config.usual_in_flight.min(arriving(piece_length));
     config.exclusive = piece_length > CHUNK;
+    // A neighbour sends short pieces one after the other, and a part of every long one in turn: those arrive as soon as they are asked for.
+    config.max_in_flight = if config.exclusive {
+        config.usual_in_flight
+    } else {
+        ASKED_PIECES.min((ASKED_BYTES / piece_length.max(BLOCK)) as usize)
+    };
     config
+}
+
+/// Returns how many pieces of that length may arrive at the same time.
+fn arriving(piece_length: u32) -> usize {
+    // A long piece has two chunks in memory, a short one itself.
+    (ASSEMBLY_BYTES / piece_length.clamp(BLOCK, 2 * CHUNK)) as usize
 }
 
 fn initial_stats(have: &PieceSet, meta: &Metainfo, from_disk: u64) -> TransferStats {
@@ -274,8 +290,8 @@ impl Session {
                     self.peers.welcome(key, have, cursor, reply);
                 }
             }
-            Event::Joined(extensions) => {
-                if let Some((traits, listens)) = self.peers.join(key, extensions) {
+            Event::Joined(extensions, round_trip) => {
+                if let Some((traits, listens)) = self.peers.join(key, extensions, round_trip) {
                     match listens {
                         Some(addr) if self.pool.is_banned(addr) => self.peers.drop_peer(key),
                         _ => {

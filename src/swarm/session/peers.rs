@@ -292,7 +292,12 @@ impl Peers {
     }
 
     /// Notes what a peer can; returns that and where it can be dialled.
-    pub(super) fn join(&mut self, key: PeerKey, extensions: Extensions) -> Option<(PeerTraits, Option<SocketAddr>)> {
+    pub(super) fn join(
+        &mut self,
+        key: PeerKey,
+        extensions: Extensions,
+        round_trip: Duration,
+    ) -> Option<(PeerTraits, Option<SocketAddr>)> {
         let peer = self.peers.get_mut(&key)?;
         peer.commands.as_ref()?;
         peer.joined = true;
@@ -304,7 +309,7 @@ impl Peers {
             self.last_controller = Some((key, peer.addr));
         }
         let Extensions { fleet, zone, rank, .. } = extensions;
-        Some((PeerTraits { fleet, seed, zone, rank }, peer.listens))
+        Some((PeerTraits { fleet, seed, zone, rank, round_trip }, peer.listens))
     }
 
     /// Notes that a peer gave or took a piece.

@@ -1,5 +1,7 @@
 //! Whole engines on loopback.
 
+mod distance;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},

@@ -65,7 +65,9 @@ pub(super) struct Account {
 /// What a neighbour says of itself.
 fn traits(world: &World, id: u32) -> PeerTraits {
     let (seed, place) = (id == SEED, world.place(id));
-    PeerTraits { fleet: true, seed, zone: place.map(|place| place.zone), rank: place.map(|place| place.rank).filter(|_| !seed) }
+    let (zone, rank) = (place.map(|place| place.zone), place.map(|place| place.rank).filter(|_| !seed));
+    // Links are idle while hosts connect.
+    PeerTraits { fleet: true, seed, zone, rank, round_trip: Duration::from_nanos(2 * world.latency) }
 }
 
 #[derive(Debug)]

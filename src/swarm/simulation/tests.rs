@@ -68,6 +68,17 @@ fn the_labs_fleets_are_close_to_the_floor_and_end_together() {
     }
 }
 
+/// Where an answer is far away, more is asked for at the same time: what starts slowly must not stay slow.
+#[test]
+fn fleets_across_continents_fill_their_links() {
+    for (hosts, piece_length, most) in [(8, 256 * KIB, 1.6), (8, 32 * KIB, 3.0), (2, 32 * KIB, 3.0)] {
+        let mut scenario = even(hosts, 1000, 256 * MIB, piece_length, 1);
+        (scenario.latency, scenario.queue) = (Duration::from_millis(100), Duration::from_millis(5));
+        let figures = figures(&scenario);
+        assert!(figures.last < most && figures.in_vain < 0.02, "{hosts} hosts, pieces of {piece_length}: {figures:?}");
+    }
+}
+
 #[test]
 fn one_host_takes_as_long_as_a_plain_download() {
     let figures = figures(&even(1, 100, 16 * MIB, 256 * KIB, 1));

@@ -7,7 +7,7 @@ use super::*;
 mod fleet;
 mod liars;
 
-const HOST: PeerTraits = PeerTraits { fleet: true, seed: false, zone: None, rank: None };
+const HOST: PeerTraits = PeerTraits { fleet: true, seed: false, zone: None, rank: None, round_trip: Duration::ZERO };
 
 #[test]
 fn whatever_a_client_may_ask_for_at_once_is_served() {
