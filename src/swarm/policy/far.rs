@@ -25,7 +25,7 @@ const ALONE: Duration = Duration::from_secs(1);
 /// least so long, ...
 const ABSENT: (u32, Duration) = (3, Duration::from_secs(1));
 /// ... and when it has got so many times fewer than we have.
-const BEHIND: u32 = 4;
+const BEHIND: u32 = 2;
 
 /// Who announced a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(super) enum Announcer {
 struct Owner {
     /// Since when another zone offers one of them.
     offered: Option<Duration>,
-    /// How many the zone has.
+    /// How many zone mates have; of our own, how many we have.
     came: u32,
 }
 
@@ -114,6 +114,9 @@ impl Far {
             self.connected.remove(&rank);
             self.share.note(rank, false);
         }
+        let own = self.share.rank();
+        self.owners.iter_mut().filter(|(rank, _)| **rank != own).for_each(|(_, owner)| owner.came = 0);
+        near.iter().for_each(|piece| self.note_came(piece));
         self.near = near;
         self.mates = self.mates.saturating_sub(1);
         if self.mates == 0 {
@@ -126,10 +129,8 @@ impl Far {
         self.moved.get_or_insert(now);
         match by {
             Announcer::Mate => {
-                if self.near.insert(piece)
-                    && let Some(owner) = self.owner_of(piece)
-                {
-                    owner.came += 1;
+                if self.near.insert(piece) {
+                    self.note_came(piece);
                 }
             }
             Announcer::Far => {
@@ -152,6 +153,15 @@ impl Far {
         }
         if !self.reserve.remove(piece) {
             self.moved = Some(now);
+        }
+    }
+
+    /// Counts a piece that a zone mate has. That of our own others have shows nothing.
+    fn note_came(&mut self, piece: u32) {
+        if self.share.first_owner(piece) != Some(self.share.rank())
+            && let Some(owner) = self.owner_of(piece)
+        {
+            owner.came += 1;
         }
     }
 
@@ -254,5 +264,29 @@ impl Policy {
         // Of two connections to one host the newer may stand before the older is known to have ended.
         let gone = rank.filter(|_| !self.peers.values().any(|peer| peer.is_mate() && peer.rank == rank));
         zone.left(now, gone, near);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What came through a zone mate is gone with it: its owner, who never came, is not thought to get on.
+    #[test]
+    fn what_a_mate_that_left_had_no_longer_speaks_for_its_owner() {
+        const PIECES: u32 = 64;
+        let at = Duration::from_secs;
+        let mut far = Far::new(Place { zone: 1, rank: 0, of: 4 }, PIECES);
+        far.joined(at(0), PeerTraits { fleet: true, zone: Some(1), rank: Some(2), ..PeerTraits::default() });
+        (0..PIECES).for_each(|piece| far.announced(at(0), piece, Announcer::Far));
+        // Ours, and by way of the mate those of host 1.
+        (0..PIECES).step_by(4).for_each(|piece| far.received(at(1), piece));
+        (0..PIECES).skip(1).step_by(4).for_each(|piece| far.announced(at(1), piece, Announcer::Mate));
+        far.left(at(2), None, PieceSet::new(PIECES));
+        far.share.note(2, true);
+        far.note_absent(at(10));
+        let owned = |piece| far.share.owned().contains(piece);
+        assert!((1..PIECES).step_by(4).any(owned), "host 1 keeps its pieces");
+        assert!((0..PIECES).step_by(4).all(owned));
     }
 }
