@@ -10,7 +10,7 @@ use super::*;
 use crate::swarm::{
     Role,
     protocol::{BLOCK, HAVE_LEN},
-    storage::{Report, Threads},
+    storage::{CHUNK, Report, Threads},
     transport::Plain,
 };
 
@@ -286,6 +286,51 @@ async fn announcements_go_together_or_with_whatever_else_is_written() {
         () = check => {}
     }
     rig.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_chunk_is_kept_for_a_peer_that_takes_nothing() {
+    // More than the storage remembers.
+    const PIECES: u32 = 20;
+    let (mut rig, reader) = rig(PIECES, CHUNK);
+    drop(reader);
+    let file = rig._dir.path().join("complete");
+    std::fs::write(&file, vec![0; (PIECES * CHUNK) as usize]).unwrap();
+    let (storage, threads, _) = Storage::open(rig.context.meta.clone(), &Role::Seed { file }).unwrap();
+    Arc::get_mut(&mut rig.context).unwrap().storage = storage;
+    let begins = || (0..CHUNK).step_by(BLOCK as usize);
+    for begin in begins() {
+        rig.link.wanted(&Request::new(0, begin, BLOCK)).unwrap();
+    }
+    let (commands, orders) = mpsc::channel(COMMANDS);
+    commands.send(Command::Send { piece: 0, push: false }).await.unwrap();
+    let welcome = Welcome { have: PieceSet::new(PIECES), cursor: 0, commands: orders };
+    let (near, mut peer) = tokio::io::duplex(1 << 10);
+    let (_input, output) = tokio::io::split(Box::new(near) as Stream);
+    let storage = &rig.context.storage;
+    let chunk = storage.read(0, 0).await.unwrap();
+    let mut writing = Box::pin(writer::run(&rig.context, &rig.link, KEY, false, welcome, output));
+    let mut bytes = vec![0; begins().map(|begin| protocol::piece_header(0, begin, BLOCK).len() + BLOCK as usize).sum()];
+    tokio::select! {
+        exit = &mut writing => panic!("{exit:?}"),
+        read = peer.read_exact(&mut bytes[..1]) => drop(read.unwrap()),
+    }
+    for piece in 1..PIECES {
+        storage.read(piece, 0).await.unwrap();
+    }
+    let check = async {
+        tokio::time::sleep(writer::SLOW * 2).await;
+        assert!(chunk.is_unique(), "somebody else has it");
+        peer.read_exact(&mut bytes[1..]).await.unwrap();
+        let sent = begins().flat_map(|begin| [&protocol::piece_header(0, begin, BLOCK)[..], &[0; BLOCK as usize]].concat());
+        assert!(sent.eq(bytes), "what was written late is not the same");
+    };
+    tokio::select! {
+        exit = writing => panic!("{exit:?}"),
+        () = check => {}
+    }
+    rig.end().await;
+    threads.join().await;
 }
 
 /// Bytes as a peer may send them: messages of every kind, right and wrong, and noise.

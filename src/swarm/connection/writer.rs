@@ -29,6 +29,11 @@ use crate::swarm::{
 
 /// Blocks in one write.
 const BATCH: usize = 4;
+/// A peer that takes nothing for this long is slow: memory for a whole chunk is not kept for it.
+pub(super) const SLOW: Duration = Duration::from_secs(1);
+
+/// A block with its header.
+type Block = ([u8; PIECE_HEADER_LEN], Bytes);
 
 /// Writes until the connection ends.
 pub(super) async fn run(
@@ -113,8 +118,8 @@ impl Writer {
             }
             return Ok(());
         }
-        self.write(&blocks).await?;
         let sent: u64 = blocks.iter().map(|(_, data)| data.len() as u64).sum();
+        self.write(blocks).await?;
         self.context.counters.sent.fetch_add(sent, Ordering::Relaxed);
         Ok(())
     }
@@ -177,7 +182,7 @@ impl Writer {
     }
 
     /// Takes the next few blocks of the first piece; reports the piece when there are none left.
-    async fn next_blocks(&mut self) -> Result<Vec<([u8; PIECE_HEADER_LEN], Bytes)>, Exit> {
+    async fn next_blocks(&mut self) -> Result<Vec<Block>, Exit> {
         let mut blocks = Vec::new();
         let Some(piece) = self.sending.front().copied() else { return Ok(blocks) };
         while blocks.len() < BATCH {
@@ -226,7 +231,21 @@ impl Writer {
     }
 
     /// Writes the messages and the blocks.
-    async fn write(&mut self, blocks: &[([u8; PIECE_HEADER_LEN], Bytes)]) -> Result<(), Exit> {
+    async fn write(&mut self, blocks: Vec<Block>) -> Result<(), Exit> {
+        if let Some(rest) = self.write_at_once(&blocks).await? {
+            // Slow peers may be many, and each may be slow with another chunk.
+            self.chunk = None;
+            drop(blocks);
+            self.write_slowly(&rest).await?;
+        }
+        self.out.clear();
+        // Nothing to do for plain TCP; encryption has a buffer of its own.
+        self.output.flush().await?;
+        Ok(())
+    }
+
+    /// Writes the messages and the blocks as long as the peer takes them; returns what is left then.
+    async fn write_at_once(&mut self, blocks: &[Block]) -> Result<Option<Vec<u8>>, Exit> {
         let mut slices = Vec::with_capacity(1 + 2 * blocks.len());
         slices.push(IoSlice::new(&self.out));
         for (header, data) in blocks {
@@ -235,15 +254,25 @@ impl Writer {
         let mut left = slices.as_mut_slice();
         IoSlice::advance_slices(&mut left, 0);
         while !left.is_empty() {
-            let write = self.output.write_vectored(left);
-            match timeout(STALL_TIMEOUT, write).await.map_err(|_| Exit::Timeout("it takes nothing"))?? {
-                0 => return Err(Exit::Io(io::ErrorKind::WriteZero.into())),
-                written => IoSlice::advance_slices(&mut left, written),
+            match timeout(SLOW, self.output.write_vectored(left)).await {
+                Err(_) => return Ok(Some(left.iter().flat_map(|slice| slice.iter().copied()).collect())),
+                Ok(written) => IoSlice::advance_slices(&mut left, some(written?)?),
             }
         }
-        self.out.clear();
-        // Nothing to do for plain TCP; encryption has a buffer of its own.
-        self.output.flush().await?;
+        Ok(None)
+    }
+
+    async fn write_slowly(&mut self, mut left: &[u8]) -> Result<(), Exit> {
+        while !left.is_empty() {
+            let write = timeout(STALL_TIMEOUT, self.output.write(left));
+            let written = some(write.await.map_err(|_| Exit::Timeout("it takes nothing"))??)?;
+            left = &left[written..];
+        }
         Ok(())
     }
+}
+
+/// Takes a write of nothing for the connection's end.
+fn some(written: usize) -> Result<usize, Exit> {
+    if written == 0 { Err(Exit::Io(io::ErrorKind::WriteZero.into())) } else { Ok(written) }
 }
