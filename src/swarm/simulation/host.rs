@@ -25,8 +25,6 @@ const ACKNOWLEDGED: f64 = 1.0 - EMPTY_PACKET / (2.0 * PACKET.0 as f64);
 const EMPTY_PACKET: f64 = 66.0;
 /// One announced piece.
 const ANNOUNCEMENT: f64 = 9.0;
-/// What encryption adds to a message (TLS 1.3: a record's header, type and tag).
-const RECORD: f64 = 22.0;
 /// How full several connections keep a way out together: in the lab, links are 95 to 97 % busy between the first pieces and the last. TCP waits
 /// where a queue overflowed, and sends again what was lost.
 const FILLED: f64 = 0.96;
@@ -96,7 +94,7 @@ pub(super) struct Host {
 fn beside_announcements(rate: u64, world: &World, neighbours: usize, seed: bool) -> f64 {
     let pieces = rate as f64 / f64::from(world.piece_length);
     let packets = (pieces / f64::from(pace::together(world.pieces))).max(pieces.min(1.0 / pace::LONGEST.as_secs_f64()));
-    let announced = if seed { 0.0 } else { pieces * ANNOUNCEMENT + packets * (EMPTY_PACKET + RECORD) };
+    let announced = if seed { 0.0 } else { pieces * ANNOUNCEMENT + packets * EMPTY_PACKET };
     1.0 / (1.0 + neighbours as f64 * (announced + packets * EMPTY_PACKET) / rate as f64)
 }
 

@@ -57,13 +57,27 @@ fn sixteen_equal_hosts_are_close_to_the_floor() {
     assert!(figures.last < 1.25 && figures.controller < 1.1 && figures.in_vain < 0.02, "{figures:?}");
 }
 
+/// The same over some seeds.
+#[track_caller]
+fn mean_figures(scenario: &Scenario) -> Figures {
+    const SEEDS: u64 = 3;
+    let each: Vec<Figures> = (1..=SEEDS).map(|seed| figures(&Scenario { seed, ..scenario.clone() })).collect();
+    let mean = |of: fn(&Figures) -> f64| each.iter().map(of).sum::<f64>() / SEEDS as f64;
+    Figures {
+        last: mean(|of| of.last),
+        median: mean(|of| of.median),
+        controller: mean(|of| of.controller),
+        in_vain: mean(|of| of.in_vain),
+    }
+}
+
 /// The regression test of the rules: what they reach on the fleets that the lab measures.
 #[test]
 fn the_labs_fleets_are_close_to_the_floor_and_end_together() {
     let fleets = [(16, 50, 64 * MIB, 1.09), (32, 25, 32 * MIB, 1.13), (64, 10, 16 * MIB, 1.23)];
     for (hosts, mbit, size, most) in fleets {
-        let figures = figures(&even(hosts, mbit, size, 32 * KIB, 1));
-        assert!(figures.last < most && figures.last / figures.median < 1.04, "{hosts} hosts: {figures:?}");
+        let figures = mean_figures(&even(hosts, mbit, size, 32 * KIB, 1));
+        assert!(figures.last < most && figures.last / figures.median < 1.05, "{hosts} hosts: {figures:?}");
         assert!(figures.controller < 1.09 && figures.in_vain < 0.015, "{hosts} hosts: {figures:?}");
     }
 }
@@ -200,16 +214,23 @@ fn time_that_is_up_leaves_hosts_incomplete() {
 
 /// A fleet of odd links, zones and deaths.
 fn any_fleet() -> impl Strategy<Value = Scenario> {
-    let host = (250_000u64..4_000_000, 0usize..3, prop::option::weighted(0.15, 0u64..4_000));
-    (prop::collection::vec(host, 1..24), 1u64..3_000_000, any::<u64>(), prop::option::of(500_000u64..4_000_000)).prop_map(
-        |(hosts, size, seed, zone_link)| {
+    let hosts = |count| {
+        let host = (250_000u64..4_000_000, 0usize..3, prop::option::weighted(0.15, 0u64..4_000));
+        prop::collection::vec(host, count)
+    };
+    // Also those that are no full mesh, with few pieces.
+    let fleet = prop_oneof![(hosts(1..24), 1u64..3_000_000), (hosts(24..80), 1u64..700_000)];
+    (fleet, 1usize..4, any::<u64>(), prop::option::of(500_000u64..4_000_000)).prop_map(
+        |((hosts, size), zones, seed, zone_link)| {
             let host = |(rate, zone, dies): (u64, usize, Option<u64>)| SimulatedHost {
-                zone,
+                zone: zone % zones,
                 dies: dies.map(Duration::from_millis),
                 ..SimulatedHost::new(rate)
             };
-            let hosts = hosts.into_iter().map(host).collect();
-            Scenario { hosts, controller_rate: 1_000_000, zone_link, size, ..even(0, 8, 0, 64 * KIB, seed) }
+            let hosts: Vec<SimulatedHost> = hosts.into_iter().map(host).collect();
+            let zone_link = zone_link.filter(|_| zones > 1);
+            let degree = policy::degree(hosts.len());
+            Scenario { hosts, controller_rate: 1_000_000, zone_link, size, degree, ..even(0, 8, 0, 64 * KIB, seed) }
         },
     )
 }
