@@ -150,7 +150,9 @@ pub struct PolicyConfig {
     pub usual_in_flight: usize,
     /// See `usual_in_flight`.
     pub max_in_flight: usize,
-    /// How much of the artifact a seed gives beyond one copy without need, in percent.
+    /// How much of the artifact a seed gives beyond one copy without need, in percent. By simulation, with 3, 5 and 8 (six to ten seeds): the fast of
+    /// 16 hosts, every fourth slow, 1.31, 1.22, 1.21; 32 hosts in four zones 1.41, 1.36, 1.30; 64 equal hosts take as long with each, and
+    /// leave the seed with 1.03, 1.04, 1.04 copies.
     pub reserve_percent: u32,
     /// A piece that arrives can't be received from two neighbours at once.
     pub exclusive: bool,
