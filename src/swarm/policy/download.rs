@@ -12,9 +12,18 @@ pub(super) struct Flight {
     pub(super) checking: bool,
 }
 
+impl Flight {
+    /// Returns whether only the seed is asked, which may keep the request for a while, and has not begun.
+    pub(super) fn waits_for_seed(&self) -> bool {
+        !self.checking && self.sources.iter().all(Source::is_kept)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) peer: PeerKey,
+    /// It is the controller's seed.
+    seed: bool,
     asked: Duration,
     /// How many pieces the neighbour was asked for then, with this one; 0 if it is pushed.
     among: usize,
@@ -22,7 +31,13 @@ pub(super) struct Source {
     moved: Option<Duration>,
 }
 
-/// A request younger than this is not asked elsewhere.
+impl Source {
+    fn is_kept(&self) -> bool {
+        self.seed && self.moved.is_none()
+    }
+}
+
+/// A request younger than this is not asked elsewhere, unless the seed is asked.
 const STEAL_AFTER: Duration = Duration::from_millis(250);
 /// Near the end, a piece that began to arrive but takes longer than this may be asked for twice.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
@@ -86,7 +101,7 @@ impl Policy {
             return false;
         }
         flight.sources.retain(|source| source.peer != key);
-        flight.sources.push(Source { peer: key, asked: now, among: 0, moved: Some(now) });
+        flight.sources.push(Source { peer: key, seed: true, asked: now, among: 0, moved: Some(now) });
         if let Some(peer) = self.peers.get_mut(&key)
             && !peer.asked.contains(&piece)
         {
@@ -176,7 +191,7 @@ impl Policy {
             self.rarity.take(piece);
             if let Some(peer) = self.peers.get_mut(&key) {
                 peer.asked.push(piece);
-                let source = Source { peer: key, asked: now, among: peer.asked.len(), moved: None };
+                let source = Source { peer: key, seed: peer.seed, asked: now, among: peer.asked.len(), moved: None };
                 self.flights.get_or_default(piece).sources.push(source);
                 if let Some(zone) = &mut self.far {
                     zone.asked(piece, peer.far);
@@ -294,11 +309,12 @@ impl Policy {
             .map(|(piece, _)| *piece)
     }
 
-    /// Returns whether a request is worth repeating: it has not begun in more than the usual time, or, when nothing else is left to
-    /// ask for, it takes far longer than the other neighbour usually does.
+    /// Returns whether a request is worth repeating: it has not begun in more than the usual time, or at the seed, which is the reserve and keeps it, or, when
+    /// nothing else is left to ask for, it takes far longer than the other neighbour usually does.
     fn is_late(&self, now: Duration, source: &Source, other: Option<Duration>, end: bool) -> bool {
         let waited = now.saturating_sub(source.asked);
         match source.moved {
+            None if source.seed => true,
             None => {
                 let usual = self.peers.get(&source.peer).and_then(|peer| peer.service).unwrap_or_default();
                 waited >= STEAL_AFTER.max(usual * 3 / 2)

@@ -379,7 +379,7 @@ impl Policy {
     pub fn peer_has(&mut self, now: Duration, key: PeerKey, pieces: impl IntoIterator<Item = u32, IntoIter: Clone>) {
         let (limits, pieces) = (self.limits(), pieces.into_iter());
         let Some(peer) = self.peers.get_mut(&key) else { return };
-        let (mut useful, mut wanted) = (false, false);
+        let (mut useful, mut wanted, mut kept) = (false, false, false);
         for piece in pieces.clone() {
             if !peer.have.insert(piece) {
                 continue;
@@ -398,13 +398,14 @@ impl Policy {
             }
             useful |= !self.have.contains(piece);
             wanted |= self.rarity.is_wanted(piece);
+            kept |= self.flights.get(&piece).is_some_and(Flight::waits_for_seed);
         }
         if useful && !peer.interested {
             peer.interested = true;
             self.actions.push_back(Action::Interested(key, true));
         }
-        // Pieces that are asked for elsewhere already can wait for the next tick.
-        if wanted && peer.has_room(limits) {
+        // Pieces that are asked for elsewhere already can wait for the next tick, unless it is the seed that keeps them.
+        if (wanted || kept) && peer.has_room(limits) {
             self.fill(now, key);
         }
         if self.config.push {

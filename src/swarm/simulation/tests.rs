@@ -115,6 +115,18 @@ fn a_tiny_artifact_leaves_the_controller_hardly_more_than_once() {
     }
 }
 
+/// Nobody waits for the seed, which keeps requests for what a neighbour has by now.
+#[test]
+fn one_byte_comes_in_a_few_round_trips() {
+    for hosts in [4, 16, 40] {
+        for seed in 1..5 {
+            let scenario = even(hosts, 50, 1, 16 * KIB, seed);
+            let last = simulate(&scenario).times(|_| true).last().copied().unwrap_or_default();
+            assert!(last < START + (scenario.latency + scenario.queue) * 10, "{hosts} hosts: {last:?}");
+        }
+    }
+}
+
 #[test]
 fn hosts_that_reach_only_the_seed_share_its_uplink() {
     for (hosts, piece_length) in [(1, 64 * KIB), (4, 64 * KIB), (4, 1024 * KIB)] {

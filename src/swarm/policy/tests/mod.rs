@@ -133,6 +133,27 @@ fn stuck_transfers_leave_their_slots_to_others() {
 }
 
 #[test]
+fn what_a_neighbour_announces_is_not_waited_for_at_the_seed() {
+    let mut host = Policy::new(PolicyConfig::new(1, false, 1), PieceSet::new(1));
+    let (seed, mate, now) = (PeerKey(0), PeerKey(1), Duration::ZERO);
+    let mut acts = |event: &dyn Fn(&mut Policy)| {
+        event(&mut host);
+        let actions: Vec<Action> = std::iter::from_fn(|| host.next_action()).collect();
+        actions
+            .into_iter()
+            .filter(|action| matches!(action, Action::Request { .. } | Action::Cancel { .. }))
+            .collect::<Vec<_>>()
+    };
+    acts(&|host| host.peer_joined(now, seed, PeerTraits { seed: true, ..HOST }));
+    acts(&|host| host.peer_bitfield(now, seed, PieceSet::full(1)));
+    acts(&|host| host.peer_joined(now, mate, HOST));
+    acts(&|host| host.peer_chokes(now, mate, false));
+    assert_eq!(acts(&|host| host.peer_chokes(now, seed, false)), [Action::Request { peer: seed, piece: 0 }]);
+    assert_eq!(acts(&|host| host.peer_has(now, mate, [0])), [Action::Request { peer: mate, piece: 0 }]);
+    assert_eq!(acts(&|host| host.progress(now, mate, 0)), [Action::Cancel { peer: seed, piece: 0 }]);
+}
+
+#[test]
 fn pushes_leave_most_pieces_in_flight_to_requests() {
     let (seed, other) = (PeerKey(1), PeerKey(2));
     let config = PolicyConfig::new(256, false, 1);
