@@ -149,6 +149,26 @@ fn hosts_with_nothing_to_fetch_with_get_it_over_ssh() {
 }
 
 #[test]
+fn hosts_that_reach_no_other_get_it_over_ssh() {
+    const HOSTS: usize = 6;
+    let operator = Operator::new();
+    operator.strip_agent();
+    let programs = operator.work().join("programs");
+    everything_but(&FETCHERS, &programs);
+    let curl = programs.join("curl");
+    fs::write(&curl, "#!/bin/sh\necho 'curl: (7) Failed to connect: No route to host' >&2\nexit 7\n").unwrap();
+    fs::set_permissions(&curl, fs::Permissions::from_mode(0o755)).unwrap();
+    let fleet = fleet_with_path(HOSTS, &programs);
+    let artifact = artifact::shop(&operator.work(), "1", 100_000);
+    let run = operator.deploy(&fleet.fleet(), &artifact).run().expect_code(0).expect_states(&[Active; HOSTS]);
+    assert_eq!(run.summary().agents, agents(HOSTS as u32, 0));
+    for warning in run.warnings() {
+        assert!(warning.starts_with("the agent could not be fetched from host-0"), "{warning}");
+    }
+    fleet.assert_nothing_left();
+}
+
+#[test]
 fn what_comes_with_a_wrong_digest_is_told_and_replaced_over_ssh() {
     const HOSTS: usize = 8;
     let operator = Operator::new();
