@@ -25,7 +25,7 @@ impl Torrent {
         self.length.div_ceil(self.piece_length.into()) as u32
     }
 
-    fn handshake(&self) -> Vec<u8> {
+    pub(crate) fn handshake(&self) -> Vec<u8> {
         let mut bytes = b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\0".to_vec();
         bytes.extend_from_slice(&self.info_hash);
         bytes.extend_from_slice(b"-EV0001-");

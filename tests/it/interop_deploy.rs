@@ -82,6 +82,30 @@ impl RunTorrent {
             .collect()
     }
 
+    /// Waits until the tracker names a peer that is none of these; returns where it is.
+    async fn listed_beside(&self, known: &[SocketAddr]) -> SocketAddr {
+        const OWN_PORT: u16 = 9;
+        within("the tracker lists one more", async {
+            loop {
+                let peers = self.announce(OWN_PORT).await;
+                if let Some(new) = peers.into_iter().find(|peer| !known.contains(peer) && peer.port() != OWN_PORT) {
+                    return new;
+                }
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+        })
+        .await
+    }
+
+    /// Returns what an outsider knows of the swarm.
+    fn known(&self) -> Torrent {
+        Torrent {
+            info_hash: self.metainfo.info_hash().0,
+            length: self.metainfo.length(),
+            piece_length: self.metainfo.piece_length(),
+        }
+    }
+
     /// Waits until the tracker names a peer at each of these addresses; returns all the peers it names.
     async fn peers(&self, port: u16, addresses: &[Ipv4Addr]) -> Vec<SocketAddr> {
         within("the tracker lists the hosts", async {
@@ -174,22 +198,17 @@ async fn standard_clients_join_a_running_deploy_and_need_no_seed() {
     let mut aria2 = held.client(&operator, Program::Aria2, &held.torrent_file, "aria2");
     aria2.arrived(&content).await;
 
-    // From here on there is no seed and no tracker: another tracker names the same peers.
-    let peers = torrent.peers(9, &held.addresses()[..2]).await;
+    // From here on there is no seed and no tracker: another tracker names the two hosts, and each client has nobody else.
+    let addresses = held.addresses();
+    let mut hosts = torrent.peers(9, &addresses[..2]).await;
+    hosts.retain(|peer| addresses[..2].iter().any(|address| peer.ip() == *address));
     held.run.signal(Signal::STOP);
-    let tracker = relay(&torrent, &peers).await;
-    let relayed = operator.work().join("relayed.torrent");
-    fs::write(&relayed, torrent.metainfo.to_torrent(&tracker.announce_url(Ipv4Addr::LOCALHOST.into()))).unwrap();
     drop((transmission, aria2));
-    let mut late: Vec<Client> = [(Program::Aria2, "late-aria2"), (Program::Libtorrent, "late-libtorrent")]
-        .into_iter()
-        .map(|(program, part)| held.client(&operator, program, &relayed, part))
-        .collect();
-    for client in &mut late {
-        client.arrived(&content).await;
+    for program in [Program::Aria2, Program::Libtorrent, Program::Transmission] {
+        joins_hosts_alone(&held, &operator, program, &torrent, &hosts, &content).await;
     }
     #[cfg(feature = "engine-librqbit")]
-    stock_joins(&torrent, &tracker, &operator.work().join("stock"), &content).await;
+    stock_joins_hosts_alone(&torrent, &hosts, &operator.work().join("stock"), &content).await;
 
     held.run.signal(Signal::CONT);
     held.let_go();
@@ -197,7 +216,6 @@ async fn standard_clients_join_a_running_deploy_and_need_no_seed() {
     held.fleet.expect_live(&[Some("1"); 3]);
     let received = run.summary().bytes.received();
     assert_eq!(received, 3 * content.len() as u64, "{run:?}");
-    tracker.stop().await;
 }
 
 /// Starts a tracker that names those peers.
@@ -217,9 +235,52 @@ async fn relay(torrent: &RunTorrent, peers: &[SocketAddr]) -> Tracker {
     tracker
 }
 
+/// A client gets everything from the hosts that a tracker names to it.
+async fn joins_hosts_alone(
+    held: &Held,
+    operator: &Operator,
+    program: Program,
+    torrent: &RunTorrent,
+    hosts: &[SocketAddr],
+    content: &[u8],
+) {
+    let tracker = relay(torrent, hosts).await;
+    let announce_url = tracker.announce_url(Ipv4Addr::LOCALHOST.into());
+    let relayed = RunTorrent { metainfo: torrent.metainfo.clone(), announce_url };
+    let part = format!("{program:?}-alone");
+    let file = operator.work().join(&part).with_extension("torrent");
+    fs::write(&file, relayed.metainfo.to_torrent(&relayed.announce_url)).unwrap();
+    let mut client = held.client(operator, program, &file, &part);
+    if program == Program::Transmission {
+        // It does not dial here, and whoever has everything has no reason to.
+        let (known, at) = (torrent.known(), relayed.listed_beside(hosts).await);
+        tokio::select! {
+            () = introduce(&known, hosts[0], at) => panic!("they parted"),
+            () = client.arrived(content) => {}
+        }
+    } else {
+        client.arrived(content).await;
+    }
+    drop(client);
+    tracker.stop().await;
+}
+
+/// Connects two peers of which each waits to be dialled, until one of them hangs up.
+async fn introduce(torrent: &Torrent, one: SocketAddr, other: SocketAddr) {
+    let shake = async |to| {
+        let mut stream = TcpStream::connect(to).await.unwrap();
+        stream.write_all(&torrent.handshake()).await.unwrap();
+        stream.read_exact(&mut [0; 68]).await.unwrap();
+        stream
+    };
+    let (mut one, mut other) = tokio::join!(shake(one), shake(other));
+    let _ = tokio::io::copy_bidirectional(&mut one, &mut other).await;
+}
+
 #[cfg(feature = "engine-librqbit")]
-async fn stock_joins(torrent: &RunTorrent, tracker: &Tracker, file: &Path, content: &[u8]) {
+async fn stock_joins_hosts_alone(torrent: &RunTorrent, hosts: &[SocketAddr], file: &Path, content: &[u8]) {
     use fleetdrop::swarm::{Engine as _, EngineConfig, Role, stock::LibrqbitEngine};
+    let tracker = relay(torrent, hosts).await;
     let config = EngineConfig {
         metainfo: std::sync::Arc::new(torrent.metainfo.clone()),
         role: Role::Host { file: file.to_owned() },
@@ -234,6 +295,7 @@ async fn stock_joins(torrent: &RunTorrent, tracker: &Tracker, file: &Path, conte
     crate::swarm::complete(&mut stock).await;
     assert!(fs::read(file).unwrap() == content, "rqbit's file is not what was sent");
     stock.stop().await;
+    tracker.stop().await;
 }
 
 /// The most memory a process has had so far, in KiB, and how many files it has open.
@@ -279,11 +341,7 @@ async fn a_deploy_under_attack_completes_and_agents_stay_small() {
     let operator = Operator::new();
     let mut held = Held::start(&operator, artifact::shop(&operator.work(), "1", SIZE));
     let torrent = RunTorrent::read(&held.torrent_file).await;
-    let known = Torrent {
-        info_hash: torrent.metainfo.info_hash().0,
-        length: torrent.metainfo.length(),
-        piece_length: torrent.metainfo.piece_length(),
-    };
+    let known = torrent.known();
     let seed = torrent.announce(9).await.into_iter().find(|peer| peer.ip() == Ipv4Addr::LOCALHOST).unwrap();
     // Attackers are in the swarm before any host: the tracker names them to everybody.
     let mut siege = Siege::default();
