@@ -1,4 +1,4 @@
-//! Going through a directory: everything below it, in the order of a [`crate::model::Tree`], without following a link.
+//! Going through a directory: everything below it, without following a link.
 //!
 //! Works on open directories, so that whoever swaps one for a link meanwhile leads nobody astray. Bounded in depth and in the names of
 //! one directory; how many entries there may be altogether is the visitor's business.
@@ -61,8 +61,7 @@ pub(crate) fn open_below(root: impl AsFd, path: &str) -> io::Result<File> {
     Ok(file)
 }
 
-/// Calls `visit` with the path below `root` of everything there, a directory before what is in it, and with what it is, or why that can't be
-/// told. It ends with the first error that `visit` returns.
+/// Calls `visit` with the path below `root` of everything there, in no order, and with what it is, or why that can't be told. It ends with the first error that `visit` returns.
 pub(crate) fn walk<E>(root: impl AsFd, mut visit: impl FnMut(&Path, io::Result<Found<'_>>) -> Result<(), E>) -> Result<(), E> {
     descend(root.as_fd(), &mut Vec::new(), 1, &mut visit)
 }
@@ -98,7 +97,7 @@ fn descend<E>(
     Ok(())
 }
 
-/// Returns the names in a directory, sorted.
+/// Returns the names in a directory.
 fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(dir)? {
@@ -109,6 +108,5 @@ fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
             names.push(name.to_vec());
         }
     }
-    names.sort_unstable();
     Ok(names)
 }

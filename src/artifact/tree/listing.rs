@@ -18,7 +18,7 @@ use crate::{
     },
     model::{
         Digest, Tree,
-        tree::{EntryKind, MAX_TREE_ENTRIES, TreeEntry, TreeFault, TreeFile},
+        tree::{EntryKind, MAX_TREE_ENTRIES, TreeEntry, TreeFault, TreeFile, compare_paths},
     },
 };
 
@@ -47,6 +47,7 @@ impl Listing {
             entries.push((entry(below, &at, &found, &identity)?, identity));
             Ok(())
         })?;
+        entries.sort_by(|(a, _), (b, _)| compare_paths(&a.path, &b.path));
         Ok(Self { path: path.to_owned(), entries })
     }
 
@@ -79,7 +80,7 @@ impl Listing {
             if differs {
                 // Of what was added and what was there, the first in order.
                 let paths = [one, other].into_iter().flatten().map(|(entry, _)| entry.path.as_str());
-                let path = paths.min_by(|a, b| crate::model::tree::compare_paths(a, b)).unwrap_or_default();
+                let path = paths.min_by(|a, b| compare_paths(a, b)).unwrap_or_default();
                 return Err(ArtifactError::Changed { path: self.path.join(path) });
             }
         }

@@ -1,6 +1,8 @@
 //! The info dictionary's bytes. The keys stand in bencode's order; what is read is built and written anew by the caller, and has to be the
 //! same, so nothing is checked here that this shows.
 
+use std::cmp::Ordering;
+
 use crate::{
     model::{
         Digest,
@@ -33,11 +35,9 @@ impl<'a> Info<'a> {
         match reader.bytes()? {
             b"length" => length = reader.unsigned()?,
             b"directories" => {
-                let mut entries = read_list(&mut reader, read_directory)?;
+                let directories = read_list(&mut reader, read_directory)?;
                 key(&mut reader, "files")?;
-                entries.extend(read_list(&mut reader, read_file)?.into_iter().flatten());
-                entries.sort_by(|a, b| compare_paths(&a.path, &b.path));
-                listing = Some(entries);
+                listing = Some(merge(directories, read_list(&mut reader, read_file)?));
             }
             _ => return None,
         }
@@ -51,6 +51,20 @@ impl<'a> Info<'a> {
         };
         (reader.eat(b'e') && reader.is_empty()).then_some(info)
     }
+}
+
+/// Puts two lists in order into one that is.
+fn merge(directories: Vec<TreeEntry>, files: Vec<Option<TreeEntry>>) -> Vec<TreeEntry> {
+    let mut entries = Vec::with_capacity(directories.len() + files.len());
+    let mut directories = directories.into_iter().peekable();
+    for file in files.into_iter().flatten() {
+        while let Some(before) = directories.next_if(|before| compare_paths(&before.path, &file.path) == Ordering::Less) {
+            entries.push(before);
+        }
+        entries.push(file);
+    }
+    entries.extend(directories);
+    entries
 }
 
 /// Writes the dictionary of a file, or of a directory with that listing.
