@@ -35,7 +35,7 @@ use crate::{
         ArchiveKind, HostState, ReleaseId,
         plan::{HookPoint, Unchanged},
     },
-    swarm::{Engine, EngineConfig, EngineError, EngineHandle, MAX_INFO, Metainfo, Role},
+    swarm::{Bounds, Engine, EngineConfig, EngineError, EngineHandle, MAX_INFO, Metainfo, Role, Throttle},
     wire::{DeployJob, FromAgent, ToAgent},
 };
 
@@ -137,7 +137,7 @@ async fn stage<E: Engine>(
     if !work.there {
         take_what_is_there(session, job, metainfo, work).await?;
         match start_engine(session, engine, job, metainfo.clone(), work).await {
-            Ok(address) => port = Some(address.port()),
+            Ok(address) => port = Some(address.port()).filter(|port| *port != 0),
             Err(Halt::Failed(error)) if work.blob.is_some() => {
                 session.warn(format!("the host does not upload: {}", chain(&error)), None).await;
             }
@@ -222,6 +222,11 @@ async fn start_engine<E: Engine>(
         place: job.place,
         controller_peers,
         tracker: job.tracker.clone(),
+        bounds: Bounds {
+            alone: job.alone || session.is_alone(),
+            upload: Throttle::new(job.limits.upload),
+            download: Throttle::new(job.limits.download),
+        },
     };
     let mut started = session.attend(launch(engine, config.clone())).await;
     if let (Err(Halt::Failed(error)), Some(address)) = (&started, job.advertise)

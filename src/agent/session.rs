@@ -112,6 +112,8 @@ pub(crate) struct Session {
     ticks: Interval,
     relay: Option<Relay>,
     ladder: Ladder,
+    /// Whether the swarm was switched off.
+    alone: bool,
     began: tokio::time::Instant,
 }
 
@@ -139,6 +141,7 @@ where
         ticks,
         relay: None,
         ladder: Ladder::new(),
+        alone: false,
         began: tokio::time::Instant::now(),
     };
     let halt = match session.job(&engine).await {
@@ -356,6 +359,7 @@ impl Session {
         match event {
             Event::Heard(Heard::Message(ToAgent::Peers { peers })) => self.add_peers(peers).await,
             Event::Heard(Heard::Message(ToAgent::Relay { address, token })) => self.relay(address, token).await,
+            Event::Heard(Heard::Message(ToAgent::Alone)) => self.leave_others().await,
             Event::Heard(Heard::Message(ToAgent::Way { seed, tracker })) => self.take_way(seed, tracker).await,
             Event::Heard(Heard::Message(ToAgent::Stop { reason })) => return Err(Halt::Stopped(reason)),
             Event::Heard(Heard::Message(ToAgent::Revert { reason })) => return Err(Halt::SentBack(reason)),
@@ -401,6 +405,7 @@ pub(crate) fn name(message: &ToAgent) -> &'static str {
         ToAgent::Start { .. } => "start",
         ToAgent::Peers { .. } => "peers",
         ToAgent::Way { .. } => "way",
+        ToAgent::Alone => "alone",
         ToAgent::Relay { .. } => "relay",
         ToAgent::Ping => "ping",
         ToAgent::Activate => "activate",

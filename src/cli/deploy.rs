@@ -20,6 +20,7 @@ use super::{
     playbook::PlaybookArgs,
     reporting,
     request::Request,
+    transfer::TransferArgs,
     value,
 };
 use crate::{
@@ -79,6 +80,10 @@ pub struct DeployArgs {
     #[command(flatten)]
     pub switch: SwitchArgs,
 
+    /// How the artifact comes to the hosts.
+    #[command(flatten)]
+    pub transfer: TransferArgs,
+
     /// How many releases stay on each host, the current and the previous included [default: 5]
     #[arg(long, value_name = "N", value_parser = keep_releases())]
     pub keep_releases: Option<u32>,
@@ -128,6 +133,7 @@ impl DeployArgs {
     pub fn over(&self, mut plan: Plan) -> Plan {
         self.place.go_over(&mut plan);
         self.switch.go_over(&mut plan);
+        self.transfer.go_over(&mut plan.transfer);
         if let Some(releases) = self.keep_releases {
             plan.keep_releases = releases;
         }
@@ -215,6 +221,8 @@ impl Ready {
             keep_releases: self.plan.keep_releases,
             linked: self.plan.linked,
             unchanged: self.plan.unchanged,
+            transfer: self.plan.transfer,
+            no_swarm: interrupt::swarm_off()?,
             release,
             order_seed: self.order_seed,
             goes_on: self.continues.is_some(),

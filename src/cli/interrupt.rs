@@ -27,3 +27,16 @@ async fn obey(mut interrupt: Signal, mut terminate: Signal, token: CancellationT
         token.cancel();
     }
 }
+
+/// Watches for SIGUSR1 from now on and returns the token that it cancels: hosts are to exchange nothing any more.
+pub fn swarm_off() -> Result<CancellationToken, CommandError> {
+    let mut asked = signal(SignalKind::user_defined1()).or_internal("cannot watch for signals")?;
+    let token = CancellationToken::new();
+    let watched = token.clone();
+    tokio::spawn(async move {
+        // A runtime that ends ends this, too.
+        asked.recv().await;
+        watched.cancel();
+    });
+    Ok(token)
+}

@@ -26,6 +26,7 @@ pub mod resume;
 pub mod rollback;
 pub mod simulate;
 pub mod status;
+pub mod transfer;
 pub mod unlock;
 pub mod value;
 

@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use crate::model::plan::HOST_PATIENCE;
+use crate::model::{distribution::RATE, plan::HOST_PATIENCE};
 
 /// What a size may end in, and the bytes it stands for.
 const UNITS: [(&str, u64); 10] = [
@@ -30,6 +30,9 @@ pub enum ValueError {
     /// Not a rate.
     #[error("expected a rate from 64kbit to 1000gbit (a second), for example 50mbit, 1gbit or 125MB")]
     Rate,
+    /// Not a rate to keep to.
+    #[error("expected a rate from 16KiB/s up, for example 20MiB/s or 100mbit")]
+    Limit,
     /// Not a duration.
     #[error("expected a duration, for example 10s, 500ms or 2m")]
     Duration,
@@ -67,6 +70,11 @@ pub fn rate(text: &str) -> Result<u64, ValueError> {
         None => size(text),
     };
     bytes.ok().filter(|rate| (8_000..=125_000_000_000).contains(rate)).ok_or(ValueError::Rate)
+}
+
+/// Reads a rate to keep to, written as for [`rate`], in bytes a second.
+pub fn limit(text: &str) -> Result<u64, ValueError> {
+    rate(text).ok().filter(|limit| RATE.contains(limit)).ok_or(ValueError::Limit)
 }
 
 /// Reads a duration of `50us` to `1s`: how long a message takes.

@@ -12,9 +12,13 @@ use super::{
     run::{FleetSettings, RunError, Start, allowed, drive, placement, procedure, share},
     seed::SeedAddresses,
 };
-use crate::model::{
-    AppName, HostName, ReleaseId, RunEvent, RunId, RunSummary,
-    plan::{Linked, Unchanged},
+use crate::{
+    model::{
+        AppName, HostName, ReleaseId, RunEvent, RunId, RunSummary,
+        distribution::{Limits, Mode},
+        plan::{Linked, Unchanged},
+    },
+    swarm::Throttle,
 };
 
 /// What to go back to.
@@ -66,12 +70,14 @@ pub async fn rollback(
         size: manifest.as_ref().map_or(0, |manifest| manifest.size),
         release: to.clone(),
         max_failures: allowed(&fleet),
+        distribution: None,
         hosts: fleet.hosts.iter().map(|host| host.name.clone()).collect(),
     };
     let hash_time = again.as_ref().map(|again| again.artifact.hash_time);
     let (mut distribution, mut lost) = (None, None);
     if let (Some(again), Some(release)) = (again, to.clone()) {
-        let (shared, seed) = share(&fleet, &again.artifact, again.advertise, again.zone.as_deref()).await?;
+        let (shared, seed) =
+            share(&fleet, &again.artifact, again.advertise, again.zone.as_deref(), Throttle::default()).await?;
         distribution = Some(shared);
         let hosts = again.hosts.clone();
         lost = Some((hosts, Arc::new(again.plan(&fleet, events.run().clone(), release, seed))));
@@ -86,7 +92,15 @@ pub async fn rollback(
         Some((hosts, again)) if hosts.contains(host) => again.clone(),
         _ => plan.clone(),
     };
-    let start = Start { event: started, pushes_itself, hash_time, order_seed: fastrand::u64(..), goes_on: false };
+    let start = Start {
+        event: started,
+        pushes_itself,
+        hash_time,
+        order_seed: fastrand::u64(..),
+        goes_on: false,
+        mode: Mode::default(),
+        no_swarm: CancellationToken::new(),
+    };
     Ok(drive(fleet, plan_of, start, distribution, events, interrupt).await)
 }
 
@@ -107,6 +121,7 @@ impl Again {
             goes_back: true,
             info,
             seed,
+            limits: Limits::default(),
         }))
     }
 }

@@ -22,12 +22,13 @@ use crate::{
     model::{
         AppName, HostId, HostName, HostState, IdError, Operator, Phase, PhaseTime, Place, ReleaseId, RunEvent, RunSummary,
         Verdict,
+        distribution::{DistributionPolicy, Mode, TransferPlan},
         plan::{Health, Hooks, Linked, RolloutPlan, Unchanged},
         rollout::{Lineup, Rollout},
     },
     ssh::{Connector, HostKeyPolicy, Target},
     swarm::{
-        EngineError, FleetEngine, MetainfoError,
+        EngineError, FleetEngine, MetainfoError, Throttle,
         policy::{self, Neighbours},
     },
     tracker::TrackerError,
@@ -144,6 +145,10 @@ pub struct DeployRequest {
     pub goes_on: bool,
     /// What becomes of hosts that are up to date.
     pub unchanged: Unchanged,
+    /// How the artifact comes to the hosts.
+    pub transfer: TransferPlan,
+    /// Switches the swarm off at any time.
+    pub no_swarm: CancellationToken,
 }
 
 /// Deploys an artifact to a fleet. An error means that no host was touched; what happens to hosts is in the summary, which is also
@@ -162,9 +167,19 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         release,
         order_seed,
         goes_on,
+        transfer,
+        no_swarm,
     } = request;
     let pushes_itself = fleet.finder.uses_own_executable().await.map_err(RunError::Agent)?;
-    let (distribution, seed) = share(&fleet, &artifact, advertise, zone.as_deref()).await?;
+    let policy = DistributionPolicy {
+        choice: transfer.swarm,
+        hosts: fleet.hosts.len(),
+        size: artifact.manifest.size,
+        outsiders: torrent_out.is_some(),
+    };
+    let decided = policy.decide();
+    let upload = Throttle::new(transfer.controller_upload);
+    let (distribution, seed) = share(&fleet, &artifact, advertise, zone.as_deref(), upload).await?;
     if let Some(path) = torrent_out {
         let written = torrent_file::write(&path, &artifact.metainfo, &seed, &distribution, &fleet.hosts).await;
         if let Err(error) = written {
@@ -181,6 +196,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         size: artifact.manifest.size,
         release: Some(release.clone()),
         max_failures: allowed(&fleet),
+        distribution: Some(decided.clone()),
         hosts: fleet.hosts.iter().map(|host| host.name.clone()).collect(),
     };
     let plan = Arc::new(JobPlan::Deploy(Box::new(DeployPlan {
@@ -196,8 +212,13 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         goes_back: false,
         info: artifact.info,
         seed,
+        limits: transfer.hosts,
     })));
-    let start = Start { event: started, pushes_itself, hash_time: Some(artifact.hash_time), order_seed, goes_on };
+    if !decided.use_swarm {
+        no_swarm.cancel();
+    }
+    let hash_time = Some(artifact.hash_time);
+    let start = Start { event: started, pushes_itself, hash_time, order_seed, goes_on, mode: decided.mode(), no_swarm };
     Ok(drive(fleet, |_| plan.clone(), start, Some(distribution), events, interrupt).await)
 }
 
@@ -207,10 +228,11 @@ pub(super) async fn share(
     artifact: &Artifact,
     advertise: Option<IpAddr>,
     zone: Option<&str>,
+    upload: Throttle,
 ) -> Result<(Distribution, SeedAddresses), RunError> {
     let place = neighbours(fleet).controllers_place(zone);
     let (path, metainfo) = (artifact.path.clone(), artifact.metainfo.clone());
-    Distribution::start(&FleetEngine, path, metainfo, advertise, place, fleet.hosts.len()).await
+    Distribution::start(&FleetEngine, path, metainfo, advertise, place, fleet.hosts.len(), upload).await
 }
 
 /// Makes the SSH target of an inventory entry.
@@ -272,6 +294,10 @@ pub(super) struct Start {
     pub(super) hash_time: Option<Duration>,
     pub(super) order_seed: u64,
     pub(super) goes_on: bool,
+    /// How hosts are to get the artifact.
+    pub(super) mode: Mode,
+    /// Cancelled where hosts exchange nothing.
+    pub(super) no_swarm: CancellationToken,
 }
 
 /// Starts a task for each host, which is to do what `plan` says, and runs the dispatcher to the end.
@@ -289,9 +315,10 @@ pub(super) async fn drive(
     let places: Vec<Option<Place>> = (0..fleet.hosts.len()).map(|host| neighbours.place(host)).collect();
     let zones = fleet.hosts.iter().map(|host| host.zone.clone()).collect();
     let rollout = Rollout::new(fleet.rollout, Lineup { zones, seed: start.order_seed, goes_on: start.goes_on });
-    let tally = Tally::new(fleet.hosts.iter().map(|host| host.name.clone()), start.hash_time, began);
+    let tally = Tally::new(fleet.hosts.iter().map(|host| host.name.clone()), start.hash_time, start.mode, began);
     let (report, reports) = mpsc::channel(REPORT_QUEUE);
-    let mut dispatcher = Dispatcher::new(rollout, tally, events.clone(), distribution, reports, neighbours, fleet.approval);
+    let mut dispatcher = Dispatcher::new(rollout, tally, events.clone(), distribution, reports, neighbours, fleet.approval)
+        .without_swarm(start.no_swarm.clone());
     let courier = Arc::new(Courier::new(fleet.finder, fleet.hosts.len()));
     let ways = Arc::new(Ways::default());
     for (index, (entry, place)) in fleet.hosts.into_iter().zip(places).enumerate() {
@@ -304,6 +331,7 @@ pub(super) async fn drive(
             connector: fleet.connector.clone(),
             courier: courier.clone(),
             ways: ways.clone(),
+            no_swarm: start.no_swarm.clone(),
             place,
             reports: report.clone(),
             commands: receiver,

@@ -10,7 +10,7 @@ use std::{
 use super::run::RunError;
 use crate::{
     model::Place,
-    swarm::{Engine, EngineConfig, EngineError, EngineHandle, Metainfo, Role},
+    swarm::{Bounds, Engine, EngineConfig, EngineError, EngineHandle, Metainfo, Role, Throttle},
     tracker::{Tracker, TrackerConfig, TrackerKey},
     wire::PeerAddr,
 };
@@ -52,6 +52,7 @@ impl Distribution {
         advertise: Option<IpAddr>,
         place: Option<Place>,
         hosts: usize,
+        upload: Throttle,
     ) -> Result<(Self, SeedAddresses), RunError> {
         let key = TrackerKey::random().map_err(RunError::Tracker)?;
         let listen = SocketAddr::new(listen_address(advertise), 0);
@@ -72,6 +73,7 @@ impl Distribution {
             place,
             controller_peers: Vec::new(),
             tracker: None,
+            bounds: Bounds { upload, ..Bounds::default() },
         };
         let engine = engine.start(config).await.map_err(RunError::Engine)?;
         let (seed_port, tracker_port) = (engine.local_addr.port(), tracker.local_addr().port());

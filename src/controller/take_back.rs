@@ -15,7 +15,7 @@ use super::{
 use crate::{
     model::{
         AppName, FailureKind, HostAnswer, HostFailure, HostId, HostName, HostState, HostStatus, ReleaseId, RunEvent, RunId,
-        RunSummary, Verdict,
+        RunSummary, Verdict, distribution::Mode,
     },
     wire::{FromAgent, Job, Procedure, WayBack},
 };
@@ -98,12 +98,13 @@ pub async fn take_back(request: TakeBackRequest, events: EventSink, interrupt: C
         size: 0,
         release: None,
         max_failures: allowed(&request.fleet),
+        distribution: None,
         hosts: names.clone(),
     };
     events.send(started).await;
     let began = Instant::now();
     let mut back = Return {
-        tally: Tally::new(names.iter().cloned(), None, began),
+        tally: Tally::new(names.iter().cloned(), None, Mode::default(), began),
         states: vec![HostState::Queued; names.len()],
         ids: names.iter().cloned().zip((0..).map(HostId)).collect(),
         request,

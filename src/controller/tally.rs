@@ -40,12 +40,12 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Starts with a fleet in inventory order and the time that hashing took before.
-    pub(super) fn new(names: impl Iterator<Item = HostName>, hash: Option<Duration>, now: Instant) -> Self {
+    /// Starts with a fleet in inventory order, the time that hashing took before and how hosts are to get the artifact.
+    pub(super) fn new(names: impl Iterator<Item = HostName>, hash: Option<Duration>, mode: Mode, now: Instant) -> Self {
         let notes = |name| HostNotes {
             name,
             bytes: ByteCounts::default(),
-            mode: Mode::default(),
+            mode,
             mode_reason: None,
             unchanged: false,
             release: None,
@@ -247,7 +247,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let names = ["a", "b"].into_iter().map(|name| HostName::new(name).unwrap());
-        let mut tally = Tally::new(names, Some(Duration::from_secs(2)), start);
+        let mut tally = Tally::new(names, Some(Duration::from_secs(2)), Mode::Peers, start);
         let (a, b) = (HostId(0), HostId(1));
         for (host, state, when) in [
             (a, HostState::Connecting, 0),

@@ -203,6 +203,7 @@ impl Reporter for Recorder {
             RunEvent::HostProgress { .. }
             | RunEvent::AgentCame { .. }
             | RunEvent::HostMode { .. }
+            | RunEvent::SwarmStopped
             | RunEvent::PhaseEnded(_)
             | RunEvent::Warning { .. }
             | RunEvent::Paused { .. }

@@ -163,6 +163,7 @@ fn runs_are_found_by_application_host_and_the_beginning_of_their_id() {
         size: 1,
         release: None,
         max_failures: 0,
+        distribution: None,
         hosts: vec!["db01".parse().unwrap()],
     };
     recorder.event(&rehearsal::envelope(event), Duration::ZERO);

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppName, Digest, HostFailure, HostName, HostState, ReleaseId, RunId, distribution::Mode};
+use super::{
+    AppName, Digest, HostFailure, HostName, HostState, ReleaseId, RunId,
+    distribution::{Distribution, Mode},
+};
 
 /// The version of the event format. A change that breaks consumers raises it.
 pub const EVENT_VERSION: u32 = 1;
@@ -230,6 +233,9 @@ pub enum RunEvent {
         /// How many hosts may drop out before the run stops.
         #[serde(default)]
         max_failures: u32,
+        /// How the artifact is distributed; none in a rollback.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        distribution: Option<Distribution>,
         /// The fleet, in inventory order.
         hosts: Vec<HostName>,
     },
@@ -262,6 +268,8 @@ pub enum RunEvent {
         /// Connected peers.
         peers: u32,
     },
+    /// The operator switched the swarm off: hosts exchange nothing any more.
+    SwarmStopped,
     /// A host gets the artifact another way from now on.
     HostMode {
         /// Which host.

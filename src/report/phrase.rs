@@ -69,6 +69,7 @@ pub(super) fn step(event: &RunEvent) -> Option<String> {
             let hosts = if *hosts == 0 { String::new() } else { format!("; {} active", measure::count(*hosts, "host")) };
             Some(format!("{}{hosts}", escape::line(reason, MAX_MESSAGE)))
         }
+        RunEvent::SwarmStopped => Some("the swarm is switched off: hosts exchange nothing any more".to_owned()),
         _ => None,
     }
 }

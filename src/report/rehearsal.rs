@@ -32,6 +32,7 @@ pub(crate) fn started(hosts: usize, size: u64) -> Envelope {
         size,
         release: Some(RELEASE.parse().unwrap()),
         max_failures: 0,
+        distribution: None,
         hosts: (1..=hosts).map(host_name).collect(),
     })
 }
@@ -46,6 +47,7 @@ pub(crate) fn rollback_started(hosts: usize, to: Option<&str>) -> Envelope {
         size: 0,
         release: to.map(|to| to.parse().unwrap()),
         max_failures: 0,
+        distribution: None,
         hosts: (1..=hosts).map(host_name).collect(),
     })
 }

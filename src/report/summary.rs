@@ -187,6 +187,11 @@ fn totals(header: Option<&RunHeader>, summary: &RunSummary) -> Vec<(&'static str
         };
         lines.push(("controller", format!("sent {}{times}", measure::bytes(summary.controller_sent))));
     }
+    let direct = header.and_then(|header| header.distribution.as_ref()).filter(|decided| !decided.use_swarm);
+    if let Some(decided) = direct {
+        let reason = escape::line(&decided.reason, MAX_MESSAGE);
+        lines.push(("swarm", format!("none, {} alone: {reason}", phrase::mode(decided.mode()))));
+    }
     lines.extend(modes(summary).map(|text| ("fallback", text)));
     let agents = summary.agents;
     let ways = [(agents.over_ssh, "over SSH"), (agents.from_hosts, "from hosts")].into_iter().filter(|(hosts, _)| *hosts > 0);

@@ -7,7 +7,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::speed::Speed;
-use crate::model::{AppName, ByteCounts, Envelope, HostName, HostState, ReleaseId, RunEvent};
+use crate::model::{AppName, ByteCounts, Envelope, HostName, HostState, ReleaseId, RunEvent, distribution::Distribution};
 
 /// What the first event says about the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct RunHeader {
     pub release: Option<ReleaseId>,
     /// How many hosts may drop out.
     pub max_failures: u32,
+    /// How the artifact is distributed; none in a rollback.
+    pub distribution: Option<Distribution>,
     /// How many hosts there are.
     pub hosts: usize,
 }
@@ -88,6 +90,7 @@ pub struct FleetView {
     /// The last wave that waited.
     waited: usize,
     goes_back: bool,
+    swarm_stopped: bool,
     interrupted: bool,
     finished: bool,
 }
@@ -110,6 +113,7 @@ impl FleetView {
             }
             RunEvent::Paused { wave, .. } => later(&mut self.waited, *wave),
             RunEvent::RollingBack { .. } => once(&mut self.goes_back, Change::Step),
+            RunEvent::SwarmStopped => once(&mut self.swarm_stopped, Change::Step),
             RunEvent::Interrupted => once(&mut self.interrupted, Change::Interrupted),
             RunEvent::RunFinished(_) => once(&mut self.finished, Change::Finished),
             RunEvent::AgentCame { .. }
@@ -121,7 +125,7 @@ impl FleetView {
     }
 
     fn start(&mut self, event: &RunEvent) -> Change {
-        let RunEvent::RunStarted { action, app, artifact, size, release, max_failures, hosts, .. } = event else {
+        let RunEvent::RunStarted { action, app, artifact, size, release, max_failures, distribution, hosts, .. } = event else {
             return Change::Quiet;
         };
         if self.header.is_some() {
@@ -141,6 +145,7 @@ impl FleetView {
             size: *size,
             release: release.clone(),
             max_failures: *max_failures,
+            distribution: distribution.clone(),
             hosts: self.hosts.len(),
         });
         Change::Started

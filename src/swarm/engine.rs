@@ -11,7 +11,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::Metainfo;
+use super::{Metainfo, Throttle};
 use crate::model::{ByteCounts, Place};
 
 /// What this side of the swarm is for.
@@ -50,6 +50,19 @@ pub struct EngineConfig {
     pub controller_peers: Vec<SocketAddr>,
     /// The tracker's announce URL; none means no announces.
     pub tracker: Option<String>,
+    /// What the exchange keeps to.
+    pub bounds: Bounds,
+}
+
+/// What an exchange keeps to. The default is no bound at all.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds {
+    /// Nothing is exchanged with anybody but the controller, and nobody may connect to this side.
+    pub alone: bool,
+    /// What all that is sent keeps to.
+    pub upload: Throttle,
+    /// What all that is received keeps to.
+    pub download: Throttle,
 }
 
 /// What an engine tells while it runs.
@@ -143,6 +156,8 @@ pub(crate) enum Control {
         seed: SocketAddr,
         tracker: Option<String>,
     },
+    /// Exchange nothing with anybody but the controller from now on.
+    Isolate,
     Stop,
 }
 
@@ -167,6 +182,11 @@ impl EngineHandle {
     /// `from_ssh`, and the announce URL, which replaces the one before. Ignored by an engine that has ended.
     pub async fn add_way(&self, seed: SocketAddr, tracker: Option<String>) {
         let _ = self.control.send(Control::Way { seed, tracker }).await;
+    }
+
+    /// Ends every exchange with anybody but the controller, for good. Ignored by an engine that has ended.
+    pub async fn isolate(&self) {
+        let _ = self.control.send(Control::Isolate).await;
     }
 
     /// Returns the latest statistics; the receiver can be watched for changes (at most about ten a second).

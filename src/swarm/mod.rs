@@ -21,15 +21,17 @@ pub mod simulation;
 #[cfg(feature = "engine-librqbit")]
 pub mod stock;
 mod storage;
+mod throttle;
 mod transport;
 
 pub use announce::{AnnounceConfig, AnnounceError, AnnounceProgress, Announcer};
 #[cfg(test)]
 pub(crate) use engine::Control;
-pub use engine::{Engine, EngineConfig, EngineError, EngineHandle, Reach, Role, TransferStats};
+pub use engine::{Bounds, Engine, EngineConfig, EngineError, EngineHandle, Reach, Role, TransferStats};
 pub use fleet::FleetEngine;
 pub use metainfo::{
     FilePart, MAX_INFO, MAX_PIECE_LENGTH, MAX_PIECES, MIN_PIECE_LENGTH, Metainfo, MetainfoError, PieceHash, choose_piece_length,
 };
+pub use throttle::Throttle;
 #[cfg(feature = "controller")]
 pub(crate) use transport::listen;

@@ -140,6 +140,7 @@ impl Watcher {
                         tracing::debug!(count = peers.len(), "the stock session takes no peers after its start");
                     }
                     Some(Control::Way { seed, .. }) => tracing::debug!(%seed, "the stock session takes no way after its start"),
+                    Some(Control::Isolate) => tracing::debug!("the stock session leaves no swarm"),
                     Some(Control::Stop) | None => break Ok(()),
                 },
                 _ = ticks.tick() => match self.look(&mut state, initial).await {

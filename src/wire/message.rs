@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{PackedInfo, RelayToken};
 use crate::model::{
     ByteCounts, HostFailure, HostName, HostState, HostStatus, Manifest, Operator, Place, Pruned, ReleaseId, RunId, Unlocked,
-    distribution::Mode,
+    distribution::{Limits, Mode},
     plan::{Health, Hooks, Linked, Unchanged},
 };
 
@@ -128,6 +128,12 @@ pub struct DeployJob {
     /// The addresses that count as the controller when bytes are counted.
     #[serde(default)]
     pub controller_peers: Vec<PeerAddr>,
+    /// Nothing is exchanged with other hosts.
+    #[serde(default)]
+    pub alone: bool,
+    /// What the host moves at most.
+    #[serde(default)]
+    pub limits: Limits,
     /// Where this host is, in a fleet with zones: pieces come once into a zone, each by the host whose it is.
     #[serde(default)]
     pub place: Option<Place>,
@@ -242,6 +248,8 @@ pub enum ToAgent {
         #[serde(default)]
         tracker: Option<String>,
     },
+    /// Exchange nothing with other hosts from now on, and take nothing from them.
+    Alone,
     /// Serve your own binary to other hosts until the job is over, at any time after the job. Sent at most once. Answer:
     /// [`FromAgent::Relays`].
     Relay {

@@ -290,6 +290,7 @@ async fn stock_joins_hosts_alone(torrent: &RunTorrent, hosts: &[SocketAddr], fil
         place: None,
         controller_peers: Vec::new(),
         tracker: Some(tracker.announce_url(Ipv4Addr::LOCALHOST.into())),
+        bounds: Default::default(),
     };
     let mut stock = LibrqbitEngine.start(config).await.unwrap();
     crate::swarm::complete(&mut stock).await;

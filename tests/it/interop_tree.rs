@@ -73,6 +73,7 @@ impl Shared {
             place: None,
             controller_peers: Vec::new(),
             tracker: Some(self.announce_url()),
+            bounds: Default::default(),
         };
         FleetEngine.start(config).await.unwrap()
     }

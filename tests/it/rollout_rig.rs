@@ -214,6 +214,8 @@ impl Rig {
                 order_seed: 0,
                 goes_on: false,
                 unchanged: Unchanged::default(),
+                transfer: Default::default(),
+                no_swarm: Default::default(),
             };
             let (sink, mut received): (_, mpsc::Receiver<Envelope>) =
                 EventSink::new(RunId::from_random(fastrand::u64(..).to_be_bytes()));

@@ -82,6 +82,7 @@ impl Swarm {
             place: None,
             controller_peers: self.controller.get().copied().into_iter().collect(),
             tracker: None,
+            bounds: Default::default(),
         }
     }
 

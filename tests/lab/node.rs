@@ -88,6 +88,7 @@ pub(crate) async fn engine(args: EngineArgs) -> Result<()> {
         place: args.place.first_chunk().map(|[zone, rank, of]| Place { zone: *zone, rank: *rank, of: *of }),
         controller_peers: args.controller.into_iter().collect(),
         tracker: args.tracker,
+        bounds: Default::default(),
     };
     if !args.seed {
         say("ready");

@@ -60,6 +60,7 @@ impl Seeded {
             place: None,
             controller_peers: Vec::new(),
             tracker: None,
+            bounds: Default::default(),
         };
         let seed = FleetEngine.start(config).await.unwrap();
         Self { manifest, metainfo, info, seed, _dir: dir }
@@ -84,6 +85,8 @@ impl Seeded {
             advertise: Some(Ipv4Addr::LOCALHOST.into()),
             tracker: None,
             seed: Some(seed),
+            alone: false,
+            limits: Default::default(),
             place: None,
             controller_peers: vec![seed],
             lease_seconds: 30,

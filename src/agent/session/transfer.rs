@@ -41,6 +41,19 @@ impl Session {
         }
     }
 
+    /// Ends every exchange with other hosts.
+    pub(super) async fn leave_others(&mut self) {
+        self.alone = true;
+        if let Some(engine) = &self.engine {
+            engine.isolate().await;
+        }
+    }
+
+    /// True once hosts exchange nothing any more.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone
+    }
+
     /// Lets the ladder judge how the transfer gets on, and tells what it wants.
     pub(super) fn look_at_the_transfer(&mut self) {
         let waiting = self.during == HostState::Downloading;

@@ -160,6 +160,8 @@ impl Host {
             advertise: None,
             tracker: None,
             seed: Some(peer()),
+            alone: false,
+            limits: Default::default(),
             place: None,
             controller_peers: Vec::new(),
             lease_seconds: self.lease_seconds,

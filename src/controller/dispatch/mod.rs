@@ -75,6 +75,9 @@ pub(super) struct Dispatcher {
     distribution: Option<Distribution>,
     neighbours: Neighbours,
     approval: Approval,
+    /// Cancelled once hosts are to exchange nothing; each host's task tells its agent.
+    no_swarm: CancellationToken,
+    swarm_stopped: bool,
     asking: waves::Asking,
     /// What the rollout's times count from.
     began: Instant,
@@ -107,12 +110,19 @@ impl Dispatcher {
             distribution,
             neighbours,
             approval,
+            no_swarm: CancellationToken::new(),
+            swarm_stopped: false,
             asking: waves::Asking::default(),
             began: Instant::now(),
             abort_reason: None,
             interrupted: false,
             failed_fetches: 0,
         }
+    }
+
+    /// Says what ends the exchange between hosts; where there never is one, nothing is stopped.
+    pub(super) fn without_swarm(self, no_swarm: CancellationToken) -> Self {
+        Self { swarm_stopped: no_swarm.is_cancelled(), no_swarm, ..self }
     }
 
     /// Adds the next host and starts its task.
@@ -128,7 +138,7 @@ impl Dispatcher {
     pub(super) async fn run(mut self, interrupt: CancellationToken) -> Outcome {
         while self.rollout.verdict().is_none() {
             let passed = waves::reached(self.began, self.rollout.deadline());
-            let Self { reports, tasks, distribution, interrupted, asking, .. } = &mut self;
+            let Self { reports, tasks, distribution, interrupted, asking, no_swarm, swarm_stopped, .. } = &mut self;
             let seed_failed = async {
                 match distribution {
                     Some(distribution) => distribution.failed().await,
@@ -138,6 +148,10 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 () = interrupt.cancelled(), if !*interrupted => self.interrupt().await,
+                () = no_swarm.cancelled(), if !*swarm_stopped => {
+                    *swarm_stopped = true;
+                    self.events.send(RunEvent::SwarmStopped).await;
+                }
                 Some((host, report)) = reports.recv() => self.reported(host, report).await,
                 Some(ended) = tasks.join_next_with_id() => self.task_ended(ended).await,
                 error = seed_failed => self.abort(&error).await,
@@ -282,7 +296,7 @@ impl Dispatcher {
     /// Takes the host into the neighbour graph and returns whom it connects to first.
     fn first_peers(&mut self, host: HostId) -> Vec<PeerAddr> {
         let member = &self.members[host.index()];
-        if member.address.is_none() {
+        if member.address.is_none() || self.no_swarm.is_cancelled() {
             return Vec::new();
         }
         let neighbours = self.neighbours.join(host.index());

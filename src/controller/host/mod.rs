@@ -22,6 +22,7 @@ use std::{
 };
 
 use tokio::{sync::mpsc, time::sleep};
+use tokio_util::sync::CancellationToken;
 
 pub(super) use plan::{DeployPlan, JobPlan, Placement, RollbackPlan};
 use progress::Progress;
@@ -105,6 +106,8 @@ pub(super) struct HostTask {
     pub(super) plan: Arc<JobPlan>,
     /// Who may reach the controller through SSH.
     pub(super) ways: Arc<Ways>,
+    /// Cancelled once hosts exchange nothing any more.
+    pub(super) no_swarm: CancellationToken,
     /// Its place in a fleet with zones.
     pub(super) place: Option<Place>,
     pub(super) reports: mpsc::Sender<(HostId, Report)>,
@@ -220,7 +223,8 @@ impl HostTask {
         if let Some(came) = agent.came {
             self.report(Report::AgentCame(came)).await;
         }
-        let placed = match self.plan.place(&self.entry, &agent, transport, self.place, progress.agent) {
+        let alone = self.no_swarm.is_cancelled();
+        let placed = match self.plan.place(&self.entry, &agent, transport, self.place, progress.agent, alone) {
             Ok(placed) => placed,
             Err(failure) => return End::Failed(failure),
         };
@@ -239,6 +243,7 @@ impl HostTask {
         }
         let plan = self.plan.clone();
         let mut way = Way::new(transport, &agent, plan.seed());
+        way.exchanges((!alone).then(|| self.no_swarm.clone()));
         let end = self.relay(transport, &mut session, progress, &addresses, &mut errand, &mut way).await;
         self.ways.left(self.id);
         let died = session.has_died();

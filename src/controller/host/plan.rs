@@ -7,6 +7,7 @@ use crate::{
     inventory::HostEntry,
     model::{
         AppName, FailureKind, HostFailure, HostState, Manifest, Operator, Place, ReleaseId, RunId,
+        distribution::Limits,
         plan::{HookPoint, Linked, Unchanged},
     },
     wire::{DeployJob, Job, PackedInfo, PeerAddr, Procedure, RollbackJob, WayBack},
@@ -50,6 +51,8 @@ pub(in crate::controller) struct DeployPlan {
     pub(in crate::controller) goes_back: bool,
     pub(in crate::controller) info: PackedInfo,
     pub(in crate::controller) seed: SeedAddresses,
+    /// What each host moves at most.
+    pub(in crate::controller) limits: Limits,
     /// Without the host's name.
     pub(in crate::controller) procedure: Procedure,
 }
@@ -127,7 +130,7 @@ impl JobPlan {
         Some(Job::Recover { run: run.clone(), deploy_to, replaces: dead, back: back.map(Box::new) })
     }
 
-    /// Fills in what is this host's own; `zone` is its place among its zone's hosts, `replaces` the agent of a connection that broke. Fails if nothing says where the application lives.
+    /// Fills in what is this host's own; `zone` is its place among its zone's hosts, `replaces` the agent of a connection that broke, `alone` that hosts exchange nothing. Fails if nothing says where the application lives.
     pub(in crate::controller) fn place(
         &self,
         host: &HostEntry,
@@ -135,6 +138,7 @@ impl JobPlan {
         transport: &Transport,
         zone: Option<Place>,
         replaces: Option<u32>,
+        alone: bool,
     ) -> Result<PlacedJob, HostFailure> {
         let deploy_to = self.placement().deploy_to(host, agent.is_root)?;
         let mut given = None;
@@ -167,7 +171,9 @@ impl JobPlan {
                     goes_back: plan.goes_back,
                     info: plan.info.clone(),
                     advertise: agent.advertise,
-                    tracker: Some(tracker),
+                    tracker: (!alone).then_some(tracker),
+                    alone,
+                    limits: plan.limits,
                     seed: Some(seed),
                     controller_peers: vec![seed],
                     // Whoever has the release takes no part, and would be waited for.

@@ -361,6 +361,7 @@ while True:
                 procedure: Procedure { hooks, ..Procedure::default() },
             }))),
             ways: Arc::default(),
+            no_swarm: tokio_util::sync::CancellationToken::new(),
             place: None,
             reports,
             commands,

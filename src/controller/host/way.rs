@@ -17,6 +17,7 @@ use tokio::{
     net::TcpStream,
     task::JoinSet,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::super::{
     push::ReadyAgent,
@@ -84,12 +85,19 @@ pub(super) struct Way<'a> {
     failures: u32,
     /// Carries the ferry's stream.
     carrier: JoinSet<()>,
+    /// Cancelled once the host is to exchange nothing with others; none once it has been told.
+    exchanges: Option<CancellationToken>,
 }
 
 impl<'a> Way<'a> {
     /// Begins closed. Without a seed there is nothing that a way could lead to.
     pub(super) fn new(transport: &'a Transport, agent: &'a ReadyAgent, seed: Option<&'a SeedAddresses>) -> Self {
-        Self { transport, agent, seed, state: State::Closed, failures: 0, carrier: JoinSet::new() }
+        Self { transport, agent, seed, state: State::Closed, failures: 0, carrier: JoinSet::new(), exchanges: None }
+    }
+
+    /// Says what ends the host's exchange with others, while there is one.
+    pub(super) fn exchanges(&mut self, until: Option<CancellationToken>) {
+        self.exchanges = until.filter(|_| self.seed.is_some());
     }
 
     /// Begins to open it for a host that asks, if it is the host's turn.
@@ -102,6 +110,23 @@ impl<'a> Way<'a> {
 
     /// Waits for news: what the agent is to be told, or why there is no way, told once. Cancel-safe.
     pub(super) async fn news(&mut self) -> Result<ToAgent, String> {
+        let stopped = self.exchanges.clone();
+        let stopped = async move {
+            match stopped {
+                Some(stopped) => stopped.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            news = self.opened() => news,
+            () = stopped => {
+                self.exchanges = None;
+                Ok(ToAgent::Alone)
+            }
+        }
+    }
+
+    async fn opened(&mut self) -> Result<ToAgent, String> {
         loop {
             let opened = match &mut self.state {
                 State::Opening(opening) => opening.await,

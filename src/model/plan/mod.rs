@@ -16,7 +16,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::AppName;
+use super::{AppName, distribution::TransferPlan};
 
 pub use budget::{BudgetParseError, FailureBudget, FailureBudgets};
 pub use health::{CommandCheck, Health, HttpCheck, Rhythm};
@@ -56,6 +56,8 @@ pub struct Plan {
     pub linked: Linked,
     /// What becomes of hosts that are up to date.
     pub unchanged: Unchanged,
+    /// How the artifact comes to the hosts.
+    pub transfer: TransferPlan,
     /// Who switches when.
     pub rollout: RolloutPlan,
     /// What runs on the hosts.
@@ -85,6 +87,7 @@ impl Default for Plan {
             keep_releases: 5,
             linked: Linked::default(),
             unchanged: Unchanged::default(),
+            transfer: TransferPlan::default(),
             rollout: RolloutPlan::default(),
             hooks: Hooks::default(),
             health: Health::default(),

@@ -31,7 +31,7 @@ use tokio::{
 };
 
 use super::{
-    EngineError, Metainfo,
+    Bounds, EngineError, Metainfo,
     policy::{PeerKey, PieceSet, pace::Pace},
     protocol::{self, Extensions, HANDSHAKE_LEN, Violation},
     storage::{Checked, Storage},
@@ -217,6 +217,8 @@ pub(super) struct Context {
     pub(super) queued: Arc<Semaphore>,
     /// A permit for each piece that may arrive at the same time, pushed ones aside: bounds memory.
     pub(super) arriving: Arc<Semaphore>,
+    /// What is sent and received keeps to.
+    pub(super) bounds: Bounds,
     pub(super) counters: Counters,
     pub(super) events: mpsc::Sender<(PeerKey, Event)>,
 }

@@ -67,7 +67,10 @@ impl Reader {
         let body = timeout(STALL_TIMEOUT, self.body(length)).await;
         match body.map_err(|_| Exit::Timeout("half a message"))?? {
             // Not under the timer: that our storage is slow is not the peer's fault.
-            Some(at) => self.store(at).await,
+            Some(at) => {
+                self.context.bounds.download.pass(length as usize).await;
+                self.store(at).await
+            }
             None => Ok(()),
         }
     }

@@ -54,6 +54,7 @@ fn rig_of(pieces: u32, piece_length: u32, controller: bool) -> (Rig, impl Future
         haves: HaveLog::new(pieces),
         queued,
         arriving: Arc::new(Semaphore::new(ARRIVING)),
+        bounds: crate::swarm::Bounds::default(),
         counters: Counters::default(),
         events: sender,
     });

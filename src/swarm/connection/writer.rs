@@ -34,6 +34,8 @@ pub(super) const SLOW: Duration = Duration::from_secs(1);
 
 /// A block with its header.
 type Block = ([u8; PIECE_HEADER_LEN], Bytes);
+/// With a limit, messages must not wait for more than one.
+const LIMITED_BATCH: usize = 1;
 
 /// Writes until the connection ends.
 pub(super) async fn run(
@@ -118,9 +120,14 @@ impl Writer {
             }
             return Ok(());
         }
-        let sent: u64 = blocks.iter().map(|(_, data)| data.len() as u64).sum();
+        let sent: usize = blocks.iter().map(|(_, data)| data.len()).sum();
+        if sent > 0 && self.context.bounds.upload.is_limited() {
+            // Messages don't wait with the blocks.
+            self.write(Vec::new()).await?;
+            self.context.bounds.upload.pass(sent).await;
+        }
         self.write(blocks).await?;
-        self.context.counters.sent.fetch_add(sent, Ordering::Relaxed);
+        self.context.counters.sent.fetch_add(sent as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -185,7 +192,8 @@ impl Writer {
     async fn next_blocks(&mut self) -> Result<Vec<Block>, Exit> {
         let mut blocks = Vec::new();
         let Some(piece) = self.sending.front().copied() else { return Ok(blocks) };
-        while blocks.len() < BATCH {
+        let batch = if self.context.bounds.upload.is_limited() { LIMITED_BATCH } else { BATCH };
+        while blocks.len() < batch {
             let Some((begin, length)) = self.link.next_block(piece) else {
                 if blocks.is_empty() {
                     self.sending.pop_front();

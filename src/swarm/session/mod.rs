@@ -19,7 +19,7 @@ use std::{
 };
 
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc, watch},
     time::MissedTickBehavior,
 };
@@ -76,11 +76,12 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
     let role = config.role.clone();
     let opened = tokio::task::spawn_blocking(move || Storage::open(meta, &role));
     let (storage, threads, have) = opened.await.map_err(|error| EngineError::Engine(error.to_string()))??;
-    let listener = transport::listen(config.listen)
-        .map_err(|source| EngineError::Io { what: format!("can't listen on {}", config.listen), source })?;
-    let local_addr = listener
-        .local_addr()
-        .map_err(|source| EngineError::Io { what: format!("can't listen on {}", config.listen), source })?;
+    let failed = |source| EngineError::Io { what: format!("can't listen on {}", config.listen), source };
+    let listener = if config.bounds.alone { None } else { Some(transport::listen(config.listen).map_err(failed)?) };
+    let local_addr = match &listener {
+        Some(listener) => listener.local_addr().map_err(failed)?,
+        None => SocketAddr::new(config.listen.ip(), 0),
+    };
 
     let mut random = fastrand::Rng::new();
     let meta = config.metainfo.clone();
@@ -106,12 +107,16 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
         haves,
         queued: Arc::new(Semaphore::new(QUEUED)),
         arriving,
+        bounds: config.bounds.clone(),
         counters: Counters::default(),
         events,
     });
     let tracking = Tracking::start(&config, &context, context.meta.length() - initial_bytes)?;
     let mut pool = Pool::new(config.controller_peers.into_iter().map(plain).collect());
     pool.add(config.peers.iter().copied().map(plain), true);
+    if config.bounds.alone {
+        pool.isolate();
+    }
     let session = Session {
         policy: Policy::new(policy_config, have),
         peers: Peers::new(seed),
@@ -176,12 +181,12 @@ impl Session {
     /// Runs until stopped or failed, then takes everything down.
     async fn run(
         mut self,
-        listener: TcpListener,
+        mut listener: Option<TcpListener>,
         mut events: mpsc::Receiver<(PeerKey, Event)>,
         mut control: mpsc::Receiver<Control>,
         threads: Threads,
     ) -> Result<(), EngineError> {
-        let result = self.serve(&listener, &mut events, &mut control).await;
+        let result = self.serve(&mut listener, &mut events, &mut control).await;
         drop(listener);
         // The storage threads may be waiting to report: nobody listens any more.
         drop(events);
@@ -200,7 +205,7 @@ impl Session {
 
     async fn serve(
         &mut self,
-        listener: &TcpListener,
+        listener: &mut Option<TcpListener>,
         events: &mut mpsc::Receiver<(PeerKey, Event)>,
         control: &mut mpsc::Receiver<Control>,
     ) -> Result<(), EngineError> {
@@ -218,7 +223,7 @@ impl Session {
                     }
                 }
                 Some((key, exit)) = self.peers.ended() => self.ended(key, exit)?,
-                accepted = listener.accept(), if !pause_accept => match accepted {
+                accepted = accept(listener.as_ref()), if !pause_accept => match accepted {
                     Ok((stream, addr)) => self.peers.accept(self.started.elapsed(), &self.context, &self.pool, stream, addr),
                     Err(error) => {
                         // Most likely out of file descriptors: the next tick tries again.
@@ -239,6 +244,10 @@ impl Session {
                         }
                         self.dial();
                     }
+                    Some(Control::Isolate) => {
+                        *listener = None;
+                        self.isolate();
+                    }
                     Some(Control::Stop) | None => return Ok(()),
                 },
                 addrs = self.tracking.peers() => {
@@ -253,6 +262,13 @@ impl Session {
             }
             self.perform();
         }
+    }
+
+    /// Leaves everybody but the controller.
+    fn isolate(&mut self) {
+        self.pool.isolate();
+        self.peers.drop_all_but_controller();
+        self.tracking.end();
     }
 
     fn tick(&mut self) {
@@ -398,6 +414,14 @@ impl Session {
             }
         }
         Ok(())
+    }
+}
+
+/// Waits for the next connection; for ever where nobody may connect.
+async fn accept(listener: Option<&TcpListener>) -> std::io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -378,6 +378,14 @@ impl Peers {
         }
     }
 
+    /// Ends every connection but those to the controller's addresses.
+    pub(super) fn drop_all_but_controller(&mut self) {
+        let others = self.peers.iter().filter(|(_, peer)| peer.way != Way::Controller).map(|(key, _)| *key);
+        for key in others.collect::<Vec<_>>() {
+            self.drop_peer(key);
+        }
+    }
+
     /// Ends a connection for good; returns the address to ban, and how we came to it.
     pub(super) fn ban(&mut self, key: PeerKey) -> Option<(SocketAddr, Way)> {
         let peer = self.peers.get(&key).map(|peer| (peer.listens.unwrap_or(peer.addr), peer.way));

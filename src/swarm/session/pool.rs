@@ -70,6 +70,8 @@ pub(super) struct Pool {
     controllers: Vec<SocketAddr>,
     /// Those of them that lead through SSH.
     tunnels: Vec<SocketAddr>,
+    /// Only the controller's addresses are of use.
+    isolated: bool,
 }
 
 impl Pool {
@@ -86,6 +88,12 @@ impl Pool {
             }
         }
         self.add([addr], true);
+    }
+
+    /// Forgets all addresses but the controller's, and takes no others from now on.
+    pub(super) fn isolate(&mut self) {
+        self.isolated = true;
+        self.known.retain(|addr, _| self.controllers.contains(addr));
     }
 
     /// Returns whether an address leads to the controller through SSH.
@@ -105,6 +113,9 @@ impl Pool {
     pub(super) fn add(&mut self, addrs: impl IntoIterator<Item = SocketAddr>, chosen: bool) {
         for addr in addrs {
             let way = self.way_to(addr).max(if chosen { Way::Chosen } else { Way::Tracker });
+            if self.isolated && way != Way::Controller {
+                continue;
+            }
             if let Some(known) = self.known.get_mut(&addr) {
                 known.chosen |= chosen;
             } else if self.known.len() < MAX_KNOWN && addr.port() != 0 && !addr.ip().is_unspecified() && !self.bars(addr, way) {
@@ -225,6 +236,19 @@ mod tests {
             pool.busy(addr, PeerKey(number as u32));
         }
         assert!(pool.due(Duration::ZERO, FOR_CHOSEN, NONE).is_empty(), "dead addresses may take all dials");
+    }
+
+    #[test]
+    fn who_is_isolated_knows_nobody_but_the_controller() {
+        let mut pool = Pool::new(vec![addr(1)]);
+        pool.add([addr(1), addr(2)], true);
+        pool.add([addr(3)], false);
+        pool.isolate();
+        pool.add([addr(4)], true);
+        pool.add([addr(5)], false);
+        assert_eq!(pool.due(Duration::ZERO, 32, NONE), [addr(1)]);
+        pool.add_tunnel(addr(6));
+        assert_eq!(pool.due(Duration::ZERO, 32, NONE).len(), 2);
     }
 
     #[test]

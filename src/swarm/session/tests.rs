@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::swarm::{
-    Engine as _, EngineConfig, EngineError, EngineHandle, FleetEngine, Metainfo, Reach, Role,
+    Bounds, Engine as _, EngineConfig, EngineError, EngineHandle, FleetEngine, Metainfo, Reach, Role,
     policy::PieceSet,
     protocol::{self, HANDSHAKE_LEN},
 };
@@ -65,6 +65,7 @@ impl Artifact {
             place: None,
             controller_peers: self.controller.get().copied().into_iter().collect(),
             tracker: None,
+            bounds: Bounds::default(),
         }
     }
 

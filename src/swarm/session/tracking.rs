@@ -24,8 +24,8 @@ pub(super) struct Tracking {
     /// What is announced, but for the URL.
     announced: AnnounceConfig,
     running: Option<Running>,
-    /// The client of the address before, which says goodbye.
-    former: Option<JoinHandle<()>>,
+    /// Clients that say goodbye.
+    former: Vec<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -60,23 +60,28 @@ impl Tracking {
         let progress = AnnounceProgress { left, ..AnnounceProgress::default() };
         let start = |url| Running::start(&announced, url, progress).map_err(|error| EngineError::Engine(error.to_string()));
         let running = config.tracker.clone().map(start).transpose()?;
-        Ok(Self { announced, running, former: None })
+        Ok(Self { announced, running, former: Vec::new() })
     }
 
     /// Announces to the tracker at that URL from now on. Only once: where it was told a second one, the first one stays.
     pub(super) fn move_to(&mut self, url: String, progress: AnnounceProgress) {
-        if self.former.is_some() {
+        if !self.former.is_empty() {
             return;
         }
         match Running::start(&self.announced, url, progress) {
             Ok(running) => {
-                let former = self.running.replace(running);
-                self.former = former.map(|former| {
-                    former.stop.cancel();
-                    former.task
-                });
+                self.end();
+                self.running = Some(running);
             }
             Err(error) => tracing::warn!(%error, "the tracker's other address is not usable"),
+        }
+    }
+
+    /// Says goodbye to the tracker, and announces no more.
+    pub(super) fn end(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop.cancel();
+            self.former.push(running.task);
         }
     }
 
@@ -99,12 +104,9 @@ impl Tracking {
     }
 
     /// Says goodbye to the tracker and waits for the client's end.
-    pub(super) async fn stop(self) {
-        let running = self.running.map(|running| {
-            running.stop.cancel();
-            running.task
-        });
-        for task in running.into_iter().chain(self.former) {
+    pub(super) async fn stop(mut self) {
+        self.end();
+        for task in self.former {
             if let Err(error) = task.await {
                 tracing::error!(%error, "the announce client failed");
             }
@@ -117,7 +119,7 @@ mod tests {
     use std::{net::Ipv4Addr, path::PathBuf, sync::Arc};
 
     use super::*;
-    use crate::swarm::{Metainfo, Role};
+    use crate::swarm::{Bounds, Metainfo, Role};
 
     fn announced(listen: Ipv4Addr, advertise: Option<Ipv4Addr>) -> Option<IpAddr> {
         announced_ip(&EngineConfig {
@@ -129,6 +131,7 @@ mod tests {
             place: None,
             controller_peers: Vec::new(),
             tracker: None,
+            bounds: Bounds::default(),
         })
     }
 

@@ -1,0 +1,86 @@
+//! How the artifact comes to the hosts: whether they exchange pieces, and how fast.
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::value;
+use crate::model::distribution::{SwarmChoice, TransferPlan};
+
+/// How the artifact comes to the hosts.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TransferArgs {
+    /// Let no host exchange anything with another: each takes the artifact from here. SIGUSR1 does that to a deploy that is under way
+    #[arg(long, conflicts_with_all = ["swarm", "torrent_out"])]
+    pub no_swarm: bool,
+
+    /// Let hosts exchange pieces also where the fleet or the artifact is too small for that to pay
+    #[arg(long)]
+    pub swarm: bool,
+
+    /// What each host sends at most [default: what its link carries]
+    #[arg(long, value_name = "RATE", value_parser = value::limit)]
+    pub upload_limit: Option<u64>,
+
+    /// What each host receives at most [default: what its link carries]
+    #[arg(long, value_name = "RATE", value_parser = value::limit)]
+    pub download_limit: Option<u64>,
+
+    /// What this machine sends to all hosts together at most [default: what its link carries]
+    #[arg(long, value_name = "RATE", value_parser = value::limit)]
+    pub controller_upload_limit: Option<u64>,
+}
+
+impl TransferArgs {
+    /// Puts what the options say over the plan.
+    pub fn go_over(&self, plan: &mut TransferPlan) {
+        match (self.no_swarm, self.swarm) {
+            (true, _) => plan.swarm = SwarmChoice::Never,
+            (_, true) => plan.swarm = SwarmChoice::Always,
+            _ => (),
+        }
+        plan.hosts.upload = self.upload_limit.or(plan.hosts.upload);
+        plan.hosts.download = self.download_limit.or(plan.hosts.download);
+        plan.controller_upload = self.controller_upload_limit.or(plan.controller_upload);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        transfer: TransferArgs,
+        #[arg(long)]
+        torrent_out: Option<String>,
+    }
+
+    fn plan(words: &[&str]) -> Result<TransferPlan, clap::Error> {
+        let mut plan = TransferPlan { controller_upload: Some(7 << 20), ..TransferPlan::default() };
+        Line::try_parse_from(["x"].iter().chain(words))?.transfer.go_over(&mut plan);
+        Ok(plan)
+    }
+
+    #[test]
+    fn options_go_over_the_plan_and_keep_to_its_bounds() {
+        let given = ["--no-swarm", "--upload-limit", "8mbit", "--download-limit", "2MiB/s"];
+        let changed = plan(&given).unwrap();
+        assert_eq!(changed.swarm, SwarmChoice::Never);
+        assert_eq!((changed.hosts.upload, changed.hosts.download), (Some(1_000_000), Some(2 << 20)));
+        assert_eq!(changed.controller_upload, Some(7 << 20));
+        assert_eq!(plan(&["--swarm"]).unwrap().swarm, SwarmChoice::Always);
+        for bad in [
+            &["--swarm", "--no-swarm"] as &[&str],
+            &["--no-swarm", "--torrent-out", "x"],
+            &["--upload-limit", "1KiB/s"],
+            &["--download-limit", "0"],
+            &["--controller-upload-limit", "fast"],
+        ] {
+            assert!(plan(bad).is_err(), "{bad:?}");
+        }
+    }
+}
