@@ -153,8 +153,9 @@ impl SeedAddresses {
 fn listen_address(advertise: Option<IpAddr>) -> IpAddr {
     // The kernel lets broadcast addresses be bound, to which nobody can connect.
     let usable = |ip: &IpAddr| {
-        let bound = TcpListener::bind((*ip, 0)).and_then(|listener| listener.local_addr());
-        bound.is_ok_and(|at| at.ip().is_unspecified() || TcpStream::connect_timeout(&at, OWN_CONNECT).is_ok())
+        let Ok(listener) = TcpListener::bind((*ip, 0)) else { return false };
+        // While it listens.
+        listener.local_addr().is_ok_and(|at| ip.is_unspecified() || TcpStream::connect_timeout(&at, OWN_CONNECT).is_ok())
     };
     let candidates = [advertise, Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED))];
     candidates.into_iter().flatten().find(usable).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))

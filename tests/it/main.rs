@@ -44,6 +44,7 @@ mod machines;
 mod operator;
 mod plan;
 mod playbook_command;
+mod ports;
 mod resume;
 mod rollback;
 mod rolling;

@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -26,7 +26,7 @@ use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::{artifact, hosts::AGENT, operator::CACHE, sshd::SshdFleet};
+use crate::{artifact, hosts::AGENT, operator::CACHE, ports::free_port, sshd::SshdFleet};
 
 const SERVICE: &str = r#"
 import http.server, os, sys, time
@@ -103,12 +103,6 @@ fn rhythm(deadline: u64) -> Rhythm {
     }
 }
 
-/// Returns that many ports that were free a moment ago.
-fn free_ports(number: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..number).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
-}
-
 impl Rig {
     pub(crate) fn start(hosts: usize) -> Self {
         let fleet = SshdFleet::start(hosts);
@@ -118,7 +112,7 @@ impl Rig {
         std::os::unix::fs::symlink(AGENT, agent).unwrap();
         fs::write(dir.path().join("service.py"), SERVICE).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let ports = free_ports(hosts);
+        let ports: Vec<u16> = (0..hosts).map(|_| free_port()).collect();
         for (host, port) in fleet.hosts().iter().zip(&ports) {
             fs::create_dir_all(host.deploy_to()).unwrap();
             fs::write(host.deploy_to().join("port"), port.to_string()).unwrap();

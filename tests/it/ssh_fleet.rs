@@ -255,5 +255,5 @@ async fn without_an_ssh_client_the_defaults_get_in() {
 
 /// Returns a loopback address where nobody listens.
 fn unused_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, crate::ports::free_port()))
 }

@@ -14,6 +14,8 @@ use fleetdrop::{
 use sha1::{Digest as _, Sha1};
 use tempfile::TempDir;
 
+use crate::ports::free_port;
+
 /// Any port of this machine.
 pub(crate) const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// A transfer of a few MiB over loopback that takes longer has failed.
@@ -135,9 +137,9 @@ pub(crate) async fn stop(engines: impl IntoIterator<Item = EngineHandle>) {
     }
 }
 
-/// Returns an address with a port that was free a moment ago: some clients do not announce a port they were not told.
+/// Returns an address to listen on: some clients do not announce a port they were not told.
 pub(crate) fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind(ANY).unwrap().local_addr().unwrap()
+    SocketAddr::new(ANY.ip(), free_port())
 }
 
 /// Waits for what must happen soon.
