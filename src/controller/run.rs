@@ -215,6 +215,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         limits: transfer.hosts,
     })));
     if !decided.use_swarm {
+        distribution.serve_everybody().await;
         no_swarm.cancel();
     }
     let hash_time = Some(artifact.hash_time);

@@ -81,6 +81,11 @@ impl Distribution {
         Ok((Self { tracker, engine, ended: false }, addresses))
     }
 
+    /// From now on hosts exchange nothing: the seed gives each of them everything.
+    pub(super) async fn serve_everybody(&self) {
+        self.engine.isolate().await;
+    }
+
     /// Lets a host announce from that address.
     pub(super) fn allow(&self, address: IpAddr) {
         self.tracker.allow_address(address);

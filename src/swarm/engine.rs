@@ -184,7 +184,8 @@ impl EngineHandle {
         let _ = self.control.send(Control::Way { seed, tracker }).await;
     }
 
-    /// Ends every exchange with anybody but the controller, for good. Ignored by an engine that has ended.
+    /// Ends every exchange with anybody but the controller, for good; the controller's seed serves everybody at once from then on. Ignored by an
+    /// engine that has ended.
     pub async fn isolate(&self) {
         let _ = self.control.send(Control::Isolate).await;
     }

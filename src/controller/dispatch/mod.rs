@@ -148,10 +148,7 @@ impl Dispatcher {
             tokio::select! {
                 biased;
                 () = interrupt.cancelled(), if !*interrupted => self.interrupt().await,
-                () = no_swarm.cancelled(), if !*swarm_stopped => {
-                    *swarm_stopped = true;
-                    self.events.send(RunEvent::SwarmStopped).await;
-                }
+                () = no_swarm.cancelled(), if !*swarm_stopped => self.stop_swarm().await,
                 Some((host, report)) = reports.recv() => self.reported(host, report).await,
                 Some(ended) = tasks.join_next_with_id() => self.task_ended(ended).await,
                 error = seed_failed => self.abort(&error).await,
@@ -176,6 +173,15 @@ impl Dispatcher {
             // Every task has ended, so every host is final; a verdict that is missing all the same is a bug, not a success.
             None => Verdict::Aborted,
         }
+    }
+
+    /// Hosts exchange nothing any more; each host's task tells its agent.
+    async fn stop_swarm(&mut self) {
+        self.swarm_stopped = true;
+        if let Some(distribution) = &self.distribution {
+            distribution.serve_everybody().await;
+        }
+        self.events.send(RunEvent::SwarmStopped).await;
     }
 
     async fn interrupt(&mut self) {

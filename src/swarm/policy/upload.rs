@@ -15,6 +15,8 @@ const MAX_WANTS: usize = MAX_QUEUED_REQUESTS;
 const FAR: u32 = 16;
 /// A neighbour may have so many pieces more to pass on than another and still be pushed one.
 const AHEAD: u32 = 4;
+/// The reserve, in percent, of a seed whose hosts exchange nothing: as good as none.
+const NO_RESERVE: u32 = 1_000_000_000;
 /// How many pieces are remembered that a neighbour got last.
 const RECENT: usize = 4;
 /// A pushed piece that nobody announced after this long is pushed again.
@@ -122,6 +124,12 @@ impl Peer {
 }
 
 impl Policy {
+    /// Serves whoever asks from now on: nobody gets anything from another.
+    pub fn serve_everybody(&mut self, now: Duration) {
+        self.config.reserve_percent = NO_RESERVE;
+        self.serve(now);
+    }
+
     /// Notes that a neighbour asks for a piece. A piece we don't have is ignored: it will hear when we do.
     pub fn requested(&mut self, now: Duration, key: PeerKey, piece: u32) {
         let Some(peer) = self.peers.get_mut(&key) else { return };

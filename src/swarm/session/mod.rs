@@ -244,6 +244,7 @@ impl Session {
                         }
                         self.dial();
                     }
+                    Some(Control::Isolate) if self.context.seed => self.policy.serve_everybody(self.started.elapsed()),
                     Some(Control::Isolate) => {
                         *listener = None;
                         self.isolate();
