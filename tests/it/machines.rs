@@ -177,10 +177,16 @@ impl Machines {
         if output.status.success() { String::from_utf8_lossy(&output.stdout).into_owned() } else { String::new() }
     }
 
-    /// Checks what the services on a port of each host say.
+    /// Checks what the services on a port of each host say. One that was just restarted may take its time until it says something.
     #[track_caller]
     pub(crate) fn expect_served(&self, port: u16, versions: &[&str]) {
-        let served: Vec<String> = (0..self.hosts.len()).map(|host| self.get(host, port)).collect();
+        let until = Instant::now() + READY;
+        let said = || -> Vec<String> { (0..self.hosts.len()).map(|host| self.get(host, port)).collect() };
+        let mut served = said();
+        while served.iter().any(String::is_empty) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(50));
+            served = said();
+        }
         assert_eq!(served, versions);
     }
 
