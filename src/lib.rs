@@ -15,6 +15,7 @@
 //! | [`playbook`] | playbooks: what the operator asks for, in a strict file with a schema | controller |
 //! | [`ssh`] | connections to hosts: `ssh_config`, trust, authentication, jump hosts, exec, upload | controller |
 //! | [`controller`] | a run: the dispatcher, a task a host, agent push, seed, the demo's local fleet | controller |
+//! | [`http`] | HTTP/1.1 as a client, small enough for the agent | both |
 //! | [`failpoint`] | places where tests kill the process; nothing unless built for them | both |
 //! | [`history`] | what runs did, in SQLite: recorded as they go on, looked up, the ground for finishing one | controller |
 //! | [`report`] | run events to a terminal, plain text or JSON | controller |
@@ -22,7 +23,7 @@
 //!
 //! Who may use whom (left may use right): `bin -> cli -> {controller, history, report}`; `bin -> agent`;
 //! `controller -> {ssh, inventory, tracker, swarm, artifact, wire, model}`; `agent -> {swarm, artifact, wire, model}`;
-//! `{inventory, playbook} -> yaml`; `swarm -> model`; `history -> report -> model`. Everybody may use `model` and `failpoint`; `cli` also makes what it
+//! `{inventory, playbook} -> yaml`; `swarm -> model`; `history -> report -> model`. Everybody may use `model`, `http` and `failpoint`; `cli` also makes what it
 //! hands to the controller out of arguments, a `playbook`, an `inventory` and the settings of `ssh`, tells of places in their `yaml`,
 //! and runs `swarm`'s simulation.
 //! Never: `controller <-> agent` (they meet only in `wire`), `report -> controller`, `swarm -> wire`, anything `-> cli`.
@@ -39,6 +40,7 @@ pub mod controller;
 pub mod failpoint;
 #[cfg(feature = "controller")]
 pub mod history;
+pub mod http;
 #[cfg(feature = "controller")]
 pub mod inventory;
 pub mod model;

@@ -152,6 +152,7 @@ async fn stage<E: Engine>(
         other => return Err(session.out_of_order(&other)),
     };
     session.add_peers(job.seed.into_iter().chain(peers).collect()).await;
+    session.use_origins(job.origins.clone()).await;
     // A release that is activated once more has its hooks, too; one of this run that is there has had them.
     let is_prepared = work.there && job.unchanged == Unchanged::Skip;
     if !is_prepared {
@@ -227,6 +228,7 @@ async fn start_engine<E: Engine>(
             upload: Throttle::new(job.limits.upload),
             download: Throttle::new(job.limits.download),
         },
+        origins: None,
     };
     let mut started = session.attend(launch(engine, config.clone())).await;
     if let (Err(Halt::Failed(error)), Some(address)) = (&started, job.advertise)

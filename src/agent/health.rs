@@ -5,9 +5,13 @@
 use std::{error::Error as _, time::Duration};
 
 use tokio::time::{Instant, sleep_until, timeout};
+use url::Url;
 
 use super::{command::Place, hooks::shown};
-use crate::model::plan::{CommandCheck, Health, HttpCheck, Rhythm};
+use crate::{
+    http::{self, HttpError},
+    model::plan::{CommandCheck, Health, HttpCheck, Rhythm},
+};
 
 /// A release that did not pass its checks.
 #[derive(Debug, thiserror::Error)]
@@ -37,19 +41,19 @@ trait Probe {
 }
 
 /// An address.
-struct Http<'a>(reqwest::Client, &'a HttpCheck);
+struct Http<'a>(&'a HttpCheck);
 
 impl Probe for Http<'_> {
     fn name(&self) -> String {
-        self.1.url.clone()
+        self.0.url.clone()
     }
 
     fn rhythm(&self) -> &Rhythm {
-        &self.1.rhythm
+        &self.0.rhythm
     }
 
     async fn attempt(&self, limit: Duration) -> Result<(), Miss> {
-        ask(&self.0, self.1, limit).await
+        ask(self.0, limit).await
     }
 }
 
@@ -75,9 +79,7 @@ impl Probe for Run<'_> {
 pub(crate) async fn check(health: &Health, place: &Place) -> Result<(), HealthError> {
     let http = async {
         let Some(check) = &health.http else { return Ok(()) };
-        let cannot =
-            |error| HealthError { what: check.url.clone(), why: format!("cannot be asked: {error}"), output: Vec::new() };
-        pass(&Http(client().map_err(cannot)?, check)).await
+        pass(&Http(check)).await
     };
     let command = async {
         match &health.command {
@@ -88,31 +90,22 @@ pub(crate) async fn check(health: &Health, place: &Place) -> Result<(), HealthEr
     tokio::try_join!(http, command).map(|_| ())
 }
 
-fn client() -> Result<reqwest::Client, reqwest::Error> {
-    reqwest::Client::builder()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .referer(false)
-        // A service that is being restarted must not answer through a connection of the time before.
-        .pool_max_idle_per_host(0)
-        .user_agent(concat!("fleetdrop/", env!("CARGO_PKG_VERSION")))
-        .build()
-}
-
-async fn ask(client: &reqwest::Client, check: &HttpCheck, limit: Duration) -> Result<(), Miss> {
+async fn ask(check: &HttpCheck, limit: Duration) -> Result<(), Miss> {
     let miss = |why| Miss { why, output: Vec::new() };
     let time = humantime::format_duration(limit);
-    let answered = timeout(limit, client.get(&check.url).send()).await;
-    let response = answered.map_err(|_| miss(format!("gave no answer within {time}")))?;
-    let response = response.map_err(|error| miss(format!("could not be asked: {}", root(&error))))?;
-    match response.status().as_u16() {
+    let url = Url::parse(&check.url).map_err(|error| miss(format!("could not be asked: {error}")))?;
+    // A connection each time: a service that is being restarted must not answer through one of the time before.
+    let answered = timeout(limit, http::get(&url, limit)).await;
+    let answer = answered.map_err(|_| miss(format!("gave no answer within {time}")))?;
+    let answer = answer.map_err(|error| miss(format!("could not be asked: {}", root(&error))))?;
+    match answer.status.as_u16() {
         status if status == check.status => Ok(()),
         status => Err(miss(format!("answered with status {status} instead of {}", check.status))),
     }
 }
 
 /// Returns what is at the bottom of an error: the layers above it say the same in more words.
-fn root(error: &reqwest::Error) -> String {
+fn root(error: &HttpError) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -277,7 +270,7 @@ mod tests {
         let gone = format!("http://{gone}/");
         let why = async |url: &str, limit| {
             let asked = HttpCheck { url: url.into(), status: 200, rhythm: Rhythm::default() };
-            ask(&client().unwrap(), &asked, limit).await.unwrap_err().why
+            ask(&asked, limit).await.unwrap_err().why
         };
         let (enough, short) = (Duration::from_secs(60), Duration::from_millis(100));
         assert_eq!(why(&redirected, enough).await, "answered with status 302 instead of 200");

@@ -379,7 +379,7 @@ impl Session {
                 self.warn(message, None).await;
             }
             Event::Tick => {
-                self.tell_progress();
+                self.tell_progress().await;
                 self.look_at_the_transfer();
             }
         }

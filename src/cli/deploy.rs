@@ -16,7 +16,9 @@ use super::{
     connection::ConnectionArgs,
     fleet::{self, PlaceArgs, SwitchArgs},
     history::HistoryArgs,
-    interrupt, plan,
+    interrupt,
+    origin::OriginArgs,
+    plan,
     playbook::PlaybookArgs,
     reporting,
     request::Request,
@@ -96,6 +98,11 @@ pub struct DeployArgs {
     #[arg(long, value_name = "IP")]
     pub advertise: Option<IpAddr>,
 
+    /// Web servers.
+    #[command(flatten)]
+    #[serde(default)]
+    pub origins: OriginArgs,
+
     /// The zone (`fleetdrop_zone`) that this machine is in; any other name if in none [default: the one with the most hosts]
     #[arg(long, value_name = "ZONE")]
     pub controller_zone: Option<String>,
@@ -134,6 +141,7 @@ impl DeployArgs {
         self.place.go_over(&mut plan);
         self.switch.go_over(&mut plan);
         self.transfer.go_over(&mut plan.transfer);
+        self.origins.go_over(&mut plan);
         if let Some(releases) = self.keep_releases {
             plan.keep_releases = releases;
         }
@@ -210,12 +218,14 @@ impl Ready {
             Some((_, release)) => release.clone(),
             None => self.artifact.release().map_err(fleet::run_error)?,
         };
+        let origins = self.args.origins.request(&self.plan, &self.args.artifact, output).await?;
         let notebook = history.begin(&self.start(&run, &release, output), output);
         let request = DeployRequest {
             fleet: self.fleet,
             artifact: self.artifact,
             advertise: self.args.advertise,
             zone: self.args.controller_zone,
+            origins,
             torrent_out: self.args.torrent_out,
             cache_limit: self.args.cache_limit,
             keep_releases: self.plan.keep_releases,

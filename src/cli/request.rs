@@ -40,7 +40,8 @@ impl Request {
             connection.agent_dir.as_mut(),
             deploy.playbook.playbook.as_mut(),
         ];
-        for path in named.chain(optional.into_iter().flatten()).chain(deploy.torrent_out.as_mut()) {
+        let others = deploy.torrent_out.as_mut().into_iter().chain(deploy.origins.files());
+        for path in named.chain(optional.into_iter().flatten()).chain(others) {
             *path = absolute(&path)?;
         }
         Ok(Self { v: REQUEST_VERSION, deploy, plan: plan.clone(), order_seed })

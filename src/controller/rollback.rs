@@ -94,6 +94,7 @@ pub async fn rollback(
     };
     let start = Start {
         event: started,
+        warnings: Vec::new(),
         pushes_itself,
         hash_time,
         order_seed: fastrand::u64(..),
@@ -119,6 +120,7 @@ impl Again {
             linked: self.linked,
             unchanged: Unchanged::default(),
             goes_back: true,
+            origins: None,
             info,
             seed,
             limits: Limits::default(),

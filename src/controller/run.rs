@@ -10,6 +10,7 @@ use super::{
     dispatch::{Approval, COMMAND_QUEUE, Dispatcher, Outcome, REPORT_QUEUE},
     events::EventSink,
     host::{DeployPlan, HostTask, JobPlan, Placement, Ways},
+    origins::OriginRequest,
     push::{AgentFinder, AgentFinderError, Courier},
     seed::{Distribution, SeedAddresses},
     tally::Tally,
@@ -129,6 +130,8 @@ pub struct DeployRequest {
     pub advertise: Option<IpAddr>,
     /// The zone that the controller is in. None means the one with the most hosts; one without hosts means that it is in none of theirs.
     pub zone: Option<String>,
+    /// Web servers that have the artifact.
+    pub origins: OriginRequest,
     /// Where to write the run's torrent, for clients beside the fleet.
     pub torrent_out: Option<PathBuf>,
     /// Upper bound of each host's cache in bytes.
@@ -159,6 +162,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         artifact,
         advertise,
         zone,
+        origins,
         torrent_out,
         cache_limit,
         keep_releases,
@@ -180,8 +184,11 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
     let decided = policy.decide();
     let upload = Throttle::new(transfer.controller_upload);
     let (distribution, seed) = share(&fleet, &artifact, advertise, zone.as_deref(), upload).await?;
+    let (origins, warnings) = origins.check(&artifact.metainfo, fleet.hosts.len()).await;
     if let Some(path) = torrent_out {
-        let written = torrent_file::write(&path, &artifact.metainfo, &seed, &distribution, &fleet.hosts).await;
+        let web_seeds = origins.iter().flat_map(|origins| origins.sources());
+        let torrent = torrent_file::Torrent { metainfo: &artifact.metainfo, web_seeds: web_seeds.collect() };
+        let written = torrent_file::write(&path, torrent, &seed, &distribution, &fleet.hosts).await;
         if let Err(error) = written {
             distribution.stop().await;
             return Err(RunError::TorrentFile(error));
@@ -210,6 +217,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         linked,
         unchanged,
         goes_back: false,
+        origins,
         info: artifact.info,
         seed,
         limits: transfer.hosts,
@@ -219,7 +227,8 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         no_swarm.cancel();
     }
     let hash_time = Some(artifact.hash_time);
-    let start = Start { event: started, pushes_itself, hash_time, order_seed, goes_on, mode: decided.mode(), no_swarm };
+    let start =
+        Start { event: started, warnings, pushes_itself, hash_time, order_seed, goes_on, mode: decided.mode(), no_swarm };
     Ok(drive(fleet, |_| plan.clone(), start, Some(distribution), events, interrupt).await)
 }
 
@@ -272,6 +281,9 @@ pub(super) fn allowed(fleet: &FleetSettings) -> u32 {
 
 async fn begin(start: &Start, events: &EventSink) {
     events.send(start.event.clone()).await;
+    for warning in &start.warnings {
+        events.send(warning.clone()).await;
+    }
     if start.pushes_itself {
         let message = "there is no separate agent, so hosts get the controller's own executable".to_owned();
         let hint = Some("`cargo agent` builds a small static one: put it in --agent-dir as fleetdrop-agent-<arch>".to_owned());
@@ -291,6 +303,8 @@ fn neighbours(fleet: &FleetSettings) -> Neighbours {
 /// What a run begins with.
 pub(super) struct Start {
     pub(super) event: RunEvent,
+    /// What is told right after it.
+    pub(super) warnings: Vec<RunEvent>,
     pub(super) pushes_itself: bool,
     pub(super) hash_time: Option<Duration>,
     pub(super) order_seed: u64,

@@ -74,6 +74,7 @@ impl Distribution {
             controller_peers: Vec::new(),
             tracker: None,
             bounds: Bounds { upload, ..Bounds::default() },
+            origins: None,
         };
         let engine = engine.start(config).await.map_err(RunError::Engine)?;
         let (seed_port, tracker_port) = (engine.local_addr.port(), tracker.local_addr().port());

@@ -12,7 +12,12 @@ use std::{
 };
 
 use super::seed::{Distribution, SeedAddresses, local_end_towards};
-use crate::{inventory::HostEntry, swarm::Metainfo, wire::PeerAddr};
+use crate::{
+    inventory::HostEntry,
+    model::origin::{Origin, OriginStyle},
+    swarm::Metainfo,
+    wire::PeerAddr,
+};
 
 /// How long finding a host's address may take.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,11 +39,25 @@ pub enum TorrentFileError {
     },
 }
 
+/// What goes into the file.
+pub(super) struct Torrent<'a> {
+    pub(super) metainfo: &'a Metainfo,
+    pub(super) web_seeds: Vec<&'a Origin>,
+}
+
+impl Torrent<'_> {
+    /// Returns the addresses that standard clients can use (BEP 19). Those of directories end in `/`, and get the name from clients.
+    fn url_list(&self) -> Vec<String> {
+        let files = self.web_seeds.iter().filter(|origin| origin.style == OriginStyle::File && origin.headers.is_empty());
+        files.map(|origin| origin.seed.url().to_string()).collect()
+    }
+}
+
 /// Writes the torrent and lets the tracker name the seed at the address that the file names: the operator's word, or else this
 /// machine's address on the way to the fleet's hosts.
 pub(super) async fn write(
     path: &Path,
-    metainfo: &Metainfo,
+    torrent: Torrent<'_>,
     addresses: &SeedAddresses,
     distribution: &Distribution,
     hosts: &[HostEntry],
@@ -49,7 +68,7 @@ pub(super) async fn write(
     };
     let (seed, announce_url) = addresses.at(address);
     distribution.name_seed(PeerAddr(seed.0));
-    let torrent = metainfo.to_torrent(&announce_url);
+    let torrent = torrent.metainfo.to_torrent(&announce_url, &torrent.url_list());
     let file = path.to_owned();
     let written = tokio::task::spawn_blocking(move || replace(&file, &torrent)).await.unwrap_or_else(|error| Err(error.into()));
     written.map_err(|source| TorrentFileError::Write { path: path.display().to_string(), source })

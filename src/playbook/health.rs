@@ -86,7 +86,7 @@ impl Section for HttpKeys {
 
 /// A user or password in it would be seen by whoever can read the playbook or list the host's processes.
 fn check_url(text: &str) -> Result<String, String> {
-    let url = reqwest::Url::parse(text).map_err(|_| "must be an address that starts with `http://`".to_owned())?;
+    let url = url::Url::parse(text).map_err(|_| "must be an address that starts with `http://`".to_owned())?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("must not contain a user or a password".to_owned());
     }

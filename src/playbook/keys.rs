@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     commands::HookLists,
     health::HealthKeys,
+    origin::{OriginKeys, web_seeds},
     section::{Key, Mapping, Section, Seen, key},
     shape::{Amount, ByKind, Choice, List, Placed, Shape as _, Text, Time, Whole, WordOr, duration},
 };
@@ -49,7 +50,7 @@ impl Section for Top {
             longest: MAX_PATH,
             parse: |text| DeployTo::new(text).map_err(|error| error.to_string()),
         };
-        vec![
+        let mut keys = vec![
             key(
                 "app",
                 "The application's name. Default: the artifact's name without its archive suffix.",
@@ -114,7 +115,9 @@ impl Section for Top {
                 |top: &mut Self, time| top.plan.confirm_timeout = Duration::from_secs(time.as_secs()),
             )
             .default("30s"),
-        ]
+        ];
+        keys.extend(of_origins());
+        keys
     }
 
     fn finish(mut self, seen: &mut Seen<'_>) -> Option<Plan> {
@@ -125,6 +128,25 @@ impl Section for Top {
         settle_deadline(&mut self.plan, self.deadline.as_ref(), seen);
         Some(self.plan)
     }
+}
+
+/// Returns the keys about web servers that have the artifact.
+fn of_origins() -> [Key<Top>; 2] {
+    [
+        key(
+            "web_seeds",
+            "Web servers that have the artifact: its address, or its directory's, with `/` at the end.",
+            web_seeds(),
+            |top: &mut Top, seeds| top.plan.web_seeds = seeds,
+        )
+        .default(Vec::<String>::new()),
+        key(
+            "origin",
+            "How the web servers that have the artifact may be used.",
+            Mapping::<OriginKeys>::new(),
+            |top: &mut Top, origin| top.plan.origin = origin,
+        ),
+    ]
 }
 
 /// A host that is at work must not count as one that gets no further: without a deadline in the playbook there is one that is long

@@ -10,13 +10,15 @@
 //!
 //! | file | does |
 //! |---|---|
-//! | `shape` | kinds of values: how each is read and described |
+//! | `shape`, `measure` | kinds of values: how each is read and described |
 //! | `section` | mappings with known keys |
-//! | `keys`, `commands`, `health` | the declarations |
+//! | `keys`, `commands`, `health`, `origin` | the declarations |
 
 mod commands;
 mod health;
 mod keys;
+mod measure;
+mod origin;
 mod reading;
 mod section;
 mod shape;

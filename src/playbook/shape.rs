@@ -150,7 +150,7 @@ impl<T> Shape for Text<T> {
 }
 
 /// True if the text matches. The patterns are this module's own; one that were no pattern would match nothing.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
     Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text))
 }
 

@@ -43,6 +43,14 @@ impl<'a> Reader<'a> {
         if self.eat(b'i') { self.digits(b'e') } else { None }
     }
 
+    /// Reads one value of any kind as it stands there.
+    #[cfg(feature = "controller")]
+    pub(super) fn value(&mut self) -> Option<&'a [u8]> {
+        let before = self.rest;
+        self.skip()?;
+        Some(&before[..before.len() - self.rest.len()])
+    }
+
     /// Skips one value of any kind.
     pub(super) fn skip(&mut self) -> Option<()> {
         let mut depth = 0;
@@ -161,6 +169,7 @@ mod tests {
     #[test]
     fn skips_nested_values_and_refuses_endless_nesting() {
         let mut reader = Reader::new(b"d1:ali1ei-2e0:d1:bleeee4:rest");
+        assert_eq!(Reader::new(b"d1:ali1ei-2e0:d1:bleeee4:rest").value(), Some(&b"d1:ali1ei-2e0:d1:bleeee"[..]));
         assert_eq!(reader.skip(), Some(()));
         assert_eq!(reader.bytes(), Some(&b"rest"[..]));
         assert_eq!(Reader::new(&b"l".repeat(100_000)).skip(), None);

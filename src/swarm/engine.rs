@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{Metainfo, Throttle};
-use crate::model::{ByteCounts, Place};
+use crate::model::{ByteCounts, Place, origin::Origins};
 
 /// What this side of the swarm is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +50,8 @@ pub struct EngineConfig {
     pub controller_peers: Vec<SocketAddr>,
     /// The tracker's announce URL; none means no announces.
     pub tracker: Option<String>,
+    /// Web servers that have the artifact, to be used from the start. Of no use to a seed.
+    pub origins: Option<Box<Origins>>,
     /// What the exchange keeps to.
     pub bounds: Bounds,
 }
@@ -63,6 +65,18 @@ pub struct Bounds {
     pub upload: Throttle,
     /// What all that is received keeps to.
     pub download: Throttle,
+}
+
+/// The most notices of one engine.
+pub const MAX_NOTICES: usize = 32;
+
+/// Something an operator should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// What.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<&'static str>,
 }
 
 /// What an engine tells while it runs.
@@ -82,6 +96,8 @@ pub struct TransferStats {
     pub peers: u32,
     /// Whether the controller's seed can be reached.
     pub controller: Reach,
+    /// What an operator should know and what stops nothing, in the order in which it happened; at most [`MAX_NOTICES`].
+    pub notices: Arc<[Notice]>,
     /// True once every piece is verified and in the file.
     pub complete: bool,
 }
@@ -151,6 +167,7 @@ enum End {
 #[derive(Debug)]
 pub(crate) enum Control {
     AddPeers(Vec<SocketAddr>),
+    UseOrigins(Box<Origins>),
     /// The controller can be reached another way.
     Way {
         seed: SocketAddr,
@@ -188,6 +205,12 @@ impl EngineHandle {
     /// engine that has ended.
     pub async fn isolate(&self) {
         let _ = self.control.send(Control::Isolate).await;
+    }
+
+    /// Lets it use origins from now on. Called once; without effect where nothing is missing.
+    pub async fn use_origins(&self, origins: Box<Origins>) {
+        // As above.
+        let _ = self.control.send(Control::UseOrigins(origins)).await;
     }
 
     /// Returns the latest statistics; the receiver can be watched for changes (at most about ten a second).

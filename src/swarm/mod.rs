@@ -14,6 +14,7 @@ mod connection;
 mod engine;
 mod fleet;
 mod metainfo;
+pub(crate) mod origin;
 mod protocol;
 mod session;
 #[cfg(feature = "controller")]
@@ -27,11 +28,13 @@ mod transport;
 pub use announce::{AnnounceConfig, AnnounceError, AnnounceProgress, Announcer};
 #[cfg(test)]
 pub(crate) use engine::Control;
-pub use engine::{Bounds, Engine, EngineConfig, EngineError, EngineHandle, Reach, Role, TransferStats};
+pub use engine::{Bounds, Engine, EngineConfig, EngineError, EngineHandle, MAX_NOTICES, Notice, Reach, Role, TransferStats};
 pub use fleet::FleetEngine;
 pub use metainfo::{
     FilePart, MAX_INFO, MAX_PIECE_LENGTH, MAX_PIECES, MIN_PIECE_LENGTH, Metainfo, MetainfoError, PieceHash, choose_piece_length,
 };
+#[cfg(feature = "controller")]
+pub use origin::{ForeignTorrent, MAX_TORRENT, TorrentError};
 pub use throttle::Throttle;
 #[cfg(feature = "controller")]
 pub(crate) use transport::listen;

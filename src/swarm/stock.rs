@@ -103,7 +103,7 @@ async fn start_torrent(
         storage_factory: Some(storage.boxed()),
         ..AddTorrentOptions::default()
     };
-    let torrent = config.metainfo.to_torrent(config.tracker.as_deref().unwrap_or_default());
+    let torrent = config.metainfo.to_torrent(config.tracker.as_deref().unwrap_or_default(), &[]);
     let added = session.add_torrent(AddTorrent::from_bytes(torrent), Some(options)).await.map_err(engine_error)?;
     let torrent = added.into_handle().ok_or_else(|| EngineError::Engine("the session did not take the torrent".into()))?;
     torrent.wait_until_initialized().await.map_err(engine_error)?;
@@ -141,6 +141,7 @@ impl Watcher {
                     }
                     Some(Control::Way { seed, .. }) => tracing::debug!(%seed, "the stock session takes no way after its start"),
                     Some(Control::Isolate) => tracing::debug!("the stock session leaves no swarm"),
+                    Some(Control::UseOrigins(_)) => tracing::debug!("the stock session uses no origins"),
                     Some(Control::Stop) | None => break Ok(()),
                 },
                 _ = ticks.tick() => match self.look(&mut state, initial).await {

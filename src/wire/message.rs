@@ -8,6 +8,7 @@ use super::{PackedInfo, RelayToken};
 use crate::model::{
     ByteCounts, HostFailure, HostName, HostState, HostStatus, Manifest, Operator, Place, Pruned, ReleaseId, RunId, Unlocked,
     distribution::{Limits, Mode},
+    origin::Origins,
     plan::{Health, Hooks, Linked, Unchanged},
 };
 
@@ -137,6 +138,9 @@ pub struct DeployJob {
     /// Where this host is, in a fleet with zones: pieces come once into a zone, each by the host whose it is.
     #[serde(default)]
     pub place: Option<Place>,
+    /// Web servers that have the artifact, and how this host may use them.
+    #[serde(default)]
+    pub origins: Option<Box<Origins>>,
     /// Seconds without a word from the controller after which the agent stops by itself.
     pub lease_seconds: u32,
     /// Seconds between [`FromAgent::Checked`] and the confirmation after which the host reverts.

@@ -249,7 +249,7 @@ async fn joins_hosts_alone(
     let relayed = RunTorrent { metainfo: torrent.metainfo.clone(), announce_url };
     let part = format!("{program:?}-alone");
     let file = operator.work().join(&part).with_extension("torrent");
-    fs::write(&file, relayed.metainfo.to_torrent(&relayed.announce_url)).unwrap();
+    fs::write(&file, relayed.metainfo.to_torrent(&relayed.announce_url, &[])).unwrap();
     let mut client = held.client(operator, program, &file, &part);
     if program == Program::Transmission {
         // It does not dial here, and whoever has everything has no reason to.
@@ -291,6 +291,7 @@ async fn stock_joins_hosts_alone(torrent: &RunTorrent, hosts: &[SocketAddr], fil
         controller_peers: Vec::new(),
         tracker: Some(tracker.announce_url(Ipv4Addr::LOCALHOST.into())),
         bounds: Default::default(),
+        origins: None,
     };
     let mut stock = LibrqbitEngine.start(config).await.unwrap();
     crate::swarm::complete(&mut stock).await;

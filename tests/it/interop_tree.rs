@@ -55,7 +55,7 @@ impl Shared {
         .await
         .unwrap();
         let shared = Self { dir, metainfo, tracker };
-        fs::write(shared.dir.path().join("dist.torrent"), shared.metainfo.to_torrent(&shared.announce_url())).unwrap();
+        fs::write(shared.dir.path().join("dist.torrent"), shared.metainfo.to_torrent(&shared.announce_url(), &[])).unwrap();
         shared
     }
 
@@ -74,6 +74,7 @@ impl Shared {
             controller_peers: Vec::new(),
             tracker: Some(self.announce_url()),
             bounds: Default::default(),
+            origins: None,
         };
         FleetEngine.start(config).await.unwrap()
     }

@@ -14,7 +14,7 @@ use std::{
 
 use fleetdrop::{
     cli::exit,
-    controller::{self, AgentFinder, Approval, Artifact, DeployRequest, EventSink, FleetSettings},
+    controller::{self, AgentFinder, Approval, Artifact, DeployRequest, EventSink, FleetSettings, OriginRequest},
     inventory::Inventory,
     model::{
         Envelope, HostState, RunEvent, RunId, RunSummary,
@@ -196,6 +196,7 @@ impl Rig {
             let artifact = Artifact::open(&artifact, app, request.hosts.len(), None).await.unwrap();
             let release = artifact.release().unwrap();
             let request = DeployRequest {
+                origins: OriginRequest::default(),
                 fleet: request,
                 artifact,
                 advertise: None,

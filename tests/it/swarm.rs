@@ -8,7 +8,7 @@ use std::{
 };
 
 use fleetdrop::{
-    swarm::{Engine, EngineConfig, EngineHandle, FleetEngine, Metainfo, Role},
+    swarm::{Engine, EngineConfig, EngineHandle, FleetEngine, Metainfo, PieceHash, Role},
     tracker::{Tracker, TrackerConfig, TrackerKey},
 };
 use sha1::{Digest as _, Sha1};
@@ -34,11 +34,17 @@ pub(crate) struct Swarm {
 impl Swarm {
     /// Makes a file of that many random bytes, which the part `seed` has.
     pub(crate) async fn new(length: usize, piece_length: u32) -> Self {
-        let directory = tempfile::tempdir().unwrap();
         let mut content = vec![0; length];
         fastrand::fill(&mut content);
-        let pieces = content.chunks(piece_length as usize).map(|piece| Sha1::digest(piece).into()).collect();
-        let metainfo = Arc::new(Metainfo::new("artifact.bin", length as u64, piece_length, pieces).unwrap());
+        let pieces = hashes(&content, piece_length);
+        let metainfo = Metainfo::new("artifact.bin", length as u64, piece_length, pieces).unwrap();
+        Self::of(content, metainfo).await
+    }
+
+    /// Takes content with its torrent, which the part `seed` has.
+    pub(crate) async fn of(content: Vec<u8>, metainfo: Metainfo) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let metainfo = Arc::new(metainfo);
         let tracker = Tracker::start(TrackerConfig {
             listen: ANY,
             info_hash: metainfo.info_hash(),
@@ -49,7 +55,7 @@ impl Swarm {
         .await
         .unwrap();
         let swarm = Self { content, metainfo, tracker, directory, controller: OnceLock::new() };
-        std::fs::write(swarm.torrent(), swarm.metainfo.to_torrent(&swarm.announce_url())).unwrap();
+        std::fs::write(swarm.torrent(), swarm.metainfo.to_torrent(&swarm.announce_url(), &[])).unwrap();
         std::fs::write(swarm.file("seed"), &swarm.content).unwrap();
         swarm
     }
@@ -85,6 +91,7 @@ impl Swarm {
             controller_peers: self.controller.get().copied().into_iter().collect(),
             tracker: None,
             bounds: Default::default(),
+            origins: None,
         }
     }
 
@@ -121,6 +128,11 @@ impl Swarm {
         let arrived = std::fs::read(self.file(part)).unwrap();
         assert!(arrived == self.content, "{part}'s file is not the seed's, at a length of {}", self.content.len());
     }
+}
+
+/// Returns the hashes of the content's pieces.
+pub(crate) fn hashes(content: &[u8], piece_length: u32) -> Vec<PieceHash> {
+    content.chunks(piece_length as usize).map(|piece| Sha1::digest(piece).into()).collect()
 }
 
 /// Waits until an engine of ours has everything.

@@ -89,6 +89,7 @@ pub(crate) async fn engine(args: EngineArgs) -> Result<()> {
         controller_peers: args.controller.into_iter().collect(),
         tracker: args.tracker,
         bounds: Default::default(),
+        origins: None,
     };
     if !args.seed {
         say("ready");

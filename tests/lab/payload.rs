@@ -44,7 +44,7 @@ impl Payload {
         }
         let metainfo = Metainfo::new("artifact.bin", length, piece_length, hashes)?;
         let (torrent, info) = (directory.join("artifact.torrent"), directory.join("artifact.info"));
-        fs::write(&torrent, metainfo.to_torrent(announce))?;
+        fs::write(&torrent, metainfo.to_torrent(announce, &[]))?;
         fs::write(&info, metainfo.info_bytes())?;
         Ok(Self { file, directory, torrent, info, length, piece_length })
     }

@@ -61,6 +61,7 @@ impl Seeded {
             controller_peers: Vec::new(),
             tracker: None,
             bounds: Default::default(),
+            origins: None,
         };
         let seed = FleetEngine.start(config).await.unwrap();
         Self { manifest, metainfo, info, seed, _dir: dir }
@@ -88,6 +89,7 @@ impl Seeded {
             alone: false,
             limits: Default::default(),
             place: None,
+            origins: None,
             controller_peers: vec![seed],
             lease_seconds: 30,
             confirm_seconds: 60,

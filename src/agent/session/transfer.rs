@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Halt, Session};
 use crate::{
-    model::{ByteCounts, HostState},
+    model::{ByteCounts, HostState, origin::Origins},
     swarm::{EngineHandle, TransferStats},
     wire::{FromAgent, PeerAddr, TransferProgress},
 };
@@ -32,6 +32,13 @@ impl Session {
         }
     }
 
+    /// Lets the engine use origins, if there are some.
+    pub(crate) async fn use_origins(&self, origins: Option<Box<Origins>>) {
+        if let (Some(engine), Some(origins)) = (&self.engine, origins) {
+            engine.use_origins(origins).await;
+        }
+    }
+
     /// Lets the engine reach the controller through SSH.
     pub(super) async fn take_way(&mut self, seed: PeerAddr, tracker: Option<String>) {
         let Some(engine) = &self.engine else { return };
@@ -56,8 +63,7 @@ impl Session {
 
     /// Lets the ladder judge how the transfer gets on, and tells what it wants.
     pub(super) fn look_at_the_transfer(&mut self) {
-        let waiting = self.during == HostState::Downloading;
-        let Some(engine) = self.engine.as_ref().filter(|_| waiting) else { return self.ladder.rest() };
+        let Some(engine) = self.engine.as_ref().filter(|_| self.transfers()) else { return self.ladder.rest() };
         if let Some(message) = self.ladder.look(self.began.elapsed(), &engine.stats().borrow()) {
             self.link.send_if_idle(message);
         }
@@ -102,18 +108,47 @@ impl Session {
         .await
     }
 
-    pub(super) fn tell_progress(&mut self) {
+    /// Tells how the transfer stands, what the engine noticed, and whether most of it comes from origins.
+    pub(super) async fn tell_progress(&mut self) {
         let Some(stats) = self.stats() else { return };
-        if stats != self.told {
-            let TransferStats { bytes, payload, rate, peers, .. } = stats;
-            let progress = TransferProgress { bytes, payload, rate, peers };
-            self.link.send_if_idle(FromAgent::Progress(progress));
-            self.told = stats;
+        if stats == self.told {
+            return;
         }
+        let TransferStats { bytes, payload, rate, peers, .. } = stats;
+        let progress = TransferProgress { bytes, payload, rate, peers };
+        self.link.send_if_idle(FromAgent::Progress(progress));
+        let before = std::mem::replace(&mut self.told, stats);
+        self.tell_notices(before.notices.len()).await;
+        match source_state(&before.bytes, &bytes).filter(|_| self.transfers()) {
+            Some(state) if state != self.during => self.enter(state).await,
+            _ => {}
+        }
+    }
+
+    /// Tells what the engine noticed after the first so many notices.
+    async fn tell_notices(&mut self, known: usize) {
+        let notices = self.told.notices.clone();
+        for notice in notices.iter().skip(known) {
+            self.warn(notice.message.clone(), notice.hint).await;
+        }
+    }
+
+    /// Returns whether the artifact is awaited.
+    fn transfers(&self) -> bool {
+        matches!(self.during, HostState::Downloading | HostState::Backfilling)
     }
 
     /// Returns the bytes by source; `size` bytes from the disk if no engine ran.
     pub(crate) fn byte_counts(&self, size: u64) -> ByteCounts {
         self.stats().map_or(ByteCounts { from_disk: size, ..ByteCounts::default() }, |stats| stats.bytes)
     }
+}
+
+/// Returns what a host does that received this between two looks: it backfills while most comes from origins. None if nothing came.
+fn source_state(before: &ByteCounts, now: &ByteCounts) -> Option<HostState> {
+    let from_origin = now.from_origin.saturating_sub(before.from_origin);
+    let swarm = |bytes: &ByteCounts| bytes.moved().saturating_sub(bytes.from_origin);
+    let from_swarm = swarm(now).saturating_sub(swarm(before));
+    let state = if from_origin > from_swarm { HostState::Backfilling } else { HostState::Downloading };
+    (from_origin > 0 || from_swarm > 0).then_some(state)
 }

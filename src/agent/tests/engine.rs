@@ -68,7 +68,7 @@ async fn run(
             Control::Stop => break,
             Control::AddPeers(peers) if peers.is_empty() => continue,
             Control::AddPeers(_) => batches += 1,
-            Control::Way { .. } | Control::Isolate => {}
+            Control::Way { .. } | Control::Isolate | Control::UseOrigins(_) => {}
         }
         let mut there = Vec::new();
         let _ = file.read_to_end(&mut there);

@@ -163,6 +163,7 @@ impl Host {
             alone: false,
             limits: Default::default(),
             place: None,
+            origins: None,
             controller_peers: Vec::new(),
             lease_seconds: self.lease_seconds,
             confirm_seconds: self.confirm_seconds,

@@ -323,8 +323,12 @@ impl Dispatcher {
         if member.shown == state || (is_transfer && self.distribution.is_none()) {
             return;
         }
-        let ended = self.milestones.moved(std::mem::replace(&mut member.shown, state), state);
-        self.tally.entered(host, state, Instant::now());
+        let before = std::mem::replace(&mut member.shown, state);
+        let ended = self.milestones.moved(before, state);
+        // Whoever comes back from backfilling began to download before.
+        if before != HostState::Backfilling || state > before {
+            self.tally.entered(host, state, Instant::now());
+        }
         let failure = self.tally.host(host).failure.clone();
         let host = member.name.clone();
         self.events.send(RunEvent::HostState { host, state, failure }).await;

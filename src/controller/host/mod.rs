@@ -224,7 +224,7 @@ impl HostTask {
             self.report(Report::AgentCame(came)).await;
         }
         let alone = self.no_swarm.is_cancelled();
-        let placed = match self.plan.place(&self.entry, &agent, transport, self.place, progress.agent, alone) {
+        let placed = match self.plan.place((self.id, &self.entry), &agent, transport, self.place, progress.agent, alone) {
             Ok(placed) => placed,
             Err(failure) => return End::Failed(failure),
         };

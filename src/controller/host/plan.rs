@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::{push::ReadyAgent, seed::SeedAddresses, transport::Transport};
+use super::super::{origins::FleetOrigins, push::ReadyAgent, seed::SeedAddresses, transport::Transport};
 use crate::{
     inventory::HostEntry,
     model::{
-        AppName, FailureKind, HostFailure, HostState, Manifest, Operator, Place, ReleaseId, RunId,
+        AppName, FailureKind, HostFailure, HostId, HostState, Manifest, Operator, Place, ReleaseId, RunId,
         distribution::Limits,
         plan::{HookPoint, Linked, Unchanged},
     },
@@ -53,6 +53,7 @@ pub(in crate::controller) struct DeployPlan {
     pub(in crate::controller) seed: SeedAddresses,
     /// What each host moves at most.
     pub(in crate::controller) limits: Limits,
+    pub(in crate::controller) origins: Option<FleetOrigins>,
     /// Without the host's name.
     pub(in crate::controller) procedure: Procedure,
 }
@@ -133,7 +134,7 @@ impl JobPlan {
     /// Fills in what is this host's own; `zone` is its place among its zone's hosts, `replaces` the agent of a connection that broke, `alone` that hosts exchange nothing. Fails if nothing says where the application lives.
     pub(in crate::controller) fn place(
         &self,
-        host: &HostEntry,
+        (id, host): (HostId, &HostEntry),
         agent: &ReadyAgent,
         transport: &Transport,
         zone: Option<Place>,
@@ -178,6 +179,7 @@ impl JobPlan {
                     controller_peers: vec![seed],
                     // Whoever has the release takes no part, and would be waited for.
                     place: zone.filter(|_| !plan.goes_back),
+                    origins: plan.origins.as_ref().map(|origins| Box::new(origins.for_host(id))),
                     lease_seconds: whole_seconds(plan.placement.lease),
                     confirm_seconds: whole_seconds(plan.placement.confirm),
                     procedure: procedure_of(host, &plan.procedure),

@@ -16,7 +16,11 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppName, distribution::TransferPlan};
+use super::{
+    AppName,
+    distribution::TransferPlan,
+    origin::{OriginSettings, WebSeed},
+};
 
 pub use budget::{BudgetParseError, FailureBudget, FailureBudgets};
 pub use health::{CommandCheck, Health, HttpCheck, Rhythm};
@@ -54,6 +58,10 @@ pub struct Plan {
     pub keep_releases: u32,
     /// What every release shares.
     pub linked: Linked,
+    /// Web servers that have the artifact; at most [`WebSeed::MOST`].
+    pub web_seeds: Vec<WebSeed>,
+    /// How they may be used.
+    pub origin: OriginSettings,
     /// What becomes of hosts that are up to date.
     pub unchanged: Unchanged,
     /// How the artifact comes to the hosts.
@@ -86,6 +94,8 @@ impl Default for Plan {
             deploy_to: None,
             keep_releases: 5,
             linked: Linked::default(),
+            web_seeds: Vec::new(),
+            origin: OriginSettings::default(),
             unchanged: Unchanged::default(),
             transfer: TransferPlan::default(),
             rollout: RolloutPlan::default(),

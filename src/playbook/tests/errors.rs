@@ -347,3 +347,50 @@ fn the_number_of_problems_told_is_bounded() {
     assert_eq!(problems.len(), 101);
     assert_eq!(problems[100].to_string(), "p.yaml: 4900 more problems");
 }
+
+#[test]
+fn settings_of_origins_name_their_bounds() {
+    let text = "\
+web_seeds: [ftp://h/a, https://user:secret@h/a, http://h/#a]
+origin:
+  enabled: sometimes
+  max_requests_per_seed: 17
+  connect_timeout: 10
+  request_timeout: 1h
+  max_bandwidth_fraction: 1.5
+  peer_rate_threshold: 50KiB
+  max_origin_bytes: 1kB
+  max_origin_rate: 1000000
+";
+    insta::assert_snapshot!(refusals(&[text]), @r"
+    p.yaml:1:13: `web_seeds[0]` must be an address that starts with `http://` or `https://`, but it is `ftp://h/a`
+    p.yaml:1:24: `web_seeds[1]` must not contain a user or a password: put them into a file and name that with --origin-auth, but it is text that may hold a secret
+    p.yaml:1:49: `web_seeds[2]` must not contain `#`, which is never sent, but it is `http://h/#a`
+    p.yaml:3:12: `origin.enabled` must be `true` or `false`, but it is `sometimes`
+    3 |   enabled: sometimes
+      |            ^
+    p.yaml:4:26: `origin.max_requests_per_seed` must be a whole number from 1 to 16, but it is the number 17
+    4 |   max_requests_per_seed: 17
+      |                          ^
+    p.yaml:5:20: `origin.connect_timeout` must be a duration from 1s to 2m, but it is the number 10
+    5 |   connect_timeout: 10
+      |                    ^
+      hint: a duration needs its unit: ms, s, m, h or d, as in `90s`
+    p.yaml:6:20: `origin.request_timeout` must be a duration from 1s to 10m, but it is `1h`
+    6 |   request_timeout: 1h
+      |                    ^
+    p.yaml:7:27: `origin.max_bandwidth_fraction` must be a number from 0.01 to 1, but it is the number 1.5
+    7 |   max_bandwidth_fraction: 1.5
+      |                           ^
+    p.yaml:8:24: `origin.peer_rate_threshold` must be a rate from 1KiB/s to 1GiB/s, but it is `50KiB`
+    8 |   peer_rate_threshold: 50KiB
+      |                        ^
+    p.yaml:9:21: `origin.max_origin_bytes` must be a size of at least 1MiB, but it is `1kB`
+    9 |   max_origin_bytes: 1kB
+      |                     ^
+    p.yaml:10:20: `origin.max_origin_rate` must be a rate from 64KiB/s to 1TiB/s, but it is the number 1000000
+    10 |   max_origin_rate: 1000000
+       |                    ^
+      hint: it needs its unit, as in `10MiB/s`
+    ");
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::{
     FailureBudget,
+    origin::OriginSettings,
     plan::{Command, FailureBudgets, Hook, HookPoint, OnFailure, Order, Pause, Rhythm, Unchanged},
 };
 
@@ -15,6 +16,20 @@ deploy_to: /srv/shop
 keep_releases: 7
 linked_dirs: [log, uploads]
 linked_files: [.env]
+web_seeds: [\"https://store.example.com/shop/\", \"http://10.0.0.1/shop.tar?v=1\"]
+origin:
+  enabled: false
+  max_requests_per_seed: 2
+  max_requests_global: 8
+  connect_timeout: 3s
+  request_timeout: 20s
+  failure_backoff_threshold: 3
+  failure_backoff_duration: 1m
+  max_bandwidth_fraction: 0.5
+  prefer_peers: false
+  peer_rate_threshold: 1MiB/s
+  max_origin_bytes: 10 GiB
+  max_origin_rate: 12.5MB/s
 unchanged: activate
 rollout:
   waves: [1, 10%, 50%, 100%]
@@ -132,4 +147,27 @@ fn the_bounds_belong_to_the_values() {
     ] {
         plan(good);
     }
+}
+
+#[test]
+fn origins_and_how_they_may_be_used() {
+    let Plan { web_seeds, origin, .. } = plan(EVERY_KEY);
+    let seeds: Vec<String> = web_seeds.iter().map(|seed| seed.url().to_string()).collect();
+    assert_eq!(seeds, ["https://store.example.com/shop/", "http://10.0.0.1/shop.tar?v=1"]);
+    let expected = OriginSettings {
+        enabled: false,
+        max_requests_per_seed: 2,
+        max_requests_global: 8,
+        connect_timeout: Duration::from_secs(3),
+        request_timeout: Duration::from_secs(20),
+        failure_backoff_threshold: 3,
+        failure_backoff_duration: Duration::from_secs(60),
+        max_bandwidth_fraction: 500,
+        prefer_peers: false,
+        peer_rate_threshold: 1 << 20,
+        max_origin_bytes: Some(10 << 30),
+        max_origin_rate: Some(12_500_000),
+    };
+    assert_eq!(origin, expected);
+    assert_eq!(plan("origin: {max_bandwidth_fraction: 1}").origin.max_bandwidth_fraction, 1000);
 }

@@ -2,21 +2,27 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use hyper::StatusCode;
+use tokio::time::timeout;
+use url::Url;
+
 use super::{
     AnnounceError, Exchange,
     reply::{self, Filter, MAX_REPLY, Reply},
     request::Request,
 };
+use crate::http::{self, HttpError};
 
 /// A connection must be there after this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The client for one announce URL.
 pub(super) struct Http {
-    client: reqwest::Client,
     url: String,
     /// True if the tracker is on this machine's loopback.
     loopback: bool,
+    /// How long one exchange may take.
+    limit: Duration,
 }
 
 impl std::fmt::Debug for Http {
@@ -26,9 +32,9 @@ impl std::fmt::Debug for Http {
 }
 
 impl Http {
-    /// Checks `url`; each exchange takes at most `timeout`.
-    pub(super) fn new(url: &str, timeout: Duration) -> Result<Self, AnnounceError> {
-        let parsed = reqwest::Url::parse(url).map_err(|_| AnnounceError::Url("not a URL"))?;
+    /// Checks `url`; each exchange takes at most `limit`.
+    pub(super) fn new(url: &str, limit: Duration) -> Result<Self, AnnounceError> {
+        let parsed = Url::parse(url).map_err(|_| AnnounceError::Url("not a URL"))?;
         if parsed.scheme() != "http" {
             return Err(AnnounceError::Url("only http:// is supported"));
         }
@@ -38,33 +44,28 @@ impl Http {
         let host = parsed.host_str().ok_or(AnnounceError::Url("it names no host"))?;
         let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
         let loopback = address.map_or(host == "localhost", |address| address.to_canonical().is_loopback());
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .pool_max_idle_per_host(0)
-            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-            .timeout(timeout)
-            .user_agent(concat!("fleetdrop/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(AnnounceError::Http)?;
-        Ok(Self { client, url: url.to_owned(), loopback })
+        Ok(Self { url: url.to_owned(), loopback, limit })
     }
 
     async fn get(&self, url: &str) -> Result<Vec<u8>, AnnounceError> {
-        let failed = |error: reqwest::Error| AnnounceError::Http(error.without_url());
-        let mut response = self.client.get(url).send().await.map_err(failed)?;
-        if response.status() != reqwest::StatusCode::OK {
-            return Err(AnnounceError::Status(response.status().as_u16()));
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if body.len() + chunk.len() > MAX_REPLY {
-                return Err(AnnounceError::TooLong(MAX_REPLY));
+        let url = Url::parse(url).map_err(|_| AnnounceError::Url("not a URL"))?;
+        let limit = self.limit;
+        let exchange = async {
+            let mut answer = http::get(&url, CONNECT_TIMEOUT.min(limit)).await.map_err(AnnounceError::Http)?;
+            if answer.status != StatusCode::OK {
+                return Err(AnnounceError::Status(answer.status.as_u16()));
             }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
+            let mut body = Vec::new();
+            while let Some(chunk) = answer.next().await.map_err(AnnounceError::Http)? {
+                if body.len() + chunk.len() > MAX_REPLY {
+                    return Err(AnnounceError::TooLong(MAX_REPLY));
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Ok(body)
+        };
+        let late = |_| AnnounceError::Http(HttpError::Timeout { what: "an answer", limit });
+        timeout(limit, exchange).await.map_err(late)?
     }
 }
 
@@ -136,7 +137,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_never_comes_times_out() {
         let answer = announce_to("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nd".into(), b"").await;
-        assert!(matches!(&answer, Err(AnnounceError::Http(error)) if error.is_timeout()), "{answer:?}");
+        assert!(matches!(&answer, Err(AnnounceError::Http(HttpError::Timeout { .. }))), "{answer:?}");
     }
 
     #[tokio::test]

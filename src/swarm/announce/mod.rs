@@ -19,6 +19,7 @@ use librqbit_core::hash_id::Id20;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::http::HttpError;
 use http::Http;
 use reply::Reply;
 use request::{Event, Request};
@@ -84,7 +85,7 @@ pub enum AnnounceError {
     Url(&'static str),
     /// No connection, or it broke, or it took too long.
     #[error("the tracker can't be reached")]
-    Http(#[source] reqwest::Error),
+    Http(#[source] HttpError),
     /// An answer other than 200.
     #[error("the tracker answered with HTTP status {0}")]
     Status(u16),

@@ -32,6 +32,7 @@ use tokio::{
 
 use super::{
     Bounds, EngineError, Metainfo,
+    origin::OriginEvent,
     policy::{PeerKey, PieceSet, pace::Pace},
     protocol::{self, Extensions, HANDSHAKE_LEN, Violation},
     storage::{Checked, Storage},
@@ -118,6 +119,8 @@ pub(super) enum Event {
     Checked(u32, Checked),
     /// A [`Command::Send`] is done.
     Sent(u32),
+    /// An origin tells something: not a connection's event, but in order with those that come of its pieces.
+    Origin(OriginEvent),
 }
 
 /// What the session answers to a handshake.

@@ -146,11 +146,15 @@ impl Metainfo {
         &self.info_bytes
     }
 
-    /// Returns a whole `.torrent` file with that announce URL.
-    pub fn to_torrent(&self, announce: &str) -> Vec<u8> {
-        // The info dictionary must be embedded byte for byte; a dictionary of two keys is quicker written than described.
+    /// Returns a whole `.torrent` file with that announce URL, and web servers that have the content (BEP 19).
+    pub fn to_torrent(&self, announce: &str, url_list: &[String]) -> Vec<u8> {
+        // The info dictionary must be embedded byte for byte; a dictionary of few keys is quicker written than described.
         let mut torrent = format!("d8:announce{}:{announce}4:info", announce.len()).into_bytes();
         torrent.extend_from_slice(&self.info_bytes);
+        if !url_list.is_empty() {
+            let urls: String = url_list.iter().map(|url| format!("{}:{url}", url.len())).collect();
+            torrent.extend_from_slice(format!("8:url-listl{urls}e").as_bytes());
+        }
         torrent.push(b'e');
         torrent
     }

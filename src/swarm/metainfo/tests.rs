@@ -33,7 +33,9 @@ fn the_bytes_are_canonical_and_the_hash_is_theirs() {
     let expected = format!("d6:lengthi3e4:name1:f12:piece lengthi16384e6:pieces20:{}7:privatei1ee", "x".repeat(20));
     assert_eq!(meta.info_bytes(), expected.as_bytes());
     assert_eq!(meta.info_hash().0, <[u8; 20]>::from(Sha1::digest(expected.as_bytes())));
-    let torrent = meta.to_torrent("http://127.0.0.1:1/announce");
+    let torrent = meta.to_torrent("http://127.0.0.1:1/announce", &["http://h/f".into(), "http://g/".into()]);
+    assert!(torrent.ends_with(b"e8:url-listl10:http://h/f9:http://g/ee"), "{torrent:?}");
+    let torrent = meta.to_torrent("http://127.0.0.1:1/announce", &[]);
     assert!(torrent.starts_with(b"d8:announce27:http://127.0.0.1:1/announce4:infod6:length"), "{torrent:?}");
 }
 

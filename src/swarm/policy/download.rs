@@ -24,11 +24,11 @@ pub(super) struct Source {
     pub(super) peer: PeerKey,
     /// It is the controller's seed.
     seed: bool,
-    asked: Duration,
+    pub(super) asked: Duration,
     /// How many pieces the neighbour was asked for then, with this one; 0 if it is pushed.
     among: usize,
     /// When its last block came; none before the first.
-    moved: Option<Duration>,
+    pub(super) moved: Option<Duration>,
 }
 
 impl Source {
@@ -79,6 +79,9 @@ impl Peer {
 impl Policy {
     /// Notes that blocks of a requested piece came.
     pub fn progress(&mut self, now: Duration, key: PeerKey, piece: u32) {
+        if let Some(origins) = &mut self.origins {
+            origins.progress(now, key, piece);
+        }
         let Some(flight) = self.flights.get_mut(&piece) else { return };
         let Some(source) = flight.sources.iter_mut().find(|source| source.peer == key) else { return };
         let first = source.moved.replace(now).is_none();
@@ -130,12 +133,15 @@ impl Policy {
             zone.received(now, piece);
         }
         let limits = self.limits();
+        let took = now.saturating_sub(source.asked);
+        if let Some(origins) = &mut self.origins {
+            origins.received(now, key, piece, took);
+        }
         if let Some(peer) = self.peers.get_mut(&key) {
             let limit = peer.limit(limits);
             let full = peer.asked.len() >= limit;
             peer.asked.retain(|asked| *asked != piece);
             peer.snubbed = false;
-            let took = now.saturating_sub(source.asked);
             let usual = peer.service.map_or(took, |usual| (usual * 3 + took) / 4);
             peer.service = Some(usual);
             if source.among > 0 {
@@ -144,6 +150,7 @@ impl Policy {
         }
         self.cancel_where(now, piece, |source| source.peer != key);
         self.fill(now, key);
+        self.fetch(now);
     }
 
     /// Notes that a received piece has the right hash and is on disk: it can be served.
@@ -185,7 +192,7 @@ impl Policy {
                 return;
             }
             // Taking over adds no flight: neighbours that sit on all of them must not hold up one that delivers.
-            let room = self.flights.len() < (self.config.usual_in_flight + self.opened).min(self.config.max_in_flight);
+            let room = self.asked_of_peers() < (self.config.usual_in_flight + self.opened).min(self.config.max_in_flight);
             let picked = if room { self.pick(now, key) } else { None };
             let Some(piece) = picked.or_else(|| self.steal(now, key)) else { return };
             self.rarity.take(piece);
@@ -199,6 +206,25 @@ impl Policy {
             }
             self.actions.push_back(Action::Request { peer: key, piece });
         }
+    }
+
+    /// Notes that an origin is asked for a piece.
+    pub(super) fn ask_origin(&mut self, now: Duration, key: PeerKey, piece: u32) {
+        self.rarity.take(piece);
+        let source = Source { peer: key, seed: false, asked: now, among: 0, moved: None };
+        self.flights.get_or_default(piece).sources.push(source);
+    }
+
+    /// Returns how many pieces are in flight, those aside that only origins are asked for: their memory is bounded by their requests.
+    fn asked_of_peers(&self) -> usize {
+        let origins = self.origins.as_ref().map_or(0, |origins| origins.asked());
+        self.flights.len().saturating_sub(origins)
+    }
+
+    /// Returns the usual time from a request to its last block; zero while it is not known.
+    pub(super) fn usual(&self, key: PeerKey) -> Duration {
+        let of_origin = || self.origins.as_ref().and_then(|origins| origins.service(key));
+        self.peers.get(&key).map_or_else(of_origin, |peer| peer.service).unwrap_or_default()
     }
 
     /// Asks every neighbour that has room, starting at a random one so that the first is not favoured.
@@ -216,9 +242,10 @@ impl Policy {
     /// Takes back requests that don't move.
     pub(super) fn expire(&mut self, now: Duration) {
         let mut late = Vec::new();
+        let of_peer = |source: &&Source| self.peers.get(&source.peer).is_some();
         for (piece, flight) in self.flights.iter() {
-            for source in &flight.sources {
-                let usual = self.peers.get(&source.peer).and_then(|peer| peer.service).unwrap_or_default();
+            for source in flight.sources.iter().filter(of_peer) {
+                let usual = self.usual(source.peer);
                 let expired = match source.moved {
                     None => now.saturating_sub(source.asked) > (usual * 4).clamp(PATIENCE.0, PATIENCE.1),
                     Some(moved) => now.saturating_sub(moved) > (usual * 2).clamp(STALL.0, STALL.1),
@@ -252,6 +279,8 @@ impl Policy {
     pub(super) fn drop_source(&mut self, key: PeerKey, piece: u32) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.asked.retain(|asked| *asked != piece);
+        } else if let Some(origins) = &mut self.origins {
+            origins.take_back(key, piece);
         }
         let Some(flight) = self.flights.get_mut(&piece) else { return };
         flight.sources.retain(|source| source.peer != key);
@@ -315,10 +344,7 @@ impl Policy {
         let waited = now.saturating_sub(source.asked);
         match source.moved {
             None if source.seed => true,
-            None => {
-                let usual = self.peers.get(&source.peer).and_then(|peer| peer.service).unwrap_or_default();
-                waited >= STEAL_AFTER.max(usual * 3 / 2)
-            }
+            None => waited >= STEAL_AFTER.max(self.usual(source.peer) * 3 / 2),
             // A long piece has one writer at a time.
             Some(_) => end && !self.config.exclusive && waited >= SLOW_AFTER.max(other.unwrap_or_default() * 3),
         }
@@ -334,6 +360,8 @@ impl Policy {
                 peer.asked.retain(|asked| *asked != piece);
                 self.actions.push_back(Action::Cancel { peer: other, piece });
                 self.fill(now, other);
+            } else if self.origins.as_mut().is_some_and(|origins| origins.take_back(other, piece)) {
+                self.actions.push_back(Action::Cancel { peer: other, piece });
             }
         }
     }

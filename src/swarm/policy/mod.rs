@@ -23,6 +23,7 @@
 //! * A neighbour that is idle while all it could give is asked elsewhere, but late to arrive, is asked too; the first block from it
 //!   cancels the other. This takes work off busy neighbours. Near the end, a piece that crawls in is asked for twice as well.
 //! * A request that does not move in a few times the neighbour's usual service time is taken back.
+//! * Origins, web servers that have the artifact, are virtual peers with rules of their own (`origin`).
 //!
 //! # What was tried
 //! In network namespaces, every link shaped both ways with `tbf`, one process a host, ratio of the slowest host's time to one plain
@@ -105,6 +106,7 @@ pub(in crate::swarm) mod pace;
 
 mod download;
 mod far;
+mod origin;
 mod pieces;
 mod rarity;
 mod share;
@@ -118,6 +120,7 @@ mod window;
 use std::{collections::VecDeque, time::Duration};
 
 pub use neighbours::{Neighbours, degree};
+pub use origin::{OriginFailure, OriginTerms, Run};
 pub use pieces::PieceSet;
 
 use download::Flight;
@@ -198,6 +201,15 @@ pub struct PeerTraits {
 /// What the session has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
+    /// Ask an origin for pieces.
+    Fetch {
+        /// Which.
+        origin: PeerKey,
+        /// The request's number, for [`Policy::origin_failed`].
+        request: u32,
+        /// For what.
+        run: Run,
+    },
     /// Ask for a whole piece.
     Request {
         /// Whom.
@@ -239,6 +251,7 @@ pub struct Policy {
     opened: usize,
     upload: upload::Upload,
     far: Option<Box<far::Far>>,
+    origins: Option<Box<origin::Origins>>,
     random: fastrand::Rng,
     actions: VecDeque<Action>,
 }
@@ -303,8 +316,8 @@ impl Policy {
         let rarity = Rarity::new(have.complement());
         let upload = upload::Upload::new(&config);
         let far = config.place.map(|place| Box::new(far::Far::new(place, config.pieces)));
-        let (peers, flights) = (Table::new(), Table::new());
-        Self { config, have, rarity, peers, flights, opened: 0, upload, far, random, actions: VecDeque::new() }
+        let (peers, flights, actions) = (Table::new(), Table::new(), VecDeque::new());
+        Self { config, have, rarity, peers, flights, opened: 0, upload, far, origins: None, random, actions }
     }
 
     /// Returns the next thing to do.
@@ -434,6 +447,9 @@ impl Policy {
         if peer.announcer() == far::Announcer::Mate {
             self.mate_left(now, peer.rank);
         }
+        if let Some(origins) = &mut self.origins {
+            origins.peer_left(key);
+        }
         self.upload.forget(key);
         self.push_again(peer.have.iter().chain(peer.sending.iter().copied()));
         for piece in peer.asked {
@@ -465,6 +481,7 @@ impl Policy {
         if let Some(zone) = &mut self.far {
             zone.note_absent(now);
         }
+        self.tick_origins(now);
         self.fill_all(now);
         self.check_pushes(now);
         self.serve(now);

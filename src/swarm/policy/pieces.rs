@@ -121,6 +121,11 @@ impl PieceSet {
         self.combine(other, |own, other| own & other)
     }
 
+    /// Returns the pieces that are in one of the sets.
+    pub(super) fn union(&self, other: &Self) -> Self {
+        self.combine(other, |own, other| own | other)
+    }
+
     /// Returns the pieces that are not in the other set.
     pub(super) fn without(&self, other: &Self) -> Self {
         self.combine(other, |own, other| own & !other)
@@ -142,6 +147,12 @@ impl PieceSet {
     /// Returns whether a piece is in both sets.
     pub(super) fn meets(&self, other: &Self) -> bool {
         self.words().iter().zip(other.words()).any(|(own, other)| own & other != 0)
+    }
+
+    /// Returns the last piece that is in.
+    pub(super) fn last(&self) -> Option<u32> {
+        let words = self.words().iter().enumerate().rev();
+        words.filter(|(_, word)| **word != 0).map(|(index, word)| index as u32 * 64 + 63 - word.leading_zeros()).next()
     }
 
     /// Returns how many pieces there can be.
@@ -201,8 +212,10 @@ mod tests {
             prop_assert_eq!((rest.count(), rest.iter().count() as u32), (len - set.count(), len - set.count()));
             prop_assert!(rest.iter().all(|piece| !set.contains(piece)));
             prop_assert_eq!((set.without(&rest), set.intersection(&rest)), (set.clone(), PieceSet::new(len)));
+            prop_assert_eq!(set.union(&rest), PieceSet::full(len));
             prop_assert_eq!((set.exceeds(&rest), set.exceeds(&set)), (!set.is_empty(), false));
             prop_assert_eq!((set.meets(&rest), set.meets(&set)), (false, !set.is_empty()));
+            prop_assert_eq!(set.last(), set.iter().last());
         }
     }
 }

@@ -47,6 +47,11 @@ impl Rarity {
         self.wanted.contains(piece)
     }
 
+    /// Returns the pieces that are missing and that nobody is asked for.
+    pub(super) fn wanted(&self) -> &PieceSet {
+        &self.wanted
+    }
+
     /// Returns whether no piece is left to ask for.
     pub(super) fn is_empty(&self) -> bool {
         self.wanted.is_empty()

@@ -5,6 +5,7 @@
 //! them pile up is dropped. When the task ends, every task and thread it started has ended.
 
 mod bans;
+mod origins;
 mod peers;
 mod pool;
 mod stats;
@@ -28,7 +29,8 @@ use super::{
     EngineConfig, EngineError, EngineHandle, Metainfo, Reach, Role, TransferStats,
     connection::{Context, Counters, Event, Exit, HaveLog},
     engine::Control,
-    policy::{PeerKey, PieceSet, Policy, PolicyConfig},
+    origin,
+    policy::{Action, PeerKey, PieceSet, Policy, PolicyConfig},
     protocol::BLOCK,
     storage::{CHUNK, Checked, Storage, Threads},
     transport::{self, Transport},
@@ -37,7 +39,7 @@ use super::{
 pub(super) use peers::MAX_PEERS;
 use peers::{CLIENT, Peers};
 use pool::{Pool, Way};
-use stats::Stats;
+use stats::{Source, Stats};
 use tracking::Tracking;
 
 /// Events that may wait for the session.
@@ -61,6 +63,7 @@ struct Session {
     policy: Policy,
     peers: Peers,
     pool: Pool,
+    origins: origin::Pool,
     stats: Stats,
     tracking: Tracking,
     started: Instant,
@@ -117,10 +120,11 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
     if config.bounds.alone {
         pool.isolate();
     }
-    let session = Session {
+    let mut session = Session {
         policy: Policy::new(policy_config, have),
         peers: Peers::new(seed),
         pool,
+        origins: origin::Pool::default(),
         stats: Stats::new(stats_sender),
         tracking,
         started: Instant::now(),
@@ -129,6 +133,9 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
         arrived: Duration::ZERO,
         context,
     };
+    if let Some(origins) = config.origins {
+        session.use_origins(*origins);
+    }
     let task = tokio::spawn(session.run(listener, received, control, threads));
     Ok(EngineHandle::new(local_addr, stats, control_sender, task))
 }
@@ -191,6 +198,7 @@ impl Session {
         // The storage threads may be waiting to report: nobody listens any more.
         drop(events);
         self.peers.shut_down().await;
+        self.origins.shut_down().await;
         let (now, joined) = (self.started.elapsed(), self.peers.joined());
         let Self { context, mut stats, tracking, .. } = self;
         // What was sent since the last tick counts as well.
@@ -223,6 +231,7 @@ impl Session {
                     }
                 }
                 Some((key, exit)) = self.peers.ended() => self.ended(key, exit)?,
+                Some(()) = self.origins.task_ended() => {}
                 accepted = accept(listener.as_ref()), if !pause_accept => match accepted {
                     Ok((stream, addr)) => self.peers.accept(self.started.elapsed(), &self.context, &self.pool, stream, addr),
                     Err(error) => {
@@ -249,6 +258,7 @@ impl Session {
                         *listener = None;
                         self.isolate();
                     }
+                    Some(Control::UseOrigins(origins)) => self.use_origins(*origins),
                     Some(Control::Stop) | None => return Ok(()),
                 },
                 addrs = self.tracking.peers() => {
@@ -292,7 +302,11 @@ impl Session {
     /// Performs what the policy decided.
     fn perform(&mut self) {
         while let Some(action) = self.policy.next_action() {
-            self.peers.command(action);
+            match action {
+                Action::Fetch { origin, request, run } => self.origins.fetch(&self.context, origin, request, run),
+                Action::Cancel { peer, piece } if self.origins.owns(peer) => self.origins.cancel(peer, piece),
+                _ => self.peers.command(action),
+            }
         }
     }
 
@@ -347,6 +361,7 @@ impl Session {
                 self.policy.sent(now, key, piece);
             }
             Event::Checked(piece, checked) => self.checked(now, key, piece, checked)?,
+            Event::Origin(event) => self.origin_event(now, key, event)?,
         }
         Ok(())
     }
@@ -359,14 +374,20 @@ impl Session {
                 }
                 self.peers.useful(now, key);
                 let size = self.context.meta.piece_size(piece).unwrap_or(0);
-                self.stats.verified(size, self.peers.source(key, &self.pool));
+                let origin = self.origins.owns(key).then_some(Source::Origin);
+                self.stats.verified(size, origin.unwrap_or_else(|| self.peers.source(key, &self.pool)));
                 self.context.haves.push(piece);
                 self.policy.verified(now, piece);
                 self.stats.in_order(|known| in_order(self.policy.have(), &self.context.meta, known));
                 if self.policy.have().is_full() && !self.complete {
                     self.complete = true;
+                    self.origins.rest();
                     self.stats.complete(now, &self.context.counters, self.peers.joined());
                 }
+            }
+            Checked::Bad if self.origins.owns(key) => {
+                self.ban_origin(now, key, piece);
+                self.policy.failed(now, piece);
             }
             Checked::Bad => {
                 match self.peers.ban(key) {

@@ -345,6 +345,8 @@ impl Peers {
             Action::Send { peer, piece, push } => (peer, Command::Send { piece, push }),
             Action::Unchoke(peer) => (peer, Command::Unchoke),
             Action::Interested(peer, interested) => (peer, Command::Interested(interested)),
+            // No connection's.
+            Action::Fetch { .. } => return,
         };
         self.send(key, command);
     }

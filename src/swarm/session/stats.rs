@@ -4,7 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::sync::watch;
 
-use crate::swarm::{AnnounceProgress, Reach, TransferStats, connection::Counters};
+use crate::swarm::{AnnounceProgress, MAX_NOTICES, Notice, Reach, TransferStats, connection::Counters};
 
 /// The rate is a moving average over about this long.
 const WINDOW: f64 = 2.0;
@@ -16,6 +16,7 @@ pub(super) enum Source {
     Controller,
     /// The controller, through SSH.
     Ssh,
+    Origin,
 }
 
 /// Keeps the statistics and publishes them.
@@ -41,9 +42,19 @@ impl Stats {
             Source::Peer => &mut counts.from_peers,
             Source::Controller => &mut counts.from_controller,
             Source::Ssh => &mut counts.from_ssh,
+            Source::Origin => &mut counts.from_origin,
         };
         *count += u64::from(bytes);
         self.now.pieces_done += 1;
+    }
+
+    /// Notes what an operator should know. Of very many notices the first are told.
+    pub(super) fn notice(&mut self, message: String, hint: Option<&'static str>) {
+        tracing::debug!("{message}");
+        if self.now.notices.len() < MAX_NOTICES {
+            let notices = self.now.notices.iter().cloned();
+            self.now.notices = notices.chain([Notice { message, hint }]).collect();
+        }
     }
 
     /// Notes whether the controller's seed can be reached.

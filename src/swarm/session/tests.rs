@@ -66,6 +66,7 @@ impl Artifact {
             controller_peers: self.controller.get().copied().into_iter().collect(),
             tracker: None,
             bounds: Bounds::default(),
+            origins: None,
         }
     }
 

@@ -132,6 +132,7 @@ mod tests {
             controller_peers: Vec::new(),
             tracker: None,
             bounds: Bounds::default(),
+            origins: None,
         })
     }
 

@@ -1,0 +1,111 @@
+//! Deploys with origins, as an operator makes them.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use fleetdrop::model::HostState::Active;
+use sha1::{Digest as _, Sha1};
+
+use crate::{
+    artifact,
+    hosts::Embedded,
+    operator::Operator,
+    origin_rig::{Canned, Nginx, Reply},
+};
+
+const SIZE: usize = 8 << 20;
+
+fn put(artifact: &Path, nginx: &Nginx) -> u64 {
+    fs::copy(artifact, nginx.files().join(artifact.file_name().unwrap())).unwrap()
+}
+
+#[test]
+fn a_deploy_uses_its_origin_and_says_how_much() {
+    let (operator, fleet, nginx) = (Operator::new(), Embedded::start(4), Nginx::start());
+    let artifact = artifact::shop(&operator.work(), "1", SIZE);
+    let size = put(&artifact, &nginx);
+    let torrent = operator.work().join("run.torrent");
+    let url = nginx.url("plain/");
+    let options = ["--web-seed", &url, "--encryption", "off", "--torrent-out", torrent.to_str().unwrap()];
+    let run = operator.deploy(&fleet.fleet(), &artifact).with(options).run().expect_code(0).expect_no_warning();
+    fleet.expect_live(&[Some("1"); 4]);
+    let summary = run.summary();
+    assert!(summary.bytes.from_origin > 0, "{:?}", summary.bytes);
+    let copies = nginx.sent("/plain/") as f64 / size as f64;
+    assert!(copies <= 1.3, "{copies} copies left the origin");
+    let torrent = String::from_utf8_lossy(&fs::read(torrent).unwrap()).into_owned();
+    assert!(torrent.ends_with(&format!("8:url-listl{}:{url}ee", url.len())), "the torrent does not name the origin");
+}
+
+#[test]
+fn what_is_wrong_with_origins_is_a_warning_and_the_deploy_goes_on() {
+    let (operator, fleet, nginx) = (Operator::new(), Embedded::start(2), Nginx::start());
+    let artifact = artifact::shop(&operator.work(), "1", 200_000);
+    put(&artifact, &nginx);
+    let name = artifact.file_name().unwrap().to_str().unwrap();
+    fs::write(nginx.files().join("other"), "something else").unwrap();
+    let urls = [
+        nginx.url("plain/nothing"),
+        nginx.url("plain/other"),
+        nginx.url(&format!("whole/{name}")),
+        nginx.url("auth/"),
+        nginx.secure_url("plain/"),
+    ];
+    let options = urls.iter().flat_map(|url| ["--web-seed", url]);
+    let run = operator.deploy(&fleet.fleet(), &artifact).with(options).run().expect_code(0);
+    fleet.expect_live(&[Some("1"); 2]);
+    let told = run.warnings().join("\n");
+    for wanted in ["404 Not Found", "it has 14 bytes", "only the whole file", "401 Unauthorized", "no TLS connection"] {
+        assert!(told.contains(wanted), "{wanted} is missing:\n{told}");
+    }
+    assert_eq!(run.summary().bytes.from_origin, 0);
+}
+
+#[test]
+fn a_playbook_a_secret_and_an_authority() {
+    let (operator, fleet, nginx) = (Operator::new(), Embedded::start(2), Nginx::start());
+    let artifact = artifact::shop(&operator.work(), "1", SIZE);
+    put(&artifact, &nginx);
+    let playbook = operator.work().join("playbook.yaml");
+    let url = nginx.secure_url("auth/");
+    fs::write(&playbook, format!("app: shop\nweb_seeds: [\"{url}\"]\norigin: {{max_requests_per_seed: 2}}\n")).unwrap();
+    let secrets = operator.work().join("netrc");
+    fs::write(&secrets, "machine localhost login bob password s3cret\n").unwrap();
+    let authority = nginx.authority();
+    let (authority, named) = (authority.to_str().unwrap(), secrets.to_str().unwrap());
+    let options = ["--playbook", playbook.to_str().unwrap(), "--origin-ca", authority, "--origin-auth", named];
+
+    fs::set_permissions(&secrets, fs::Permissions::from_mode(0o644)).unwrap();
+    let refused = operator.deploy(&fleet.fleet(), &artifact).with(options).run().expect_code(5);
+    refused.expect_stderr(&["others may read", "chmod 600"]);
+
+    fs::set_permissions(&secrets, fs::Permissions::from_mode(0o600)).unwrap();
+    let run = operator.deploy(&fleet.fleet(), &artifact).with(options).run().expect_code(0).expect_no_warning();
+    assert!(run.summary().bytes.from_origin > 0, "{:?}", run.summary().bytes);
+    run.expect_states(&[Active, Active]);
+}
+
+#[test]
+fn a_torrent_of_the_artifact_names_origins() {
+    let (operator, fleet) = (Operator::new(), Embedded::start(2));
+    let artifact = artifact::shop(&operator.work(), "1", SIZE);
+    let content = fs::read(&artifact).unwrap();
+    let served = content.clone();
+    let origin = Canned::start(move |asked, _| Reply::part(&served, asked));
+    let hashes: Vec<u8> = content.chunks(1 << 18).flat_map(Sha1::digest).collect();
+    let mut torrent =
+        format!("d4:infod6:lengthi{}e4:name5:other12:piece lengthi{}e6:pieces{}:", content.len(), 1 << 18, hashes.len())
+            .into_bytes();
+    torrent.extend_from_slice(&hashes);
+    let url = origin.url("shop");
+    torrent.extend_from_slice(format!("6:source1:xe8:url-list{}:{url}e", url.len()).as_bytes());
+    let path = operator.work().join("shop.torrent");
+    fs::write(&path, &torrent).unwrap();
+    let options = ["--torrent", path.to_str().unwrap()];
+    let run = operator.deploy(&fleet.fleet(), &artifact).with(options).run().expect_code(0).expect_no_warning();
+    assert!(run.summary().bytes.from_origin > 0, "{:?}", run.summary().bytes);
+
+    let other = artifact::shop(&operator.work(), "2", SIZE);
+    let refused = operator.deploy(&fleet.fleet(), &other).with(options).run().expect_code(5);
+    refused.expect_stderr(&["describes another file"]);
+    fleet.expect_live(&[Some("1"); 2]);
+}
