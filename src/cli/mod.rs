@@ -16,7 +16,7 @@ pub mod history;
 pub mod interrupt;
 pub mod inventory;
 pub mod origin;
-mod output;
+pub mod output;
 pub mod plan;
 pub mod playbook;
 pub mod prune;

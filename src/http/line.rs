@@ -238,3 +238,67 @@ async fn secure(tls: &TlsConnector, place: &Place, stream: Stream) -> Result<imp
     let name = name.ok_or_else(|| HttpError::Resolve(to.clone()))?;
     tls.connect(name, stream).await.map_err(|source| HttpError::Tls { to, source })
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers one request with `answer` and returns its head.
+    async fn proxy(answer: &'static str) -> (Matcher, tokio::task::JoinHandle<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("http://user:secret@{}", listener.local_addr().unwrap());
+        let task = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8(head).unwrap()
+        });
+        (Matcher::builder().all(address).no("direct.invalid").build(), task)
+    }
+
+    fn dialer(proxies: &Matcher) -> Dialer<'_> {
+        Dialer { limit: Duration::from_secs(20), known: &[], proxies, tls: None }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_asked_for_the_whole_address() {
+        let (proxies, asked) = proxy("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+        let url = Url::parse("http://origin.invalid:81/a?b=c#d").unwrap();
+        let mut line = Line::open(&Place::of(&url).unwrap(), &dialer(&proxies)).await.unwrap();
+        let (target, auth) = line.target(&url);
+        let request = Request::get(target).header("proxy-authorization", auth.unwrap()).body(NoBody::new()).unwrap();
+        let response = line.send(request).await.unwrap();
+        assert_eq!(line.drive(response.into_body().collect()).await.unwrap().to_bytes(), "hi");
+        let head = asked.await.unwrap();
+        assert!(head.starts_with("GET http://origin.invalid:81/a?b=c HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("Basic dXNlcjpzZWNyZXQ="), "{head}");
+    }
+
+    #[tokio::test]
+    async fn a_proxy_is_asked_for_a_tunnel_where_it_may_not_look_inside() {
+        let (proxies, asked) = proxy("HTTP/1.1 403 Not here\r\n\r\n").await;
+        let place = Place::of(&Url::parse("https://origin.invalid/a").unwrap()).unwrap();
+        let error = Line::open(&place, &dialer(&proxies)).await.err().unwrap().to_string();
+        assert!(error.contains("403 Not here") && !error.contains("secret"), "{error}");
+        let head = asked.await.unwrap();
+        assert!(head.starts_with("CONNECT origin.invalid:443 HTTP/1.1\r\nHost: origin.invalid:443\r\n"), "{head}");
+        assert!(head.contains("Proxy-Authorization: Basic dXNlcjpzZWNyZXQ="), "{head}");
+    }
+
+    #[tokio::test]
+    async fn some_servers_are_for_no_proxy() {
+        let (proxies, _) = proxy("").await;
+        let place = Place::of(&Url::parse("http://direct.invalid/").unwrap()).unwrap();
+        assert!(matches!(Line::open(&place, &dialer(&proxies)).await, Err(HttpError::Resolve(_))));
+        let socks = Matcher::builder().all("socks5://127.0.0.1:1").build();
+        let place = Place::of(&Url::parse("http://origin.invalid/").unwrap()).unwrap();
+        let error = Line::open(&place, &dialer(&socks)).await.err().unwrap().to_string();
+        assert!(error.contains("only proxies whose address starts with http://"), "{error}");
+    }
+}

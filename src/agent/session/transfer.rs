@@ -152,3 +152,21 @@ fn source_state(before: &ByteCounts, now: &ByteCounts) -> Option<HostState> {
     let state = if from_origin > from_swarm { HostState::Backfilling } else { HostState::Downloading };
     (from_origin > 0 || from_swarm > 0).then_some(state)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_backfills_while_most_comes_from_origins() {
+        let counts = |from_peers, from_controller, from_origin| {
+            // What was there already comes from nobody.
+            ByteCounts { from_peers, from_controller, from_origin, from_disk: 1000, ..ByteCounts::default() }
+        };
+        let state = |before, now| source_state(&before, &now);
+        assert_eq!(state(counts(5, 5, 50), counts(5, 5, 50)), None);
+        assert_eq!(state(counts(5, 5, 50), counts(6, 6, 52)), Some(HostState::Downloading));
+        assert_eq!(state(counts(5, 5, 50), counts(6, 6, 53)), Some(HostState::Backfilling));
+        assert_eq!(state(ByteCounts::default(), counts(0, 0, 0)), None);
+    }
+}
