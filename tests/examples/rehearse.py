@@ -370,4 +370,6 @@ class Readme(Rehearsal):
 
 
 if __name__ == "__main__":
+    # A shell's background job ignores SIGINT, its children inherit that, and a script can't trap what was ignored from the start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     unittest.main()
