@@ -141,7 +141,7 @@ impl DeployArgs {
         self.place.go_over(&mut plan);
         self.switch.go_over(&mut plan);
         self.transfer.go_over(&mut plan.transfer);
-        self.origins.go_over(&mut plan);
+        self.origins.servers.go_over(&mut plan);
         if let Some(releases) = self.keep_releases {
             plan.keep_releases = releases;
         }
@@ -268,6 +268,7 @@ impl Ready {
             who: fleet::operator(),
             command: fleet::command_line(),
             request: text,
+            listing: self.artifact.listing().and_then(|listing| serde_json::to_string(&listing).ok()),
             continues: self.continues.as_ref().map(|(run, _)| run.clone()),
         }
     }

@@ -26,7 +26,7 @@ const MAX_FILE: u64 = 256 << 10;
 /// Web servers that have the artifact.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 #[serde(default)]
-pub struct OriginArgs {
+pub struct ServerArgs {
     /// A web server that has the artifact too: its address, or its directory's, with / at the end. Hosts fetch from it what the
     /// swarm lacks. May be repeated
     #[arg(long = "web-seed", value_name = "URL")]
@@ -39,13 +39,23 @@ pub struct OriginArgs {
     /// What web servers want to know, in a file like .netrc that nobody else may read. It goes to the hosts over SSH
     #[arg(long, value_name = "FILE")]
     pub origin_auth: Option<PathBuf>,
+}
+
+/// Where else the artifact is.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OriginArgs {
+    /// Web servers that have it.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub servers: ServerArgs,
 
     /// A torrent of the artifact, whose web servers are used as well
     #[arg(long, value_name = "FILE")]
     pub torrent: Option<PathBuf>,
 }
 
-impl OriginArgs {
+impl ServerArgs {
     /// Puts what the options say over the plan.
     pub fn go_over(&self, plan: &mut Plan) {
         if !self.web_seeds.is_empty() {
@@ -53,29 +63,38 @@ impl OriginArgs {
         }
     }
 
-    /// Returns the paths of the files that are named.
-    pub fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        [&mut self.origin_ca, &mut self.origin_auth, &mut self.torrent].into_iter().filter_map(Option::as_mut)
-    }
-
-    /// Returns what hosts may use beside the swarm. Reads all of the artifact if there is a torrent, which must be one of it.
-    pub async fn request(&self, plan: &Plan, artifact: &Path, output: &Output) -> Result<OriginRequest, CommandError> {
+    /// Returns the plan's web servers with what they want to know.
+    pub fn request(&self, plan: &Plan) -> Result<OriginRequest, CommandError> {
         let certificates = self.origin_ca.as_ref().map(|path| text(path)).transpose()?;
         let credentials = match &self.origin_auth {
             Some(path) => read_credentials(&secret(path)?).map_err(|error| in_file(path, error))?,
             None => Vec::new(),
         };
-        let mut sources: Vec<_> = plan.web_seeds.iter().map(|seed| (seed.clone(), OriginStyle::File)).collect();
+        let sources = plan.web_seeds.iter().map(|seed| (seed.clone(), OriginStyle::File)).collect();
+        Ok(OriginRequest { sources, settings: plan.origin.clone(), certificates, credentials })
+    }
+}
+
+impl OriginArgs {
+    /// Returns the paths of the files that are named.
+    pub fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let Self { servers: ServerArgs { origin_ca, origin_auth, .. }, torrent } = self;
+        [origin_ca, origin_auth, torrent].into_iter().filter_map(Option::as_mut)
+    }
+
+    /// Returns what hosts may use beside the swarm. Reads all of the artifact if there is a torrent, which must be one of it.
+    pub async fn request(&self, plan: &Plan, artifact: &Path, output: &Output) -> Result<OriginRequest, CommandError> {
+        let mut request = self.servers.request(plan)?;
         for source in self.of_torrent(artifact, output).await? {
-            if !sources.contains(&source) {
-                sources.push(source);
+            if !request.sources.contains(&source) {
+                request.sources.push(source);
             }
         }
-        if sources.len() > WebSeed::MOST {
-            let text = format!("there are {} web servers, the most is {}", sources.len(), WebSeed::MOST);
+        if request.sources.len() > WebSeed::MOST {
+            let text = format!("there are {} web servers, the most is {}", request.sources.len(), WebSeed::MOST);
             return Err(CommandError::input(text));
         }
-        Ok(OriginRequest { sources, settings: plan.origin.clone(), certificates, credentials })
+        Ok(request)
     }
 
     /// Returns what the torrent names, if there is one. One of another file is an error.

@@ -18,6 +18,16 @@ pub struct TransferArgs {
     #[arg(long)]
     pub swarm: bool,
 
+    /// How fast.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub limits: LimitArgs,
+}
+
+/// How fast the artifact may come to the hosts.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LimitArgs {
     /// What each host sends at most [default: what its link carries]
     #[arg(long, value_name = "RATE", value_parser = value::limit)]
     pub upload_limit: Option<u64>,
@@ -39,6 +49,13 @@ impl TransferArgs {
             (_, true) => plan.swarm = SwarmChoice::Always,
             _ => (),
         }
+        self.limits.go_over(plan);
+    }
+}
+
+impl LimitArgs {
+    /// Puts what the options say over the plan.
+    pub fn go_over(&self, plan: &mut TransferPlan) {
         plan.hosts.upload = self.upload_limit.or(plan.hosts.upload);
         plan.hosts.download = self.download_limit.or(plan.hosts.download);
         plan.controller_upload = self.controller_upload_limit.or(plan.controller_upload);

@@ -8,12 +8,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::run::RunError;
 use crate::{
     artifact::{HashCache, hash_artifact, hash_tree},
     failpoint,
-    model::{AppName, ArchiveKind, Manifest, ReleaseId},
-    swarm::{Metainfo, choose_piece_length},
+    model::{AppName, ArchiveKind, Digest, Manifest, ReleaseId, Tree},
+    swarm::{MAX_INFO, Metainfo, choose_piece_length},
     wire::PackedInfo,
 };
 
@@ -30,6 +32,52 @@ pub struct Artifact {
     pub info: PackedInfo,
     /// How long hashing took.
     pub hash_time: Duration,
+}
+
+/// What a directory consists of, to be kept: what its files hold is enough then to have all of it again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Listing {
+    blob: Digest,
+    info: PackedInfo,
+}
+
+/// A directory's listing that was read again.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// The release's manifest.
+    pub manifest: Manifest,
+    metainfo: Arc<Metainfo>,
+    info: PackedInfo,
+}
+
+impl Listing {
+    /// Reads it; none if it is none, or another version's.
+    pub fn read(self, app: AppName) -> Option<Listed> {
+        let metainfo = Arc::new(Metainfo::from_info_bytes(&self.info.unpack(MAX_INFO).ok()?).ok()?);
+        let tree = metainfo.tree()?;
+        let manifest = Manifest {
+            app,
+            file_name: metainfo.name().to_owned(),
+            digest: tree.digest(),
+            size: metainfo.length(),
+            archive: ArchiveKind::Directory,
+            tree: Some(tree.facts(self.blob)),
+        };
+        Some(Listed { manifest, metainfo, info: self.info })
+    }
+}
+
+impl Listed {
+    /// Returns what is in the directory.
+    pub fn tree(&self) -> Option<&Arc<Tree>> {
+        self.metainfo.tree()
+    }
+
+    /// Returns the artifact: the directory at `path`, whose files have been made of bytes with the manifest's SHA-256.
+    pub fn at(self, path: PathBuf) -> Artifact {
+        let Self { manifest, metainfo, info } = self;
+        Artifact { path, manifest, metainfo, info, hash_time: Duration::ZERO }
+    }
 }
 
 /// Returns what an artifact is called: the last part of its path, and if that says nothing (`.`, `..`) the name of the directory that it
@@ -55,6 +103,11 @@ impl Artifact {
         let info = PackedInfo::new(metainfo.info_bytes()).map_err(RunError::Info)?;
         failpoint::reach("controller.hashed");
         Ok(Self { path: path.to_owned(), manifest, metainfo: Arc::new(metainfo), info, hash_time: began.elapsed() })
+    }
+
+    /// Returns what a directory consists of; none if it is a file, which is what it is by its bytes alone.
+    pub fn listing(&self) -> Option<Listing> {
+        self.manifest.tree.as_ref().map(|tree| Listing { blob: tree.blob, info: self.info.clone() })
     }
 
     /// Returns the id of a release that is made of it now.

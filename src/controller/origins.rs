@@ -3,7 +3,7 @@
 //! An origin that says itself that it is of no use is left out, with a warning; one that can't be reached from here may be by the hosts, and
 //! stays. A run goes on whatever becomes of its origins.
 
-use std::{net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures_util::future::join_all;
@@ -141,7 +141,7 @@ pub struct OriginRequest {
 
 impl OriginRequest {
     /// Returns an origin with what it wants to know: that of its machine, or else that of all.
-    fn origin(&self, seed: &WebSeed, style: &OriginStyle) -> Origin {
+    pub(super) fn origin(&self, seed: &WebSeed, style: &OriginStyle) -> Origin {
         let own =
             |credential: &&Credential| credential.machine.is_some() && credential.machine.as_deref() == seed.url().host_str();
         let common = |credential: &&Credential| credential.machine.is_none();
@@ -156,8 +156,8 @@ impl OriginRequest {
         Origin { seed: seed.clone(), style: style.clone(), headers: wanted, addresses: Vec::new(), ranges: true }
     }
 
-    /// Looks at all origins and returns what hosts are told of them, if there is something to tell, and warnings about the others.
-    pub(super) async fn check(&self, metainfo: &Metainfo, hosts: usize) -> (Option<FleetOrigins>, Vec<RunEvent>) {
+    /// Looks at all origins and returns what these hosts are told of them, if there is something to tell, and warnings about the others.
+    pub(super) async fn check(&self, metainfo: &Metainfo, hosts: BTreeSet<HostId>) -> (Option<FleetOrigins>, Vec<RunEvent>) {
         if !self.settings.enabled || self.sources.is_empty() {
             return (None, Vec::new());
         }
@@ -183,7 +183,6 @@ impl OriginRequest {
             max_pieces: None,
             max_rate: None,
         };
-        let hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
         let fleet = FleetOrigins { origins, piece_length: metainfo.piece_length(), hosts };
         (Some(fleet).filter(|fleet| !fleet.sources().is_empty()), warnings)
     }
@@ -194,7 +193,8 @@ impl OriginRequest {
 pub(super) struct FleetOrigins {
     origins: Origins,
     piece_length: u32,
-    hosts: u32,
+    /// Who shares them.
+    hosts: BTreeSet<HostId>,
 }
 
 impl FleetOrigins {
@@ -205,7 +205,9 @@ impl FleetOrigins {
 
     /// Returns what one host is told of them.
     pub(super) fn for_host(&self, host: HostId) -> Origins {
-        self.origins.for_host(OriginPart { rank: host.0, of: self.hosts }, self.piece_length)
+        let number = |hosts: usize| u32::try_from(hosts).unwrap_or(u32::MAX);
+        let part = OriginPart { rank: number(self.hosts.range(..host).count()), of: number(self.hosts.len()) };
+        self.origins.for_host(part, self.piece_length)
     }
 }
 

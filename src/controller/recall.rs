@@ -6,14 +6,10 @@
 use std::{path::Path, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
-use sha2::{Digest as _, Sha256};
-use tokio::{
-    fs::File,
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    time::timeout,
-};
+use tokio::{io::AsyncReadExt as _, time::timeout};
 
 use super::{
+    incoming::{Incoming, Miss},
     push::{blob, find_cache, sudo_prefix},
     run::{FleetSettings, target},
     transport::{Begun, Transport},
@@ -51,14 +47,6 @@ struct Source<'a> {
     process: Process,
 }
 
-/// Why one host's copy is not used.
-enum Miss {
-    /// The host is to blame; why.
-    Host(String),
-    /// This machine is.
-    Disk(std::io::Error),
-}
-
 /// Writes the artifact with that digest and size to `file`, which is made, and returns whose cache it came from: the
 /// first host's that says that it has it.
 pub async fn recall(fleet: &FleetSettings, digest: &Digest, size: u64, file: &Path) -> Result<HostName, RecallError> {
@@ -69,7 +57,7 @@ pub async fn recall(fleet: &FleetSettings, digest: &Digest, size: u64, file: &Pa
         match source.copy(digest, size, file).await {
             Ok(()) => return Ok(host),
             Err(Miss::Disk(error)) => return Err(RecallError::Disk(error)),
-            Err(Miss::Host(why)) => tracing::warn!(%host, "its copy of the artifact is not used: {why}"),
+            Err(Miss::Source(why)) => tracing::warn!(%host, "its copy of the artifact is not used: {why}"),
         }
     }
     Err(RecallError::Nobody)
@@ -109,29 +97,25 @@ impl Source<'_> {
 
 /// Copies what a process prints, which has to have that size and digest.
 async fn copy(process: &mut Process, digest: &Digest, size: u64, file: &Path) -> Result<(), Miss> {
-    let mut file = File::create(file).await.map_err(Miss::Disk)?;
-    let mut hasher = Sha256::new();
+    let mut incoming = Incoming::create(file, size).await?;
     let mut buffer = vec![0; STEP];
-    let mut left = size;
-    while left > 0 {
-        let part = usize::try_from(left).unwrap_or(STEP).min(STEP);
+    while incoming.missing() > 0 {
+        let part = usize::try_from(incoming.missing()).unwrap_or(STEP).min(STEP);
         let read = match timeout(SILENCE, process.stdout.read(&mut buffer[..part])).await {
-            Ok(Ok(0)) => return Err(Miss::Host(format!("it ends {left} bytes too early"))),
+            Ok(Ok(0)) => break,
             Ok(Ok(read)) => read,
-            Ok(Err(error)) => return Err(Miss::Host(error.to_string())),
-            Err(_) => return Err(Miss::Host(format!("nothing came for {} s", SILENCE.as_secs()))),
+            Ok(Err(error)) => return Err(Miss::Source(error.to_string())),
+            Err(_) => return Err(Miss::Source(format!("nothing came for {} s", SILENCE.as_secs()))),
         };
-        hasher.update(&buffer[..read]);
-        file.write_all(&buffer[..read]).await.map_err(Miss::Disk)?;
-        left -= read as u64;
+        incoming.take(&buffer[..read]).await?;
     }
-    file.flush().await.map_err(Miss::Disk)?;
-    let found = Digest(hasher.finalize().into());
-    if found == *digest { Ok(()) } else { Err(Miss::Host(format!("its SHA-256 is {found}"))) }
+    incoming.finish(digest).await
 }
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest as _, Sha256};
+
     use super::super::transport::TransportError;
     use super::*;
 
@@ -142,7 +126,7 @@ mod tests {
             Transport::Local.exec(&format!("printf {text}")).await.map_err(|error: TransportError| error.to_string())?;
         match copy(&mut process, digest, size, &file).await {
             Ok(()) => Ok(std::fs::read_to_string(&file).unwrap()),
-            Err(Miss::Host(why)) => Err(why),
+            Err(Miss::Source(why)) => Err(why),
             Err(Miss::Disk(error)) => panic!("{error}"),
         }
     }

@@ -1,5 +1,5 @@
 //! A rollback from its request to its summary: hosts switch back to what they have. A host that has lost the release gets it again, as in
-//! a deploy: from its own cache, else from the others and the controller.
+//! a deploy: from its own cache, else from the others, the controller and the origins.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
@@ -9,13 +9,14 @@ use super::{
     artifact::Artifact,
     events::EventSink,
     host::{DeployPlan, JobPlan, RollbackPlan},
+    origins::{FleetOrigins, OriginRequest},
     run::{FleetSettings, RunError, Start, allowed, drive, placement, procedure, share},
     seed::SeedAddresses,
 };
 use crate::{
     model::{
-        AppName, HostName, ReleaseId, RunEvent, RunId, RunSummary,
-        distribution::{Limits, Mode},
+        AppName, HostId, HostName, ReleaseId, RunEvent, RunId, RunSummary,
+        distribution::{DistributionPolicy, Mode, TransferPlan},
         plan::{Linked, Unchanged},
     },
     swarm::Throttle,
@@ -31,6 +32,8 @@ pub struct RollbackRequest {
     pub to: Option<ReleaseId>,
     /// What brings that release to hosts that have lost it.
     pub again: Option<Again>,
+    /// Switches the swarm off at any time.
+    pub no_swarm: CancellationToken,
 }
 
 /// An earlier release that hosts have lost and get again.
@@ -49,6 +52,10 @@ pub struct Again {
     pub keep_releases: u32,
     /// Upper bound of each host's cache in bytes.
     pub cache_limit: u64,
+    /// How it comes to the hosts.
+    pub transfer: TransferPlan,
+    /// Web servers that have it.
+    pub origins: OriginRequest,
 }
 
 /// Switches a fleet back to an earlier release. Nothing is transferred but to hosts that have lost it. Where it fails it stops, also if
@@ -58,10 +65,11 @@ pub async fn rollback(
     events: EventSink,
     interrupt: CancellationToken,
 ) -> Result<RunSummary, RunError> {
-    let RollbackRequest { mut fleet, app, to, again } = request;
+    let RollbackRequest { mut fleet, app, to, again, no_swarm } = request;
     fleet.rollout = fleet.rollout.of_rollback();
     let pushes_itself = fleet.finder.uses_own_executable().await.map_err(RunError::Agent)?;
     let manifest = again.as_ref().map(|again| again.artifact.manifest.clone());
+    let decided = again.as_ref().map(|again| again.policy().decide());
     let started = RunEvent::RunStarted {
         action: "rollback".into(),
         app: app.clone(),
@@ -70,17 +78,22 @@ pub async fn rollback(
         size: manifest.as_ref().map_or(0, |manifest| manifest.size),
         release: to.clone(),
         max_failures: allowed(&fleet),
-        distribution: None,
+        distribution: decided.clone(),
         hosts: fleet.hosts.iter().map(|host| host.name.clone()).collect(),
     };
     let hash_time = again.as_ref().map(|again| again.artifact.hash_time);
-    let (mut distribution, mut lost) = (None, None);
+    let (mut distribution, mut lost, mut warnings) = (None, None, Vec::new());
     if let (Some(again), Some(release)) = (again, to.clone()) {
-        let (shared, seed) =
-            share(&fleet, &again.artifact, again.advertise, again.zone.as_deref(), Throttle::default()).await?;
-        distribution = Some(shared);
+        let upload = Throttle::new(again.transfer.controller_upload);
+        let (shared, seed) = share(&fleet, &again.artifact, again.advertise, again.zone.as_deref(), upload).await?;
+        let (origins, told) = again.origins.check(&again.artifact.metainfo, again.ids(&fleet)).await;
+        if decided.as_ref().is_some_and(|decided| !decided.use_swarm) {
+            shared.serve_everybody().await;
+            no_swarm.cancel();
+        }
+        (distribution, warnings) = (Some(shared), told);
         let hosts = again.hosts.clone();
-        lost = Some((hosts, Arc::new(again.plan(&fleet, events.run().clone(), release, seed))));
+        lost = Some((hosts, Arc::new(again.plan(&fleet, events.run().clone(), release, (seed, origins)))));
     }
     let plan = Arc::new(JobPlan::Rollback(Box::new(RollbackPlan {
         run: events.run().clone(),
@@ -94,20 +107,42 @@ pub async fn rollback(
     };
     let start = Start {
         event: started,
-        warnings: Vec::new(),
+        warnings,
         pushes_itself,
         hash_time,
         order_seed: fastrand::u64(..),
         goes_on: false,
-        mode: Mode::default(),
-        no_swarm: CancellationToken::new(),
+        mode: decided.map_or(Mode::default(), |decided| decided.mode()),
+        no_swarm,
     };
     Ok(drive(fleet, plan_of, start, distribution, events, interrupt).await)
 }
 
 impl Again {
+    /// Returns by what is decided whether these hosts exchange pieces.
+    fn policy(&self) -> DistributionPolicy {
+        DistributionPolicy {
+            choice: self.transfer.swarm,
+            hosts: self.hosts.len(),
+            size: self.artifact.manifest.size,
+            outsiders: false,
+        }
+    }
+
+    /// Returns these hosts' places in the fleet.
+    fn ids(&self, fleet: &FleetSettings) -> BTreeSet<HostId> {
+        let lost = (0..).map(HostId).zip(&fleet.hosts).filter(|(_, host)| self.hosts.contains(&host.name));
+        lost.map(|(id, _)| id).collect()
+    }
+
     /// Returns what hosts that have lost the release do.
-    fn plan(self, fleet: &FleetSettings, run: RunId, release: ReleaseId, seed: SeedAddresses) -> JobPlan {
+    fn plan(
+        self,
+        fleet: &FleetSettings,
+        run: RunId,
+        release: ReleaseId,
+        (seed, origins): (SeedAddresses, Option<FleetOrigins>),
+    ) -> JobPlan {
         let Artifact { manifest, info, .. } = self.artifact;
         JobPlan::Deploy(Box::new(DeployPlan {
             run,
@@ -120,10 +155,10 @@ impl Again {
             linked: self.linked,
             unchanged: Unchanged::default(),
             goes_back: true,
-            origins: None,
+            origins,
             info,
             seed,
-            limits: Limits::default(),
+            limits: self.transfer.hosts,
         }))
     }
 }

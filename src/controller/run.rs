@@ -184,7 +184,8 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
     let decided = policy.decide();
     let upload = Throttle::new(transfer.controller_upload);
     let (distribution, seed) = share(&fleet, &artifact, advertise, zone.as_deref(), upload).await?;
-    let (origins, warnings) = origins.check(&artifact.metainfo, fleet.hosts.len()).await;
+    let everybody = (0..).map(HostId).take(fleet.hosts.len()).collect();
+    let (origins, warnings) = origins.check(&artifact.metainfo, everybody).await;
     if let Some(path) = torrent_out {
         let web_seeds = origins.iter().flat_map(|origins| origins.sources());
         let torrent = torrent_file::Torrent { metainfo: &artifact.metainfo, web_seeds: web_seeds.collect() };

@@ -17,6 +17,8 @@ use super::HistoryError;
 pub const MAX_RUNS: u32 = 1000;
 /// How many hosts of runs are kept, all runs together: 200 runs of 1,000 hosts take some 70 MB.
 pub const MAX_HOSTS: u32 = 200_000;
+/// How many bytes of listings of directories are kept, all runs together: that of a directory with 10,000 files takes some 500 KB.
+pub const MAX_LISTINGS: u32 = 64 << 20;
 
 /// How long another process may be writing before a command goes without the history.
 const BUSY: Duration = Duration::from_secs(2);
@@ -24,7 +26,7 @@ const BUSY: Duration = Duration::from_secs(2);
 const APPLICATION: i64 = 0x666c_6472;
 
 /// What brings an older file up to date, one entry a version. An entry that was released never changes.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// An open history.
 #[derive(Debug)]
@@ -73,7 +75,7 @@ impl History {
     }
 
     /// Returns the version of the file's format, 0 for an empty one; an error for one that this program can't read.
-    fn format(&self) -> Result<i64, HistoryError> {
+    pub(super) fn format(&self) -> Result<i64, HistoryError> {
         let error = HistoryError::database(&self.path, "read");
         let number = |name| self.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         let (application, format) = match (number("application_id"), number("user_version")) {
@@ -109,6 +111,18 @@ impl History {
         transaction.pragma_update(None, "application_id", APPLICATION)?;
         transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
         transaction.commit()
+    }
+
+    /// Removes the oldest listings so that the rest takes so many bytes at most.
+    pub(super) fn prune_listings(&mut self, bytes: u32) -> rusqlite::Result<usize> {
+        self.connection.execute(
+            "UPDATE runs SET listing = NULL WHERE number IN (
+                SELECT number FROM (
+                    SELECT number, sum(length(listing)) OVER (ORDER BY number DESC) AS together FROM runs WHERE listing IS NOT NULL
+                ) WHERE together > ?1
+            )",
+            [bytes],
+        )
     }
 
     /// Removes the oldest runs beyond the bounds. The last run always stays.

@@ -10,7 +10,7 @@
 //!
 //! Promises: a run is in the history before its first host is touched; what happens to it is there within [`WRITE_EVERY`], written in
 //! batches on a thread of its own, so that neither a thousand hosts nor a slow disk hold up a run; the file is private to its user
-//! (0600) and bounded ([`MAX_RUNS`], [`MAX_HOSTS`]: the oldest runs go first). What hooks printed is not kept; their command lines are, in what
+//! (0600) and bounded ([`MAX_RUNS`], [`MAX_HOSTS`], [`MAX_LISTINGS`]: what is oldest goes first). What hooks printed is not kept; their command lines are, in what
 //! was asked for and, the first 80 characters, in messages of those that failed. No key or password of ours ever gets here. Never prints, decides nothing about hosts, and nothing that fails here stops a run.
 
 mod database;
@@ -24,7 +24,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 pub use self::{
-    database::{History, MAX_HOSTS, MAX_RUNS},
+    database::{History, MAX_HOSTS, MAX_LISTINGS, MAX_RUNS},
     query::Filter,
     record::{Action, ArtifactRecord, End, HostRecord, Outcome, RunRecord, RunStart, Step},
     recorder::{Recorder, Recording, WRITE_EVERY},

@@ -89,8 +89,22 @@ impl History {
 
     /// Returns what was kept for finishing a run later.
     pub fn request(&self, run: &RunRecord) -> Result<Option<String>, HistoryError> {
-        let request = self.connection.query_row("SELECT request FROM runs WHERE number = ?1", [run.number], |row| row.get(0));
-        request.map_err(HistoryError::database(&self.path, "read"))
+        self.text(run, "request")
+    }
+
+    /// Returns what was kept of the directory that a run deployed.
+    pub fn listing(&self, run: &RunRecord) -> Result<Option<String>, HistoryError> {
+        // An older file has none, and one that is only read stays older.
+        if self.format()? < 2 {
+            return Ok(None);
+        }
+        self.text(run, "listing")
+    }
+
+    fn text(&self, run: &RunRecord, column: &'static str) -> Result<Option<String>, HistoryError> {
+        let select = format!("SELECT {column} FROM runs WHERE number = ?1");
+        let text = self.connection.query_row(&select, [run.number], |row| row.get(0));
+        text.map_err(HistoryError::database(&self.path, "read"))
     }
 
     fn select(&self, which: &str, parameters: &[&dyn ToSql]) -> Result<Vec<RunRecord>, HistoryError> {

@@ -70,6 +70,8 @@ pub struct RunStart {
     pub command: Vec<String>,
     /// Everything that finishing it later needs; for whoever asked for the run, the history only keeps it.
     pub request: Option<String>,
+    /// What the deployed directory consists of; for whoever asked for the run, the history only keeps it, and not for ever.
+    pub listing: Option<String>,
     /// The interrupted run that it goes on with.
     pub continues: Option<RunId>,
 }

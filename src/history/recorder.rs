@@ -18,7 +18,7 @@ use std::{
 use rusqlite::{Connection, Transaction, TransactionBehavior, named_params, params};
 
 use super::{
-    History, HistoryError, MAX_HOSTS, MAX_RUNS,
+    History, HistoryError, MAX_HOSTS, MAX_LISTINGS, MAX_RUNS,
     process::Process,
     record::{RunStart, verdict_word},
 };
@@ -104,6 +104,7 @@ impl History {
         let (error, path) = (HistoryError::database(&self.path, "write to"), self.path.clone());
         self.prune(MAX_RUNS - 1, MAX_HOSTS).map_err(&error)?;
         let (number, began) = self.insert(start).map_err(&error)?;
+        self.prune_listings(MAX_LISTINGS).map_err(&error)?;
         let shared = Arc::new(Shared::default());
         let (end, ended) = sync_channel(1);
         let mut writer = Writer { connection: self.connection, path: path.clone(), number, began, steps: 0, has_begun: false };
@@ -123,9 +124,9 @@ impl History {
         let command = serde_json::Value::from(start.command.clone()).to_string();
         self.connection.execute(
             "INSERT INTO runs (run, action, app, release, artifact, digest, size, inventory, pattern, playbook, who, command,
-                version, request, continues, machine, process, birth, started_at)
+                version, request, listing, continues, machine, process, birth, started_at)
             VALUES (:run, :action, :app, :release, :artifact, :digest, :size, :inventory, :pattern, :playbook, :who, :command,
-                :version, :request, :continues, :machine, :process, :birth, :started_at)",
+                :version, :request, :listing, :continues, :machine, :process, :birth, :started_at)",
             named_params! {
                 ":run": start.run.as_str(),
                 ":action": start.action.as_str(),
@@ -141,6 +142,7 @@ impl History {
                 ":command": command,
                 ":version": env!("CARGO_PKG_VERSION"),
                 ":request": start.request,
+                ":listing": start.listing,
                 ":continues": start.continues.as_ref().map(|run| run.as_str()),
                 ":machine": process.machine,
                 ":process": process.id,

@@ -36,6 +36,7 @@ fn start(number: u64) -> RunStart {
         who: "alice@laptop".into(),
         command: vec!["fleetdrop".into(), "deploy".into(), "shop.tar.zst".into()],
         request: Some("{}".into()),
+        listing: None,
         continues: None,
     }
 }
@@ -205,6 +206,33 @@ fn the_oldest_runs_go_and_the_last_one_stays_whatever_its_size() {
         Connection::open(&path).unwrap().query_row(&count, [], |row| row.get::<_, i64>(0)).unwrap()
     };
     assert_eq!((count("hosts"), count("phases")), (5, 6), "what belongs to a run goes with it");
+}
+
+#[test]
+fn listings_are_kept_of_the_latest_directories_and_an_older_file_has_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.db");
+    let older = Connection::open(&path).unwrap();
+    older.execute_batch(include_str!("schema_1.sql")).unwrap();
+    let row = "INSERT INTO runs (run, action, inventory, who, command, version, machine, process, birth, started_at)
+        VALUES ('0000000000000007', 'deploy', 'i', 'w', '[]', '0', 'm', 1, 'b', 0)";
+    older.execute_batch(&format!("{row}; PRAGMA application_id = {}; PRAGMA user_version = 1", 0x666c_6472)).unwrap();
+    drop(older);
+    let listings = || -> Vec<Option<String>> {
+        let history = History::open_existing(&path).unwrap().unwrap();
+        latest(&path, 9).iter().map(|run| history.listing(run).unwrap()).collect()
+    };
+    assert_eq!(listings(), [None], "it is only read");
+    for number in 1..=3 {
+        let start = RunStart { listing: Some(number.to_string().repeat(10)), ..start(number) };
+        let (mut recorder, _) = History::open(&path).unwrap().record(&start).unwrap();
+        whole().for_each(|event| recorder.event(&event, Duration::ZERO));
+        recorder.finish().unwrap();
+    }
+    let kept = |number: u64| Some(number.to_string().repeat(10));
+    assert_eq!(listings(), [kept(3), kept(2), kept(1), None]);
+    assert_eq!(History::open(&path).unwrap().prune_listings(25).unwrap(), 1);
+    assert_eq!(listings(), [kept(3), kept(2), None, None]);
 }
 
 #[test]

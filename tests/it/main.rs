@@ -50,6 +50,7 @@ mod playbook_command;
 mod ports;
 mod resume;
 mod rollback;
+mod rollback_origin;
 mod rolling;
 mod rollout_ends;
 mod rollout_rig;

@@ -1,12 +1,8 @@
-//! Hosts that have lost the release which is to be gone back to, and the artifact that brings it to them again: the file that the
-//! operator names, the one that the history knows, or what the cache of a host still has.
+//! Hosts that have lost the release which is to be gone back to, and what brings it to them again.
 //!
 //! A host that was made anew, or whose releases were pruned, need not stand in the way of all others, nor stay on the bad release.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::Path};
 
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -15,17 +11,18 @@ use super::{
     super::{
         CommandError, Output, deploy, fleet,
         history::{HistoryArgs, history_error},
+        origin::ServerArgs,
         request::Request,
     },
     RollbackArgs,
 };
 use crate::{
     controller::{
-        self, Again, Artifact, FleetSettings,
+        Again, FleetSettings, Listed, Listing, OriginRequest,
         chore::{self, Look},
     },
     history::{History, RunRecord},
-    model::{AppName, Digest, HostFailure, HostName, HostStatus, Plan, ReleaseId},
+    model::{AppName, Digest, HostFailure, HostName, HostStatus, Manifest, Plan, ReleaseId, origin::WebSeed},
     report::measure,
 };
 
@@ -36,17 +33,26 @@ const MAX_NAMED: usize = 3;
 pub struct Lost {
     /// To which hosts, and of what.
     pub again: Again,
-    /// Where the artifact is kept until the run is over, if it came from a host.
+    /// Where the artifact is kept until the run is over, if it came from elsewhere.
     pub keeps: Option<TempDir>,
 }
 
 /// What is known of a release's artifact.
 #[derive(Debug, Clone, PartialEq)]
-struct Known {
-    app: AppName,
-    file_name: String,
-    digest: Digest,
-    size: u64,
+pub(super) struct Known {
+    pub(super) app: AppName,
+    pub(super) file_name: String,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+}
+
+/// A deploy that the history has.
+pub(super) struct Recorded {
+    pub(super) run: RunRecord,
+    /// What was asked for.
+    asked: Option<Request>,
+    /// What the directory consists of, if it was one.
+    pub(super) listed: Option<Listed>,
 }
 
 /// Looks for hosts that have lost a release.
@@ -61,10 +67,6 @@ pub(super) struct Search<'a> {
 }
 
 type Answers = Vec<(HostName, Result<HostStatus, HostFailure>)>;
-/// The artifact and where it is kept if it came from a host, or why it can't be had.
-type Found = Result<(Artifact, Option<TempDir>), String>;
-/// A deploy that the history has, and what was asked for.
-type Recorded = (RunRecord, Option<Request>);
 
 impl Search<'_> {
     /// Returns what brings the release to the hosts that have lost it; none if none has, or if its artifact can't be found, which is
@@ -78,9 +80,11 @@ impl Search<'_> {
             return Ok(None);
         }
         let run = self.recorded();
-        let known = known(self.release, &answers).or_else(|| run.as_ref().and_then(|run| recorded(&run.0)));
+        let known = known(self.release, &answers).or_else(|| run.as_ref().and_then(recorded));
         let named = named(&hosts);
-        let (artifact, keeps) = match self.artifact(known.as_ref(), run.as_ref()).await? {
+        let plan = self.plan(run.as_ref());
+        let mut origins = self.origins(&plan, run.as_ref())?;
+        let (artifact, keeps) = match self.artifact(known.as_ref(), run.as_ref(), &mut origins).await? {
             Ok(found) => found,
             Err(why) => {
                 let message = format!("{named} lost {}, and it can't be fetched again: {why}", self.release);
@@ -90,17 +94,29 @@ impl Search<'_> {
             }
         };
         self.output.note(&format!("{named} lost {}: it is fetched again", self.release));
-        Ok(Some(Lost { again: self.again(hosts, artifact, run), keeps }))
+        let asked = run.and_then(|found| found.asked).map(|asked| asked.deploy);
+        let again = Again {
+            hosts,
+            artifact,
+            linked: plan.linked,
+            keep_releases: plan.keep_releases,
+            cache_limit: asked.as_ref().map_or(deploy::CACHE_LIMIT, |asked| asked.cache_limit),
+            advertise: self.args.advertise.or(asked.as_ref().and_then(|asked| asked.advertise)),
+            zone: asked.and_then(|asked| asked.controller_zone),
+            transfer: plan.transfer,
+            origins,
+        };
+        Ok(Some(Lost { again, keeps }))
     }
 
-    async fn unless_interrupted<T>(&self, work: impl Future<Output = T>) -> Result<T, CommandError> {
+    pub(super) async fn unless_interrupted<T>(&self, work: impl Future<Output = T>) -> Result<T, CommandError> {
         tokio::select! {
             done = work => Ok(done),
             () = self.interrupt.cancelled() => Err(CommandError::interrupted()),
         }
     }
 
-    /// Returns the last deploy of the release that the history has, and what was asked for.
+    /// Returns the last deploy of the release that the history has.
     fn recorded(&self) -> Option<Recorded> {
         let HistoryArgs { file, no_history } = &self.args.history;
         if *no_history {
@@ -110,9 +126,12 @@ impl Search<'_> {
             let Some(run) = history.deploy_of(self.release).map_err(history_error)? else {
                 return Ok(None);
             };
-            let kept = history.request(&run).map_err(history_error)?;
+            let (asked, listing) = (history.request(&run), history.listing(&run));
             // What another version kept is no help, and no reason to stop.
-            Ok(Some((run, kept.and_then(|text| Request::read(&text).ok()))))
+            let asked = asked.map_err(history_error)?.and_then(|text| Request::read(&text).ok());
+            let listing = listing.map_err(history_error)?.and_then(|text| serde_json::from_str::<Listing>(&text).ok());
+            let listed = run.app.clone().zip(listing).and_then(|(app, listing)| listing.read(app));
+            Ok(Some(Recorded { run, asked, listed }))
         };
         match file.open().and_then(|history| history.map_or(Ok(None), read)) {
             Ok(found) => found,
@@ -123,74 +142,41 @@ impl Search<'_> {
         }
     }
 
-    /// Finds the artifact.
-    async fn artifact(&self, known: Option<&Known>, run: Option<&Recorded>) -> Result<Found, CommandError> {
-        if let Some(file) = &self.args.artifact {
-            return self.named(file, known).await.map(|artifact| Ok((artifact, None)));
+    /// Returns how hosts get the release again: as the playbook says, else as it was deployed; options go before both.
+    fn plan(&self, run: Option<&Recorded>) -> Plan {
+        let asked = run.and_then(|found| found.asked.as_ref()).map(|asked| &asked.plan);
+        let mut plan = asked.filter(|_| self.args.target.playbook.playbook.is_none()).unwrap_or(self.plan).clone();
+        self.args.limits.go_over(&mut plan.transfer);
+        // Where it was then, it may be now; a playbook may have moved on to the next version's address.
+        plan.web_seeds.clone_from(&self.plan.web_seeds);
+        if self.args.servers.web_seeds.is_empty() {
+            for seed in asked.into_iter().flat_map(|asked| &asked.web_seeds) {
+                if !plan.web_seeds.contains(seed) && plan.web_seeds.len() < WebSeed::MOST {
+                    plan.web_seeds.push(seed.clone());
+                }
+            }
         }
-        let Some(known) = known else { return Ok(Err("nobody knows its artifact".to_owned())) };
-        if let Some(file) = run.and_then(|(run, _)| run.artifact.as_ref()).map(|artifact| PathBuf::from(&artifact.path))
-            && file.exists()
-            && let Ok(artifact) = self.open(&file, &known.app, false).await
-            && artifact.manifest.digest == known.digest
-        {
-            self.output.note(&format!("{} is its artifact", file.display()));
-            return Ok(Ok((artifact, None)));
-        }
-        self.recall(known).await
+        plan
     }
 
-    /// Opens the artifact that the operator names, which has to be the right one.
-    async fn named(&self, file: &Path, known: Option<&Known>) -> Result<Artifact, CommandError> {
-        let app = known.map(|known| &known.app).or(self.app);
-        let app =
-            app.ok_or_else(|| CommandError::input("nothing says which application it is").hint("name it with `--app`"))?;
-        let artifact = self.open(file, app, false).await?;
-        let digest = artifact.manifest.digest;
-        if known.map_or_else(|| self.release.is_of(&digest), |known| known.digest == digest) {
-            return Ok(artifact);
-        }
-        let error = format!("{} is not what {} was made of: its SHA-256 is {digest}", file.display(), self.release);
-        Err(CommandError::input(error)
-            .hint("`fleetdrop releases` shows what hosts have; `fleetdrop deploy` makes a new release"))
-    }
-
-    /// Hashes the artifact; with `passes` nothing of that is kept, for the file won't stay.
-    async fn open(&self, file: &Path, app: &AppName, passes: bool) -> Result<Artifact, CommandError> {
-        deploy::open(file, app.clone(), self.fleet.hosts.len(), passes, self.interrupt, self.output).await
-    }
-
-    /// Brings the artifact here from a host's cache.
-    async fn recall(&self, known: &Known) -> Result<Found, CommandError> {
-        let directory = match TempDir::with_prefix("fleetdrop-") {
-            Ok(directory) => directory,
-            Err(error) => return Ok(Err(format!("no temporary directory can be made here: {error}"))),
+    /// Returns the plan's web servers, with the secrets and certificates that the options name, else those that the deploy did.
+    fn origins(&self, plan: &Plan, run: Option<&Recorded>) -> Result<OriginRequest, CommandError> {
+        let named = self.args.servers.clone();
+        let own = named.request(plan)?;
+        let Some(then) = run.and_then(|found| found.asked.as_ref()).map(|asked| &asked.deploy.origins.servers) else {
+            return Ok(own);
         };
-        let file = directory.path().join(&known.file_name);
-        let recalled = controller::recall(self.fleet, &known.digest, known.size, &file);
-        match self.unless_interrupted(recalled).await? {
-            Ok(host) => self.output.note(&format!("its artifact comes from the cache of {host}")),
-            Err(error) => return Ok(Err(format!("its artifact is not here any more, and {:#}", anyhow::Error::new(error)))),
-        }
-        self.open(&file, &known.app, true).await.map(|artifact| Ok((artifact, Some(directory))))
-    }
-
-    /// Puts together what hosts need to get the release again: what it links to is as in the playbook, else as it was deployed.
-    fn again(&self, hosts: BTreeSet<HostName>, artifact: Artifact, run: Option<Recorded>) -> Again {
-        let asked = run.and_then(|(_, request)| request);
-        let plan = match &asked {
-            Some(asked) if self.args.target.playbook.playbook.is_none() => &asked.plan,
-            _ => self.plan,
+        let ServerArgs { web_seeds, origin_ca, origin_auth } = named;
+        let both = ServerArgs {
+            web_seeds,
+            origin_ca: origin_ca.or_else(|| then.origin_ca.clone()),
+            origin_auth: origin_auth.or_else(|| then.origin_auth.clone()),
         };
-        Again {
-            hosts,
-            artifact,
-            linked: plan.linked.clone(),
-            keep_releases: plan.keep_releases,
-            cache_limit: asked.as_ref().map_or(deploy::CACHE_LIMIT, |asked| asked.deploy.cache_limit),
-            advertise: self.args.advertise.or(asked.as_ref().and_then(|asked| asked.deploy.advertise)),
-            zone: asked.and_then(|asked| asked.deploy.controller_zone),
-        }
+        Ok(both.request(plan).unwrap_or_else(|error| {
+            let message = format!("web servers are asked without what the deploy named for them: {error}");
+            fleet::warn(&message, Some("name it anew with `--origin-auth` or `--origin-ca`"), self.output);
+            own
+        }))
     }
 }
 
@@ -212,7 +198,11 @@ fn known(release: &ReleaseId, answers: &Answers) -> Option<Known> {
 }
 
 /// Returns what the history knows of it.
-fn recorded(run: &RunRecord) -> Option<Known> {
+fn recorded(found: &Recorded) -> Option<Known> {
+    let Recorded { run, listed, .. } = found;
+    if let Some(Manifest { app, file_name, digest, size, .. }) = listed.as_ref().map(|listed| listed.manifest.clone()) {
+        return Some(Known { app, file_name, digest, size });
+    }
     let artifact = run.artifact.as_ref()?;
     let file_name = Path::new(&artifact.path).file_name()?.to_str()?;
     Some(Known { app: run.app.clone()?, file_name: plain(file_name)?, digest: artifact.digest, size: artifact.size })

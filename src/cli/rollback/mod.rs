@@ -1,6 +1,7 @@
 //! `fleetdrop rollback`.
 
 mod lost;
+mod source;
 
 use std::{net::IpAddr, path::PathBuf};
 
@@ -13,7 +14,10 @@ use super::{
     exit,
     fleet::{self, SwitchArgs},
     history::HistoryArgs,
-    interrupt, reporting,
+    interrupt,
+    origin::ServerArgs,
+    reporting,
+    transfer::LimitArgs,
 };
 use crate::{
     controller::{self, FleetSettings, RollbackRequest, TakeBackRequest},
@@ -34,13 +38,21 @@ pub struct RollbackArgs {
     pub to: Option<ReleaseId>,
 
     /// The artifact that the release was made of, for hosts that have lost it [default: what the history says, then what hosts have in
-    /// their caches]
+    /// their caches, then what web servers have]
     #[arg(long, value_name = "FILE", requires = "to")]
     pub artifact: Option<PathBuf>,
 
     /// This machine's address as such hosts see it [default: what each host's SSH connection shows]
     #[arg(long, value_name = "IP", requires = "to")]
     pub advertise: Option<IpAddr>,
+
+    /// Web servers.
+    #[command(flatten)]
+    pub servers: ServerArgs,
+
+    /// How fast a release comes to hosts that have lost it.
+    #[command(flatten)]
+    pub limits: LimitArgs,
 
     /// How the fleet switches.
     #[command(flatten)]
@@ -77,6 +89,7 @@ pub async fn run(args: RollbackArgs, output: &Output) -> Result<u8, CommandError
     let mut plan = target.playbook.plan(output)?;
     target.place.go_over(&mut plan);
     args.switch.go_over(&mut plan);
+    args.servers.go_over(&mut plan);
     let cache = target.place.cache.clone();
     let fleet = fleet::settings(&target.connection, cache, args.switch.lease, args.switch.yes, &plan, output)?;
     let app = target.app.clone().or_else(|| plan.app.clone());
@@ -114,7 +127,8 @@ impl Return {
         let run = reporting::new_run()?;
         let notebook = history.begin(&self.start(&run), output);
         let (again, _keeps) = self.lost.map(|lost| (lost.again, lost.keeps)).unzip();
-        let request = RollbackRequest { fleet: self.fleet, app: self.app, to: self.to, again };
+        let no_swarm = interrupt::swarm_off()?;
+        let request = RollbackRequest { fleet: self.fleet, app: self.app, to: self.to, again, no_swarm };
         reporting::report(run, notebook, output, async |events| controller::rollback(request, events, interrupt).await).await
     }
 
@@ -149,6 +163,7 @@ impl Return {
             who: fleet::operator(),
             command: fleet::command_line(),
             request: None,
+            listing: None,
             continues: self.continues.clone(),
         }
     }

@@ -44,7 +44,7 @@ impl Access {
         Arc::new(Self { settings, certificates, tls: OnceCell::new(), proxies: Matcher::from_env() })
     }
 
-    pub(super) fn settings(&self) -> &OriginSettings {
+    pub(crate) fn settings(&self) -> &OriginSettings {
         &self.settings
     }
 
@@ -83,7 +83,7 @@ impl Client {
     }
 
     /// Returns what it shares with the others.
-    pub(super) fn access(&self) -> &Access {
+    pub(crate) fn access(&self) -> &Access {
         &self.access
     }
 
@@ -193,7 +193,7 @@ impl Client {
     }
 
     /// Keeps the connection of an answer whose body has come, for the next request.
-    pub(super) async fn keep(&self, mut answer: Answer) {
+    pub(crate) async fn keep(&self, mut answer: Answer) {
         // What the connection still has to do for this answer takes no time: its end has come.
         let Ok(rest) = timeout(Duration::from_millis(100), answer.beginning(MAX_REMARK)).await else { return };
         if rest.len() < MAX_REMARK {

@@ -15,6 +15,8 @@ mod reply;
 mod tls;
 #[cfg(feature = "controller")]
 mod torrent;
+#[cfg(feature = "controller")]
+mod whole;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -25,6 +27,8 @@ pub(super) use fetch::Outcome;
 pub(crate) use probe::Good;
 #[cfg(feature = "controller")]
 pub use torrent::{ForeignTorrent, MAX_TORRENT, TorrentError};
+#[cfg(feature = "controller")]
+pub(crate) use whole::File;
 
 use super::{
     Throttle,
