@@ -69,10 +69,15 @@ impl Peer {
         if one { 1 } else { limits.usual + self.window.more() }
     }
 
+    /// Returns whether it gave something, and let no request lapse since.
+    fn answers(&self) -> bool {
+        self.service.is_some() && !self.snubbed
+    }
+
     /// Returns whether what it says it has can be hoped for: it answered so far, or can be asked for the first time. Saying so is not enough,
     /// for anybody can.
     fn gives(&self, limits: Limits) -> bool {
-        !self.chokes_us && !self.snubbed && (self.service.is_some() || self.has_room(limits))
+        !self.chokes_us && (self.answers() || (!self.snubbed && self.has_room(limits)))
     }
 }
 
@@ -330,12 +335,18 @@ impl Policy {
         }
         self.flights
             .iter()
-            .filter(|(piece, flight)| !flight.checking && flight.sources.len() == 1 && peer.have.contains(**piece))
+            .filter(|(piece, flight)| !flight.checking && peer.have.contains(**piece) && self.has_place(flight, peer))
             .filter(|(_, flight)| !peer.far || self.is_stuck(flight))
-            .filter_map(|(piece, flight)| flight.sources.first().map(|source| (piece, source)))
-            .filter(|(_, source)| source.peer != key && self.is_late(now, source, peer.service, end))
-            .min_by_key(|(_, source)| source.asked)
+            .filter(|(_, flight)| flight.sources.iter().all(|source| self.is_late(now, source, peer.service, end)))
+            .min_by_key(|(_, flight)| flight.sources.first().map(|source| source.asked))
             .map(|(piece, _)| *piece)
+    }
+
+    /// Returns whether this neighbour may be asked too: one more is, and one that answers besides any that do not. Else two that only claim pieces would keep one
+    /// for as long as they are waited for.
+    fn has_place(&self, flight: &Flight, peer: &Peer) -> bool {
+        let answers = |key: PeerKey| self.peers.get(&key).is_none_or(Peer::answers);
+        flight.sources.len() == 1 || (peer.answers() && !flight.sources.iter().any(|source| answers(source.peer)))
     }
 
     /// Returns whether a request is worth repeating: it has not begun in more than the usual time, or at the seed, which is the reserve and keeps it, or, when

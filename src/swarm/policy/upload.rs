@@ -64,8 +64,8 @@ pub(super) struct Upload {
     queued: PieceSet,
     /// Pieces pushed and when, until a neighbour announces them.
     pushed: VecDeque<(Duration, u32)>,
-    /// Whom each piece was pushed to, until another neighbour announces it.
-    spreading: BTreeMap<u32, PeerKey>,
+    /// Whom each piece was pushed to and when, until another neighbour announces it or asks us for it.
+    spreading: BTreeMap<u32, (PeerKey, Duration)>,
     /// How many pieces were sent to fleet peers, and which.
     given: u64,
     seeded: PieceSet,
@@ -101,9 +101,14 @@ impl Upload {
         Some(took)
     }
 
+    /// Returns far longer than a transfer usually takes.
+    fn stuck(&self) -> Duration {
+        self.took.map_or(STUCK_AT_FIRST, |usual| (usual * STUCK.0).max(STUCK.1))
+    }
+
     /// Returns the transfers that move, as far as one can tell.
     fn moving(&self, now: Duration) -> impl Iterator<Item = &Transfer> {
-        let stuck = self.took.map_or(STUCK_AT_FIRST, |usual| (usual * STUCK.0).max(STUCK.1));
+        let stuck = self.stuck();
         self.under_way.iter().filter(move |transfer| now.saturating_sub(transfer.since) <= stuck)
     }
 
@@ -178,9 +183,10 @@ impl Policy {
             }
             if peer.fleet {
                 self.upload.seeded.insert(piece);
+                self.stop_spreading(piece);
             }
             if push {
-                self.start_spreading(key, piece);
+                self.start_spreading(now, key, piece);
             }
             self.actions.push_back(Action::Send { peer: key, piece, push });
         }
@@ -273,17 +279,15 @@ impl Policy {
     }
 
     /// Notes that a piece goes to a neighbour that is to spread it.
-    fn start_spreading(&mut self, key: PeerKey, piece: u32) {
-        self.stop_spreading(piece);
+    fn start_spreading(&mut self, now: Duration, key: PeerKey, piece: u32) {
         if let Some(peer) = self.peers.get_mut(&key) {
             peer.unspread += 1;
-            self.upload.spreading.insert(piece, key);
+            self.upload.spreading.insert(piece, (key, now));
         }
     }
 
     fn stop_spreading(&mut self, piece: u32) {
-        let before = self.upload.spreading.remove(&piece).and_then(|key| self.peers.get_mut(&key));
-        if let Some(peer) = before {
+        if let Some(peer) = self.upload.spreading.remove(&piece).and_then(|(keeper, _)| self.peers.get_mut(&keeper)) {
             peer.unspread -= 1;
         }
     }
@@ -291,8 +295,12 @@ impl Policy {
     /// Notes that a neighbour announced a piece: if another was to spread it, it did.
     pub(super) fn note_spread(&mut self, key: PeerKey, piece: u32) {
         let fleet = self.peers.get(&key).is_some_and(|peer| peer.fleet);
-        if fleet && self.upload.spreading.get(&piece).is_some_and(|pushed| *pushed != key) {
-            self.stop_spreading(piece);
+        let Some((keeper, _)) = self.upload.spreading.get(&piece).copied().filter(|(keeper, _)| fleet && *keeper != key) else {
+            return;
+        };
+        self.stop_spreading(piece);
+        if let Some(peer) = self.peers.get_mut(&keeper) {
+            peer.spreads = true;
         }
     }
 
@@ -318,7 +326,7 @@ impl Policy {
                     || !peer.fleet
                     || peer.is_alone(now)
                     || peer.recent.contains(&want.piece)
-                    || self.is_missing(want.piece)
+                    || self.is_missing(now, want.piece)
                     || now.saturating_sub(want.at) > RESCUE_AFTER
             })
             .min_by_key(|(_, peer, want)| {
@@ -334,11 +342,14 @@ impl Policy {
         self.upload.took.max(peer.took).is_some_and(|usual| now.saturating_sub(want.at) > usual * LONG_WAIT)
     }
 
-    /// Returns whether the fleet has not got the piece from us: it was never sent, whoever says to have it, or no neighbour has it, nor will in a
-    /// moment because it was pushed.
-    fn is_missing(&self, piece: u32) -> bool {
-        let lost = || self.rarity.copies(piece) == 0 && !self.upload.spreading.contains_key(&piece);
-        !self.upload.seeded.contains(piece) || lost()
+    /// Returns whether the fleet has not got the piece from us: it was never sent, whoever says to have it; it was pushed to a neighbour that passed nothing
+    /// on so far; or no neighbour has it, nor will in a moment because it was pushed.
+    fn is_missing(&self, now: Duration, piece: u32) -> bool {
+        let lost = match self.upload.spreading.get(&piece) {
+            Some((keeper, at)) => *at + self.upload.stuck() < now && self.peers.get(keeper).is_some_and(|peer| !peer.spreads),
+            None => self.rarity.copies(piece) == 0,
+        };
+        lost || !self.upload.seeded.contains(piece)
     }
 
     /// Returns how many slots one neighbour may hold: two only where there are few neighbours, so that its next piece is ready.
