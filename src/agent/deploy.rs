@@ -35,7 +35,7 @@ use crate::{
         ArchiveKind, HostState, ReleaseId,
         plan::{HookPoint, Unchanged},
     },
-    swarm::{Bounds, Engine, EngineConfig, EngineError, EngineHandle, MAX_INFO, Metainfo, Role, Throttle},
+    swarm::{Bounds, Engine, EngineConfig, EngineError, EngineHandle, MAX_INFO, Metainfo, Role, Throttle, Tls},
     wire::{DeployJob, FromAgent, ToAgent},
 };
 
@@ -218,11 +218,13 @@ async fn start_engine<E: Engine>(
         metainfo,
         role: Role::Host { file },
         listen: SocketAddr::new(job.advertise.unwrap_or(anywhere), 0),
+        ports: job.ports,
         advertise: job.advertise,
         peers: Vec::new(),
         place: job.place,
         controller_peers,
         tracker: job.tracker.clone(),
+        tls: job.identity.as_ref().map(Tls::new).transpose().map_err(JobError::Identity)?,
         bounds: Bounds {
             alone: job.alone || session.is_alone(),
             upload: Throttle::new(job.limits.upload),

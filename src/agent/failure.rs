@@ -18,7 +18,7 @@ use super::{
 use crate::{
     artifact::UnpackError,
     model::{FailureKind, HostFailure, HostState, ReleaseId},
-    swarm::{EngineError, MetainfoError},
+    swarm::{EngineError, MetainfoError, TlsError},
 };
 
 /// Why a job failed.
@@ -54,6 +54,9 @@ pub(crate) enum JobError {
     /// The transfer.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The job's certificates.
+    #[error(transparent)]
+    Identity(TlsError),
     /// The job's torrent.
     #[error("the job's torrent is not usable")]
     Torrent(#[from] MetainfoError),
@@ -173,7 +176,7 @@ impl JobError {
             Self::Shared(SharedError::InTheWay { .. }) => {
                 "make it a directory in the artifact, or take the path out of the playbook's `linked_dirs` or `linked_files`"
             }
-            Self::OutOfOrder { .. } | Self::BadJob(_) | Self::Torrent(_) => {
+            Self::OutOfOrder { .. } | Self::BadJob(_) | Self::Torrent(_) | Self::Identity(_) => {
                 "controller and agent disagree; use the same version of both"
             }
             Self::AndHooks { .. } => "look whether the service runs on the old release",

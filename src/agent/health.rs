@@ -95,7 +95,7 @@ async fn ask(check: &HttpCheck, limit: Duration) -> Result<(), Miss> {
     let time = humantime::format_duration(limit);
     let url = Url::parse(&check.url).map_err(|error| miss(format!("could not be asked: {error}")))?;
     // A connection each time: a service that is being restarted must not answer through one of the time before.
-    let answered = timeout(limit, http::get(&url, limit)).await;
+    let answered = timeout(limit, http::get(&url, limit, None)).await;
     let answer = answered.map_err(|_| miss(format!("gave no answer within {time}")))?;
     let answer = answer.map_err(|error| miss(format!("could not be asked: {}", root(&error))))?;
     match answer.status.as_u16() {

@@ -27,7 +27,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::wire::RelayToken;
+use crate::{model::PortRange, swarm::listen, wire::RelayToken};
 
 /// Connections at once; more are closed.
 const CONNECTIONS: usize = 8;
@@ -67,8 +67,8 @@ pub(crate) struct Relay {
 
 impl Relay {
     /// Starts to serve on a free port of that address, to those who know the token.
-    pub(crate) async fn start(address: IpAddr, token: RelayToken, served: Served) -> io::Result<Self> {
-        let listener = TcpListener::bind((address, 0)).await?;
+    pub(crate) fn start(address: IpAddr, ports: Option<PortRange>, token: RelayToken, served: Served) -> io::Result<Self> {
+        let listener = listen(SocketAddr::new(address, 0), ports)?;
         let address = listener.local_addr()?;
         Ok(Self { address, task: tokio::spawn(accept(listener, Arc::new(token), Arc::new(served))) })
     }
@@ -210,7 +210,7 @@ mod tests {
         std::fs::write(&file, content).unwrap();
         let token = RelayToken::from_random([7; 16]);
         let served = Served { packed: Some(dir.path().join("agent.gz")), plain: file };
-        let relay = Relay::start(Ipv4Addr::LOCALHOST.into(), token.clone(), served).await.unwrap();
+        let relay = Relay::start(Ipv4Addr::LOCALHOST.into(), None, token.clone(), served).unwrap();
         (relay, token, dir)
     }
 

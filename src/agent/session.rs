@@ -33,7 +33,7 @@ use super::{
     unlock::{self, Unlock},
 };
 use crate::{
-    model::HostState,
+    model::{HostState, PortRange},
     swarm::{Engine, EngineHandle, TransferStats},
     wire::{AgentHello, FromAgent, Job, RelayToken, StopReason, ToAgent, WIRE_VERSION},
 };
@@ -251,10 +251,10 @@ impl Session {
     }
 
     /// Serves the agent's own binary from now on, if the address is one of this host's.
-    async fn relay(&mut self, address: IpAddr, token: RelayToken) {
+    async fn relay(&mut self, address: IpAddr, ports: Option<PortRange>, token: RelayToken) {
         if self.relay.is_none() {
             let served = Served { packed: self.env.packed.clone(), plain: self.env.executable.clone() };
-            match Relay::start(address, token, served).await {
+            match Relay::start(address, ports, token, served) {
                 Ok(relay) => self.relay = Some(relay),
                 Err(error) => tracing::info!("does not serve the agent at {address}: {error}"),
             }
@@ -358,7 +358,7 @@ impl Session {
     async fn handle(&mut self, event: Event) -> Result<Option<ToAgent>, Halt> {
         match event {
             Event::Heard(Heard::Message(ToAgent::Peers { peers })) => self.add_peers(peers).await,
-            Event::Heard(Heard::Message(ToAgent::Relay { address, token })) => self.relay(address, token).await,
+            Event::Heard(Heard::Message(ToAgent::Relay { address, ports, token })) => self.relay(address, ports, token).await,
             Event::Heard(Heard::Message(ToAgent::Alone)) => self.leave_others().await,
             Event::Heard(Heard::Message(ToAgent::Way { seed, tracker })) => self.take_way(seed, tracker).await,
             Event::Heard(Heard::Message(ToAgent::Stop { reason })) => return Err(Halt::Stopped(reason)),

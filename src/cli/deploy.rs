@@ -107,14 +107,13 @@ pub struct DeployArgs {
     #[arg(long, value_name = "ZONE")]
     pub controller_zone: Option<String>,
 
-    /// Whether what hosts tell each other is encrypted. It is not yet, so there is one choice: whoever can watch the network can
-    /// read the artifact
-    #[arg(long, value_enum, value_name = "MODE", default_value_t = Encryption::Off)]
+    /// Whether hosts and this machine encrypt what they tell each other, and prove that they belong to the run
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Encryption::On)]
     pub encryption: Encryption,
 
     /// Write the run's torrent to this file, so that standard BitTorrent clients can take part; it holds the run's key. Needs
     /// `--encryption off`
-    #[arg(long, value_name = "FILE", requires = "encryption")]
+    #[arg(long, value_name = "FILE")]
     pub torrent_out: Option<PathBuf>,
 
     /// Hash the artifact again, even if it looks the same as when it was hashed last
@@ -122,17 +121,23 @@ pub struct DeployArgs {
     pub rehash: bool,
 }
 
-/// Whether peers and tracker encrypt.
+/// Whether peers and tracker encrypt what they say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Encryption {
-    /// Plain BitTorrent: nothing false goes live, but nothing is secret
+    /// TLS 1.3, with certificates that are made for the run: who does not belong to it learns nothing
+    On,
+    /// Plain BitTorrent, as standard clients speak it: nothing false goes live, but who can watch the network can read the artifact
     Off,
 }
 
 impl DeployArgs {
-    /// Returns what is asked for: by the options, then by the playbook.
+    /// Returns what is asked for: by the options, then by the playbook. Fails where the options contradict each other.
     pub fn plan(&self, output: &Output) -> Result<Plan, CommandError> {
+        if self.torrent_out.is_some() && self.encryption == Encryption::On {
+            let error = CommandError::input("--torrent-out is for standard clients, which can't take part in an encrypted run");
+            return Err(error.hint("add --encryption off: who can watch the network can then read the artifact"));
+        }
         Ok(self.over(self.playbook.plan(output)?))
     }
 
@@ -195,8 +200,6 @@ pub async fn run(args: DeployCommandArgs, output: &Output) -> Result<u8, Command
     }
     let plan = args.plan(output)?;
     let app = args.app_name(&plan)?;
-    // The only mode. Another one must refuse `--torrent-out`.
-    let Encryption::Off = args.encryption;
     let cache = args.place.cache.clone();
     let fleet = fleet::settings(&args.connection, cache, args.switch.lease, args.switch.yes, &plan, output)?;
     let interrupt = interrupt::watch()?;
@@ -227,6 +230,7 @@ impl Ready {
             zone: self.args.controller_zone,
             origins,
             torrent_out: self.args.torrent_out,
+            encrypted: self.args.encryption == Encryption::On,
             cache_limit: self.args.cache_limit,
             keep_releases: self.plan.keep_releases,
             linked: self.plan.linked,
@@ -332,6 +336,16 @@ mod tests {
     #[test]
     fn the_usual_limit_of_the_cache_is_said_the_same_twice() {
         assert_eq!(value::size(CACHE_LIMIT_TEXT), Ok(CACHE_LIMIT));
+    }
+
+    #[test]
+    fn standard_clients_need_a_run_that_is_not_encrypted() {
+        let asked = ["--torrent-out", "x.torrent", "--encryption"];
+        assert!(app("shop.tar", &[&asked[..], &["off"]].concat()).is_ok());
+        for encrypted in [&asked[..2], &[&asked[..], &["on"]].concat()] {
+            let error = app("shop.tar", encrypted).unwrap_err();
+            assert_eq!(error.exit_code(), super::super::exit::BAD_INPUT);
+        }
     }
 
     #[test]

@@ -40,7 +40,7 @@ fn a_deploy_needs_little_and_has_safe_defaults() {
     assert_eq!(args.connection.host_key_checking, None);
     assert_eq!(args.connection.connect_timeout, None);
     assert_eq!(args.connection.fleet.limit, None);
-    assert_eq!((args.encryption, args.torrent_out), (deploy::Encryption::Off, None));
+    assert_eq!((args.encryption, args.torrent_out), (deploy::Encryption::On, None));
 }
 
 #[test]
@@ -125,7 +125,6 @@ fn bad_arguments_are_refused() {
         "fleetdrop playbook check",
         "fleetdrop deploy a.zip -i f --become-user root",
         "fleetdrop deploy a.zip -i f --encryption maybe",
-        "fleetdrop deploy a.zip -i f --torrent-out a.torrent",
         "fleetdrop deploy a.zip -i f -q -v",
         "fleetdrop rollback -i f --app shop --to ../../etc",
         "fleetdrop agent",

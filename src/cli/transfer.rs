@@ -4,7 +4,10 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::value;
-use crate::model::distribution::{SwarmChoice, TransferPlan};
+use crate::model::{
+    PortRange,
+    distribution::{SwarmChoice, TransferPlan},
+};
 
 /// How the artifact comes to the hosts.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
@@ -39,6 +42,10 @@ pub struct LimitArgs {
     /// What this machine sends to all hosts together at most [default: what its link carries]
     #[arg(long, value_name = "RATE", value_parser = value::limit)]
     pub controller_upload_limit: Option<u64>,
+
+    /// Ports that hosts and this machine listen on while the artifact travels, for firewalls: LOW-HIGH [default: any free one]
+    #[arg(long, value_name = "PORTS")]
+    pub port_range: Option<PortRange>,
 }
 
 impl TransferArgs {
@@ -58,6 +65,7 @@ impl LimitArgs {
     pub fn go_over(&self, plan: &mut TransferPlan) {
         plan.hosts.upload = self.upload_limit.or(plan.hosts.upload);
         plan.hosts.download = self.download_limit.or(plan.hosts.download);
+        plan.ports = self.port_range.or(plan.ports);
         plan.controller_upload = self.controller_upload_limit.or(plan.controller_upload);
     }
 }
@@ -89,6 +97,7 @@ mod tests {
         assert_eq!(changed.swarm, SwarmChoice::Never);
         assert_eq!((changed.hosts.upload, changed.hosts.download), (Some(1_000_000), Some(2 << 20)));
         assert_eq!(changed.controller_upload, Some(7 << 20));
+        assert_eq!(plan(&["--port-range", "40000-40099"]).unwrap().ports, Some("40000-40099".parse().unwrap()));
         assert_eq!(plan(&["--swarm"]).unwrap().swarm, SwarmChoice::Always);
         for bad in [
             &["--swarm", "--no-swarm"] as &[&str],
@@ -96,6 +105,8 @@ mod tests {
             &["--upload-limit", "1KiB/s"],
             &["--download-limit", "0"],
             &["--controller-upload-limit", "fast"],
+            &["--port-range", "80-90"],
+            &["--port-range", "40000"],
         ] {
             assert!(plan(bad).is_err(), "{bad:?}");
         }

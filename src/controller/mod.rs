@@ -6,6 +6,7 @@
 //! stop. Never: prints, reads the environment, chooses an exit code (the caller passes how verdicts map to codes).
 
 mod artifact;
+mod authority;
 pub mod chore;
 mod dispatch;
 mod events;
@@ -26,6 +27,7 @@ mod torrent_file;
 mod transport;
 
 pub use artifact::{Artifact, Listed, Listing, artifact_name};
+pub use authority::{Authority, AuthorityError};
 pub use dispatch::{Approval, Question};
 pub use events::EventSink;
 pub use fetch::{FetchError, Wanted, fetch};

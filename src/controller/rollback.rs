@@ -11,7 +11,7 @@ use super::{
     host::{DeployPlan, JobPlan, RollbackPlan},
     origins::{FleetOrigins, OriginRequest},
     run::{FleetSettings, RunError, Start, allowed, drive, placement, procedure, share},
-    seed::SeedAddresses,
+    seed::{Listeners, SeedAddresses},
 };
 use crate::{
     model::{
@@ -54,6 +54,8 @@ pub struct Again {
     pub cache_limit: u64,
     /// How it comes to the hosts.
     pub transfer: TransferPlan,
+    /// Whether what comes to them is encrypted, as in a deploy.
+    pub encrypted: bool,
     /// Web servers that have it.
     pub origins: OriginRequest,
 }
@@ -85,7 +87,9 @@ pub async fn rollback(
     let (mut distribution, mut lost, mut warnings) = (None, None, Vec::new());
     if let (Some(again), Some(release)) = (again, to.clone()) {
         let upload = Throttle::new(again.transfer.controller_upload);
-        let (shared, seed) = share(&fleet, &again.artifact, again.advertise, again.zone.as_deref(), upload).await?;
+        let listeners = Listeners { encrypted: again.encrypted, ports: again.transfer.ports };
+        let (artifact, zone) = (&again.artifact, again.zone.as_deref());
+        let (shared, seed) = share(&fleet, artifact, again.advertise, zone, upload, listeners).await?;
         let (origins, told) = again.origins.check(&again.artifact.metainfo, again.ids(&fleet)).await;
         if decided.as_ref().is_some_and(|decided| !decided.use_swarm) {
             shared.serve_everybody().await;

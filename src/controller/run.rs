@@ -7,12 +7,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     artifact::Artifact,
+    authority::AuthorityError,
     dispatch::{Approval, COMMAND_QUEUE, Dispatcher, Outcome, REPORT_QUEUE},
     events::EventSink,
     host::{DeployPlan, HostTask, JobPlan, Placement, Ways},
     origins::OriginRequest,
     push::{AgentFinder, AgentFinderError, Courier},
-    seed::{Distribution, SeedAddresses},
+    seed::{Distribution, Listeners, SeedAddresses},
     tally::Tally,
     torrent_file::{self, TorrentFileError},
 };
@@ -60,6 +61,9 @@ pub enum RunError {
     /// The seed did not start.
     #[error("the controller's seed did not start")]
     Engine(#[source] EngineError),
+    /// There are no certificates.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// The torrent file that was asked for can't be had.
     #[error(transparent)]
     TorrentFile(TorrentFileError),
@@ -150,6 +154,8 @@ pub struct DeployRequest {
     pub unchanged: Unchanged,
     /// How the artifact comes to the hosts.
     pub transfer: TransferPlan,
+    /// Whether hosts and controller prove to each other that they belong to the run, and encrypt what they say.
+    pub encrypted: bool,
     /// Switches the swarm off at any time.
     pub no_swarm: CancellationToken,
 }
@@ -172,6 +178,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         order_seed,
         goes_on,
         transfer,
+        encrypted,
         no_swarm,
     } = request;
     let pushes_itself = fleet.finder.uses_own_executable().await.map_err(RunError::Agent)?;
@@ -183,7 +190,8 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
     };
     let decided = policy.decide();
     let upload = Throttle::new(transfer.controller_upload);
-    let (distribution, seed) = share(&fleet, &artifact, advertise, zone.as_deref(), upload).await?;
+    let listeners = Listeners { encrypted, ports: transfer.ports };
+    let (distribution, seed) = share(&fleet, &artifact, advertise, zone.as_deref(), upload, listeners).await?;
     let everybody = (0..).map(HostId).take(fleet.hosts.len()).collect();
     let (origins, warnings) = origins.check(&artifact.metainfo, everybody).await;
     if let Some(path) = torrent_out {
@@ -240,10 +248,11 @@ pub(super) async fn share(
     advertise: Option<IpAddr>,
     zone: Option<&str>,
     upload: Throttle,
+    listeners: Listeners,
 ) -> Result<(Distribution, SeedAddresses), RunError> {
     let place = neighbours(fleet).controllers_place(zone);
     let (path, metainfo) = (artifact.path.clone(), artifact.metainfo.clone());
-    Distribution::start(&FleetEngine, path, metainfo, advertise, place, fleet.hosts.len(), upload).await
+    Distribution::start(&FleetEngine, path, metainfo, advertise, place, fleet.hosts.len(), upload, listeners).await
 }
 
 /// Makes the SSH target of an inventory entry.

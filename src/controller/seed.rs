@@ -7,9 +7,12 @@ use std::{
     time::Duration,
 };
 
-use super::run::RunError;
+use super::{
+    authority::{Authority, AuthorityError},
+    run::RunError,
+};
 use crate::{
-    model::Place,
+    model::{Digest, Identity, Place, PortRange},
     swarm::{Bounds, Engine, EngineConfig, EngineError, EngineHandle, Metainfo, Role, Throttle},
     tracker::{Tracker, TrackerConfig, TrackerKey},
     wire::PeerAddr,
@@ -22,6 +25,15 @@ const STOP: Duration = Duration::from_secs(10);
 
 /// How long a connection from this machine to itself may take.
 const OWN_CONNECT: Duration = Duration::from_secs(1);
+
+/// How a run's processes listen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Listeners {
+    /// Whether they prove to each other that they belong to the run, and encrypt what they say.
+    pub(super) encrypted: bool,
+    /// The ports to choose from; none: any that is free.
+    pub(super) ports: Option<PortRange>,
+}
 
 /// The running seed and tracker.
 pub(super) struct Distribution {
@@ -41,6 +53,10 @@ pub(super) struct SeedAddresses {
     key: TrackerKey,
     /// Where both listen.
     listen: IpAddr,
+    /// Makes certificates, in an encrypted run.
+    authority: Option<Arc<Authority>>,
+    /// The ports that hosts choose from as well.
+    ports: Option<PortRange>,
 }
 
 impl Distribution {
@@ -53,32 +69,40 @@ impl Distribution {
         place: Option<Place>,
         hosts: usize,
         upload: Throttle,
+        listeners: Listeners,
     ) -> Result<(Self, SeedAddresses), RunError> {
+        let authority = if listeners.encrypted { Some(Arc::new(Authority::new()?)) } else { None };
+        let tls = authority.as_deref().map(Authority::controller).transpose()?;
         let key = TrackerKey::random().map_err(RunError::Tracker)?;
         let listen = SocketAddr::new(listen_address(advertise), 0);
         let config = TrackerConfig {
             listen,
+            ports: listeners.ports,
             info_hash: metainfo.info_hash(),
             key: key.clone(),
             interval: ANNOUNCE_INTERVAL,
             max_peers: hosts * 2 + 64,
+            tls: tls.clone(),
         };
         let tracker = Tracker::start(config).await.map_err(RunError::Tracker)?;
         let config = EngineConfig {
             metainfo,
             role: Role::Seed { file: artifact },
             listen,
+            ports: listeners.ports,
             advertise: None,
             peers: Vec::new(),
             place,
             controller_peers: Vec::new(),
             tracker: None,
+            tls,
             bounds: Bounds { upload, ..Bounds::default() },
             origins: None,
         };
         let engine = engine.start(config).await.map_err(RunError::Engine)?;
         let (seed_port, tracker_port) = (engine.local_addr.port(), tracker.local_addr().port());
-        let addresses = SeedAddresses { advertise, seed_port, tracker_port, key, listen: listen.ip() };
+        let addresses =
+            SeedAddresses { advertise, seed_port, tracker_port, key, listen: listen.ip(), authority, ports: listeners.ports };
         Ok((Self { tracker, engine, ended: false }, addresses))
     }
 
@@ -87,9 +111,9 @@ impl Distribution {
         self.engine.isolate().await;
     }
 
-    /// Lets a host announce from that address.
-    pub(super) fn allow(&self, address: IpAddr) {
-        self.tracker.allow_address(address);
+    /// Lets a host, which has the certificate with that fingerprint if there are any, announce that address.
+    pub(super) fn allow(&self, address: IpAddr, host: Option<Digest>) {
+        self.tracker.allow_address(address, host);
     }
 
     /// Lets the tracker name the seed at the address that a host was given.
@@ -150,9 +174,19 @@ impl SeedAddresses {
         (SocketAddr::new(here, self.seed_port), SocketAddr::new(here, self.tracker_port))
     }
 
+    /// Returns the ports that hosts choose from.
+    pub(super) fn ports(&self) -> Option<PortRange> {
+        self.ports
+    }
+
+    /// Makes what a host shows to the others, in an encrypted run.
+    pub(super) fn identity(&self) -> Result<Option<Identity>, AuthorityError> {
+        self.authority.as_deref().map(Authority::member).transpose()
+    }
+
     /// Returns the announce URL for whoever reaches the tracker at that address.
     pub(super) fn announce_url(&self, tracker: SocketAddr) -> String {
-        self.key.announce_url(tracker)
+        self.key.announce_url(tracker, self.authority.is_some())
     }
 }
 
@@ -192,6 +226,8 @@ mod tests {
             tracker_port: 2,
             key: TrackerKey::from_bytes([7; 16]),
             listen,
+            authority: None,
+            ports: None,
         };
         let ends = Some((ip("10.0.0.5"), ip("127.0.0.9")));
         let direct = Some(ip("127.0.0.9"));

@@ -70,7 +70,14 @@ pub(crate) struct Dialer<'a> {
     /// Where the server's name led elsewhere.
     pub(crate) known: &'a [IpAddr],
     pub(crate) proxies: &'a Matcher,
-    pub(crate) tls: Option<&'a TlsConnector>,
+    pub(crate) tls: Option<Secure<'a>>,
+}
+
+/// How encrypted connections are made.
+pub(crate) struct Secure<'a> {
+    pub(crate) connector: &'a TlsConnector,
+    /// Who has to be there, if not who is dialled.
+    pub(crate) expects: Option<ServerName<'static>>,
 }
 
 /// A connection. It moves only while one of its methods is awaited.
@@ -102,8 +109,8 @@ impl Line {
         if let (Some(proxy), true) = (&proxy, place.secure) {
             open_tunnel(&mut stream, place, proxy).await?;
         }
-        if let Some(tls) = dialer.tls.filter(|_| place.secure) {
-            stream = Box::new(secure(tls, place, stream).await?);
+        if let Some(tls) = dialer.tls.as_ref().filter(|_| place.secure) {
+            stream = Box::new(tls.secure(place, stream).await?);
         }
         let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
         let in_full = proxy.filter(|_| !place.secure).map(|proxy| proxy.basic_auth().cloned());
@@ -228,15 +235,17 @@ async fn open_tunnel(stream: &mut Stream, place: &Place, proxy: &Intercept) -> R
     }
 }
 
-async fn secure(tls: &TlsConnector, place: &Place, stream: Stream) -> Result<impl Duplex + use<>, HttpError> {
-    let to = place.shown();
-    let name = match &place.host {
-        Host::Domain(name) => ServerName::try_from(name.clone()).ok(),
-        Host::Ipv4(ip) => Some(ServerName::from(IpAddr::from(*ip))),
-        Host::Ipv6(ip) => Some(ServerName::from(IpAddr::from(*ip))),
-    };
-    let name = name.ok_or_else(|| HttpError::Resolve(to.clone()))?;
-    tls.connect(name, stream).await.map_err(|source| HttpError::Tls { to, source })
+impl Secure<'_> {
+    async fn secure(&self, place: &Place, stream: Stream) -> Result<impl Duplex + use<>, HttpError> {
+        let to = place.shown();
+        let dialled = || match &place.host {
+            Host::Domain(name) => ServerName::try_from(name.clone()).ok(),
+            Host::Ipv4(ip) => Some(ServerName::from(IpAddr::from(*ip))),
+            Host::Ipv6(ip) => Some(ServerName::from(IpAddr::from(*ip))),
+        };
+        let name = self.expects.clone().or_else(dialled).ok_or_else(|| HttpError::Resolve(to.clone()))?;
+        self.connector.connect(name, stream).await.map_err(|source| HttpError::Tls { to, source })
+    }
 }
 
 #[cfg(test)]

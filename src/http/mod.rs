@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use url::{Position, Url};
 
 pub use error::HttpError;
-pub(crate) use line::{Dialer, Line, NoBody, Place};
+pub(crate) use line::{Dialer, Line, NoBody, Place, Secure};
 
 /// How we call ourselves.
 pub(crate) const AGENT: &str = concat!("fleetdrop/", env!("CARGO_PKG_VERSION"));
@@ -39,11 +39,11 @@ pub(crate) struct Answer {
     line: Line,
 }
 
-/// Asks for an `http://` address, over a connection of its own that must stand within `connect`, without any proxy.
-pub(crate) async fn get(url: &Url, connect: Duration) -> Result<Answer, HttpError> {
-    let place =
-        Place::of(url).filter(|place| !place.is_secure()).ok_or_else(|| HttpError::Resolve("the address".to_owned()))?;
-    let dialer = Dialer { limit: connect, known: &[], proxies: &Matcher::builder().build(), tls: None };
+/// Asks for an address, over a connection of its own that must stand within `connect`, without any proxy. An `https://` address needs `tls`.
+pub(crate) async fn get(url: &Url, connect: Duration, tls: Option<Secure<'_>>) -> Result<Answer, HttpError> {
+    let place = Place::of(url).filter(|place| place.is_secure() == tls.is_some());
+    let place = place.ok_or_else(|| HttpError::Resolve("the address".to_owned()))?;
+    let dialer = Dialer { limit: connect, known: &[], proxies: &Matcher::builder().build(), tls };
     let mut line = Line::open(&place, &dialer).await?;
     let request = Request::get(&url[Position::BeforePath..Position::AfterQuery])
         .header(HOST, &url[Position::BeforeHost..Position::AfterPort])

@@ -4,6 +4,8 @@ use std::{fmt, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
+use super::PortRange;
+
 /// How a host gets the artifact: the rung of the ladder that it stands on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -93,6 +95,8 @@ pub struct TransferPlan {
     pub hosts: Limits,
     /// What the controller sends to all hosts together at most, in bytes a second, within [`RATE`].
     pub controller_upload: Option<u64>,
+    /// The ports that hosts and controller listen on; none: any that is free.
+    pub ports: Option<PortRange>,
 }
 
 /// What a host moves at most, in bytes a second, within [`RATE`]; none: what its link carries. Everything that carries the artifact counts.

@@ -5,11 +5,13 @@
 
 pub mod distribution;
 mod events;
+pub(crate) mod identity;
 mod ids;
 mod manifest;
 pub mod origin;
 mod place;
 pub mod plan;
+mod ports;
 pub mod rollout;
 pub mod size;
 pub mod space;
@@ -21,10 +23,12 @@ mod upkeep;
 pub use events::{
     AgentCounts, ByteCounts, EVENT_VERSION, Envelope, HostResult, Phase, PhaseTime, RunEvent, RunSummary, Verdict,
 };
+pub use identity::Identity;
 pub use ids::{AppName, Digest, HostId, HostName, IdError, Operator, ReleaseId, RunId};
 pub use manifest::{ArchiveKind, Manifest};
 pub use place::Place;
 pub use plan::{BudgetParseError, FailureBudget, Plan};
+pub use ports::{PortRange, PortRangeError};
 pub use state::{FailureKind, HostFailure, HostState};
 pub use status::{HostStatus, ReleaseInfo};
 pub use tree::Tree;

@@ -11,8 +11,8 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Metainfo, Throttle};
-use crate::model::{ByteCounts, Place, origin::Origins};
+use super::{Metainfo, Throttle, Tls};
+use crate::model::{ByteCounts, Place, PortRange, origin::Origins};
 
 /// What this side of the swarm is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +38,10 @@ pub struct EngineConfig {
     pub metainfo: Arc<Metainfo>,
     /// Seed or host.
     pub role: Role,
-    /// Where to listen; port 0 for any.
+    /// Where to listen; port 0 for any, or for any of `ports`.
     pub listen: SocketAddr,
+    /// The ports to choose from.
+    pub ports: Option<PortRange>,
     /// The address other peers reach this one at, announced to the tracker; without it a specified `listen` address is.
     pub advertise: Option<IpAddr>,
     /// First peers to connect to.
@@ -50,6 +52,8 @@ pub struct EngineConfig {
     pub controller_peers: Vec<SocketAddr>,
     /// The tracker's announce URL; none means no announces.
     pub tracker: Option<String>,
+    /// What this side shows to peers and tracker, and whom it believes. None: everything is plain BitTorrent.
+    pub tls: Option<Tls>,
     /// Web servers that have the artifact, to be used from the start. Of no use to a seed.
     pub origins: Option<Box<Origins>>,
     /// What the exchange keeps to.

@@ -1,8 +1,6 @@
 //! Our own engine.
 
-use std::sync::Arc;
-
-use super::{Engine, EngineConfig, EngineError, EngineHandle, session, transport::Plain};
+use super::{Engine, EngineConfig, EngineError, EngineHandle, session};
 
 /// The engine made for fleets: pushes each piece once, spreads the rest rarest first. See [`super::policy`] for its rules.
 #[derive(Debug, Clone, Copy, Default)]
@@ -10,6 +8,6 @@ pub struct FleetEngine;
 
 impl Engine for FleetEngine {
     async fn start(&self, config: EngineConfig) -> Result<EngineHandle, EngineError> {
-        session::start(config, Arc::new(Plain)).await
+        session::start(config).await
     }
 }

@@ -37,4 +37,6 @@ pub use metainfo::{
 pub use origin::{ForeignTorrent, MAX_TORRENT, TorrentError};
 pub use throttle::Throttle;
 #[cfg(feature = "controller")]
+pub(crate) use transport::admit;
 pub(crate) use transport::listen;
+pub use transport::{Tls, TlsError};

@@ -38,6 +38,11 @@ impl Engine for LibrqbitEngine {
         if config.metainfo.tree().is_some() {
             return Err(EngineError::Engine("the stock session is only given single files".into()));
         }
+        if config.tls.is_some() {
+            return Err(EngineError::Engine(
+                "the stock session speaks plain BitTorrent: it takes no part in an encrypted run".into(),
+            ));
+        }
         let storage = tokio::task::spawn_blocking({
             let (role, length) = (config.role.clone(), config.metainfo.length());
             move || Storage::open(&role, length)

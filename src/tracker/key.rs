@@ -23,9 +23,10 @@ impl TrackerKey {
         Self(format!("{:032x}", u128::from_be_bytes(bytes)))
     }
 
-    /// Returns the announce URL of a tracker at that address. It holds the key: not for logs.
-    pub fn announce_url(&self, tracker: SocketAddr) -> String {
-        format!("http://{tracker}/{}/announce", self.0)
+    /// Returns the announce URL of a tracker at that address, which speaks TLS or not. It holds the key: not for logs.
+    pub fn announce_url(&self, tracker: SocketAddr, encrypted: bool) -> String {
+        let scheme = if encrypted { "https" } else { "http" };
+        format!("{scheme}://{tracker}/{}/announce", self.0)
     }
 
     /// Returns the text of the key.

@@ -1,9 +1,9 @@
-//! The run's tracker: announce and scrape over HTTP (BEP 3, 7, 23, 48), in the controller's process, for one torrent.
+//! The run's tracker: announce and scrape over HTTP (BEP 3, 7, 23, 48), with the run's TLS or without, in the controller's process, for one torrent.
 //!
 //! Owns: the list of the run's peers. The decisions are pure: `registry` (who is listed, who is handed out, who has expired),
 //! `rate` (who asks too often), `query` (what a request says), `reply` (the bytes of an answer); `server` only performs them on
 //! sockets.
-//! Promises: nothing but an empty 404 for whoever does not know the run's key; every queue, buffer, table and time is bounded;
+//! Promises: nothing for who has none of the run's certificates, and nothing but an empty 404 for who does not know the run's key; every queue, buffer, table and time is bounded;
 //! [`Tracker::stop`] closes the port and ends every task.
 //! Never: hands a peer its own address, lists an address that a peer merely claims (the TCP source counts, or one that
 //! [`Tracker::allow_address`] names), outlives the run.
@@ -28,13 +28,19 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use key::TrackerKey;
 pub use registry::TrackerCounts;
 
+use crate::{
+    model::{Digest, PortRange},
+    swarm::{self, Tls},
+};
 use server::Shared;
 
 /// How a tracker is started.
 #[derive(Debug, Clone)]
 pub struct TrackerConfig {
-    /// Where to listen; port 0 for any.
+    /// Where to listen; port 0 for any, or for any of `ports`.
     pub listen: SocketAddr,
+    /// The ports to choose from.
+    pub ports: Option<PortRange>,
     /// The one torrent it serves.
     pub info_hash: Id20,
     /// The path's secret part.
@@ -43,6 +49,8 @@ pub struct TrackerConfig {
     pub interval: Duration,
     /// How many peers it lists at most; further ones are refused.
     pub max_peers: usize,
+    /// What it shows, and whom it answers: over TLS, the run's processes only. None: plain HTTP.
+    pub tls: Option<Tls>,
 }
 
 /// Says why a tracker could not start.
@@ -75,7 +83,7 @@ impl Tracker {
     /// Listens and starts to answer. Returns once the port is open.
     pub async fn start(config: TrackerConfig) -> Result<Self, TrackerError> {
         let failed = |source| TrackerError::Listen { address: config.listen, source };
-        let listener = crate::swarm::listen(config.listen).map_err(failed)?;
+        let listener = swarm::listen(config.listen, config.ports).map_err(failed)?;
         let local_addr = listener.local_addr().map_err(failed)?;
         let shared = Arc::new(Shared::new(config));
         let stop = CancellationToken::new();
@@ -90,13 +98,14 @@ impl Tracker {
 
     /// Returns the announce URL for whoever reaches this controller as `host`. It holds the run's key: not for logs.
     pub fn announce_url(&self, host: IpAddr) -> String {
-        self.shared.key().announce_url(SocketAddr::new(host, self.local_addr.port()))
+        self.shared.announce_url(SocketAddr::new(host, self.local_addr.port()))
     }
 
     /// Lets peers announce `address` as theirs (BEP 3's `ip`), for hosts whose connections come from another address than the
-    /// one they are reached at. Without it the address a connection comes from is listed.
-    pub fn allow_address(&self, address: IpAddr) {
-        self.shared.allow_address(address);
+    /// one they are reached at. Without it the address a connection comes from is listed. In an encrypted run only the host that shows the
+    /// certificate with that fingerprint may.
+    pub fn allow_address(&self, address: IpAddr, host: Option<Digest>) {
+        self.shared.allow_address(address, host);
     }
 
     /// Lists a seed that never announces itself and never expires: the controller's own, at each address hosts reach it at.

@@ -1,7 +1,6 @@
 //! The tracker's sockets: accepts, reads one bounded request a connection, answers, closes.
 //!
-//! A connection is any byte stream, so TLS slots in before [`serve_connection`]. Keep-alive is off: peers announce every half
-//! minute or less often, and idle connections would only fill the limit.
+//! Keep-alive is off: peers announce every half minute or less often, and idle connections would only fill the limit.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -22,8 +21,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
     time::Instant,
@@ -36,6 +34,10 @@ use super::{
     rate::RateLimit,
     registry::{Announce, Registry},
     reply::{self, AnnounceReply},
+};
+use crate::{
+    model::Digest,
+    swarm::{self, Tls},
 };
 
 /// Connections served at once; further ones wait in the kernel's backlog.
@@ -63,6 +65,7 @@ const REQUESTS_PER_PEER: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Shared {
     key: TrackerKey,
+    tls: Option<Tls>,
     info_hash: librqbit_core::hash_id::Id20,
     interval: Duration,
     started: Instant,
@@ -73,8 +76,8 @@ pub(super) struct Shared {
 struct State {
     registry: Registry,
     rate: RateLimit,
-    /// The addresses that may be announced with `ip`.
-    allowed: BTreeSet<IpAddr>,
+    /// The addresses that may be announced with `ip`, and by whom, in an encrypted run.
+    allowed: BTreeSet<(IpAddr, Option<Digest>)>,
     random: fastrand::Rng,
     /// Open connections by address.
     connections: HashMap<IpAddr, usize>,
@@ -91,16 +94,16 @@ impl Shared {
             random: fastrand::Rng::new(),
             connections: HashMap::new(),
         };
-        let (key, info_hash) = (config.key, config.info_hash);
-        Self { key, info_hash, interval, started: Instant::now(), state: Mutex::new(state) }
+        let (key, tls, info_hash) = (config.key, config.tls, config.info_hash);
+        Self { key, tls, info_hash, interval, started: Instant::now(), state: Mutex::new(state) }
     }
 
-    pub(super) fn key(&self) -> &TrackerKey {
-        &self.key
+    pub(super) fn announce_url(&self, tracker: SocketAddr) -> String {
+        self.key.announce_url(tracker, self.tls.is_some())
     }
 
-    pub(super) fn allow_address(&self, address: IpAddr) {
-        self.state().allowed.insert(address.to_canonical());
+    pub(super) fn allow_address(&self, address: IpAddr, host: Option<Digest>) {
+        self.state().allowed.insert((address.to_canonical(), host));
     }
 
     pub(super) fn add_seed(&self, address: SocketAddr) {
@@ -117,8 +120,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers a request from `source`.
-    fn answer(&self, method: &Method, path: &str, query: &str, source: IpAddr) -> Response<Full<Bytes>> {
+    /// Answers a request.
+    fn answer(&self, method: &Method, path: &str, query: &str, source: Source) -> Response<Full<Bytes>> {
         let action = path.strip_prefix('/').and_then(|path| path.split_once('/'));
         let Some((_, action @ ("announce" | "scrape"))) = action.filter(|(key, _)| self.key.matches(key)) else {
             return plain(StatusCode::NOT_FOUND);
@@ -129,7 +132,7 @@ impl Shared {
             return response;
         }
         let now = self.started.elapsed();
-        if !self.state().rate.allows(now, source) {
+        if !self.state().rate.allows(now, source.address) {
             return plain(StatusCode::TOO_MANY_REQUESTS);
         }
         let body = if action == "announce" { self.announce(now, query, source) } else { self.scrape(now, query) };
@@ -137,7 +140,7 @@ impl Shared {
         bencoded(body.unwrap_or_else(|reason| reply::failure(&reason)))
     }
 
-    fn announce(&self, now: Duration, query: &str, source: IpAddr) -> Result<Vec<u8>, String> {
+    fn announce(&self, now: Duration, query: &str, source: Source) -> Result<Vec<u8>, String> {
         let query = query::parse_announce(query).map_err(|error| error.to_string())?;
         if query.info_hash != self.info_hash {
             return Err("unknown info_hash".into());
@@ -199,9 +202,18 @@ impl Drop for Admission {
     }
 }
 
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+struct Source {
+    address: IpAddr,
+    /// The fingerprint of the certificate that was shown.
+    host: Option<Digest>,
+}
+
 /// Returns the address a peer is listed under: the one it names if the controller vouches for it, else where it comes from.
-fn listed_address(query: &AnnounceQuery, source: IpAddr, allowed: &BTreeSet<IpAddr>) -> IpAddr {
-    query.ip.map(|ip| ip.to_canonical()).filter(|ip| allowed.contains(ip)).unwrap_or(source)
+fn listed_address(query: &AnnounceQuery, source: Source, allowed: &BTreeSet<(IpAddr, Option<Digest>)>) -> IpAddr {
+    let named = query.ip.map(|ip| ip.to_canonical());
+    named.filter(|ip| allowed.contains(&(*ip, source.host))).unwrap_or(source.address)
 }
 
 fn plain(status: StatusCode) -> Response<Full<Bytes>> {
@@ -257,11 +269,13 @@ pub(super) async fn run(listener: TcpListener, shared: Arc<Shared>, stop: Cancel
     connections.shutdown().await;
 }
 
-/// Reads one request from `stream` and answers it.
-async fn serve_connection<S>(stream: S, source: IpAddr, shared: Arc<Shared>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+/// Reads one request from `stream` and answers it, if who asks belongs to the run.
+async fn serve_connection(stream: TcpStream, address: IpAddr, shared: Arc<Shared>) {
+    let (stream, host) = match swarm::admit(shared.tls.as_ref(), stream).await {
+        Ok(admitted) => admitted,
+        Err(error) => return tracing::debug!(%address, %error, "who connected to the tracker is not let in"),
+    };
+    let source = Source { address, host };
     let service = service_fn(|request: Request<Incoming>| {
         let uri = request.uri();
         let response = shared.answer(request.method(), uri.path(), uri.query().unwrap_or(""), source);
@@ -277,6 +291,6 @@ where
         .await;
     if let Err(error) = served {
         // Whoever sends garbage or hangs up is no event for the operator.
-        tracing::debug!(%source, %error, "a connection to the tracker failed");
+        tracing::debug!(%address, %error, "a connection to the tracker failed");
     }
 }

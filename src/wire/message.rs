@@ -6,14 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{PackedInfo, RelayToken};
 use crate::model::{
-    ByteCounts, HostFailure, HostName, HostState, HostStatus, Manifest, Operator, Place, Pruned, ReleaseId, RunId, Unlocked,
+    ByteCounts, HostFailure, HostName, HostState, HostStatus, Identity, Manifest, Operator, Place, PortRange, Pruned,
+    ReleaseId, RunId, Unlocked,
     distribution::{Limits, Mode},
     origin::Origins,
     plan::{Health, Hooks, Linked, Unchanged},
 };
 
 /// The protocol's version. Both sides must have the same; the controller pushes the agent that matches it.
-pub const WIRE_VERSION: u32 = 6;
+pub const WIRE_VERSION: u32 = 7;
 
 /// The agent's first message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -129,6 +130,12 @@ pub struct DeployJob {
     /// The addresses that count as the controller when bytes are counted.
     #[serde(default)]
     pub controller_peers: Vec<PeerAddr>,
+    /// What this host shows to peers and tracker, and whom it believes; none if the run is not encrypted.
+    #[serde(default)]
+    pub identity: Option<Identity>,
+    /// The ports to listen on; none: any that is free.
+    #[serde(default)]
+    pub ports: Option<PortRange>,
     /// Nothing is exchanged with other hosts.
     #[serde(default)]
     pub alone: bool,
@@ -259,6 +266,9 @@ pub enum ToAgent {
     Relay {
         /// The address to listen at, and no other.
         address: IpAddr,
+        /// The ports to choose from; none: any that is free.
+        #[serde(default)]
+        ports: Option<PortRange>,
         /// What the path holds that others fetch it under.
         token: RelayToken,
     },

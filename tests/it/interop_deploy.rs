@@ -226,6 +226,8 @@ async fn relay(torrent: &RunTorrent, peers: &[SocketAddr]) -> Tracker {
         key: TrackerKey::random().unwrap(),
         interval: Duration::from_secs(5),
         max_peers: 64,
+        tls: None,
+        ports: None,
     })
     .await
     .unwrap();
@@ -288,6 +290,8 @@ async fn stock_joins_hosts_alone(torrent: &RunTorrent, hosts: &[SocketAddr], fil
         advertise: None,
         peers: Vec::new(),
         place: None,
+        tls: None,
+        ports: None,
         controller_peers: Vec::new(),
         tracker: Some(tracker.announce_url(Ipv4Addr::LOCALHOST.into())),
         bounds: Default::default(),

@@ -51,6 +51,8 @@ impl Shared {
             key: TrackerKey::random().unwrap(),
             interval: Duration::from_secs(5),
             max_peers: 64,
+            tls: None,
+            ports: None,
         })
         .await
         .unwrap();
@@ -71,6 +73,8 @@ impl Shared {
             advertise: None,
             peers,
             place: None,
+            tls: None,
+            ports: None,
             controller_peers: Vec::new(),
             tracker: Some(self.announce_url()),
             bounds: Default::default(),

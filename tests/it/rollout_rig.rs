@@ -201,6 +201,7 @@ impl Rig {
                 artifact,
                 advertise: None,
                 zone: None,
+                encrypted: true,
                 torrent_out: None,
                 cache_limit: 1 << 30,
                 keep_releases: 5,

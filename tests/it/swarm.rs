@@ -51,6 +51,8 @@ impl Swarm {
             key: TrackerKey::random().unwrap(),
             interval: Duration::from_secs(5),
             max_peers: 64,
+            tls: None,
+            ports: None,
         })
         .await
         .unwrap();
@@ -88,6 +90,8 @@ impl Swarm {
             advertise: None,
             peers: peers.to_vec(),
             place: None,
+            tls: None,
+            ports: None,
             controller_peers: self.controller.get().copied().into_iter().collect(),
             tracker: None,
             bounds: Default::default(),

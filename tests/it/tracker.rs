@@ -35,6 +35,8 @@ async fn start(listen: IpAddr, max_peers: usize) -> Tracker {
         key: TrackerKey::from_bytes([7; 16]),
         interval: Duration::from_secs(30),
         max_peers,
+        tls: None,
+        ports: None,
     })
     .await
     .unwrap()
@@ -152,7 +154,7 @@ async fn a_claimed_address_counts_only_if_the_controller_vouches_for_it() {
     get(&tracker, &announce(1, 0x0101, "&ip=203.0.113.9")).await;
     let (_, body) = get(&tracker, &announce(2, 0x0202, "")).await;
     assert!(contains(&body, b"5:peers6:\x7f\0\0\x01\x01\x01"), "{}", body.escape_ascii());
-    tracker.allow_address("198.51.100.7".parse().unwrap());
+    tracker.allow_address("198.51.100.7".parse().unwrap(), None);
     get(&tracker, &announce(3, 0x0303, "&ip=198.51.100.7")).await;
     let (_, body) = get(&tracker, &announce(2, 0x0202, "")).await;
     assert!(contains(&body, b"\xc6\x33\x64\x07\x03\x03"), "{}", body.escape_ascii());
@@ -250,6 +252,8 @@ async fn a_stopped_tracker_is_gone() {
         key: TrackerKey::random().unwrap(),
         interval: Duration::from_secs(30),
         max_peers: 1,
+        tls: None,
+        ports: None,
     };
     let error = Tracker::start(config).await.unwrap_err();
     assert!(error.to_string().contains(&taken.local_addr().unwrap().to_string()), "{error}");
@@ -263,6 +267,7 @@ fn announcer(
 ) -> (tokio::task::JoinHandle<()>, watch::Sender<AnnounceProgress>, CancellationToken, mpsc::Receiver<Vec<SocketAddr>>) {
     let config = AnnounceConfig {
         url: tracker.announce_url(LOCALHOST),
+        tls: None,
         info_hash: info_hash(),
         peer_id: Id20::new([id; 20]),
         port: 1000 + u16::from(id),

@@ -88,6 +88,8 @@ pub(crate) async fn engine(args: EngineArgs) -> Result<()> {
         place: args.place.first_chunk().map(|[zone, rank, of]| Place { zone: *zone, rank: *rank, of: *of }),
         controller_peers: args.controller.into_iter().collect(),
         tracker: args.tracker,
+        tls: None,
+        ports: None,
         bounds: Default::default(),
         origins: None,
     };
@@ -128,6 +130,8 @@ pub(crate) async fn tracker(args: TrackerArgs) -> Result<()> {
         key: TrackerKey::from_bytes(KEY),
         interval: Duration::from_secs(5),
         max_peers: 2000,
+        tls: None,
+        ports: None,
     })
     .await?;
     tracker.add_seed(args.seed);

@@ -74,7 +74,7 @@ async fn an_agent_serves_itself_when_asked_and_as_long_as_its_job_lasts() {
     std::fs::write(host.path("agent"), "this agent").unwrap();
     let mut agent = host.deploying(&artifact, "r1").await;
     let token = RelayToken::from_random([1; 16]);
-    agent.tell(ToAgent::Relay { address: [127, 0, 0, 1].into(), token: token.clone() }).await;
+    agent.tell(ToAgent::Relay { address: [127, 0, 0, 1].into(), ports: None, token: token.clone() }).await;
     let mut port = None;
     for _ in 0..2 {
         match agent.hear().await {
@@ -100,7 +100,7 @@ async fn an_agent_that_cannot_listen_at_the_address_says_so() {
     let mut agent = host.deploying(&artifact, "r1").await;
     assert!(matches!(agent.hear().await, FromAgent::Prepared { .. }));
     // Of a network for documentation: nobody's own.
-    agent.tell(ToAgent::Relay { address: [192, 0, 2, 1].into(), token: RelayToken::from_random([1; 16]) }).await;
+    agent.tell(ToAgent::Relay { address: [192, 0, 2, 1].into(), ports: None, token: RelayToken::from_random([1; 16]) }).await;
     let message = agent.hear().await;
     assert!(matches!(message, FromAgent::Relays { port: None }), "{message:?}");
     agent.tell(ToAgent::Start { peers: Vec::new() }).await;

@@ -163,6 +163,8 @@ impl Host {
             alone: false,
             limits: Default::default(),
             place: None,
+            identity: None,
+            ports: None,
             origins: None,
             controller_peers: Vec::new(),
             lease_seconds: self.lease_seconds,

@@ -102,6 +102,7 @@ impl Search<'_> {
             keep_releases: plan.keep_releases,
             cache_limit: asked.as_ref().map_or(deploy::CACHE_LIMIT, |asked| asked.cache_limit),
             advertise: self.args.advertise.or(asked.as_ref().and_then(|asked| asked.advertise)),
+            encrypted: asked.as_ref().is_none_or(|asked| asked.encryption == deploy::Encryption::On),
             zone: asked.and_then(|asked| asked.controller_zone),
             transfer: plan.transfer,
             origins,

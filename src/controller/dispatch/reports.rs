@@ -20,10 +20,10 @@ impl Dispatcher {
     pub(super) async fn reported(&mut self, host: HostId, report: Report) {
         match report {
             Report::Entered(state) => self.apply(Some(host), Event::Progressed(host, state)).await,
-            Report::Prepared { address, seed } => {
+            Report::Prepared { address, seed, certificate } => {
                 self.members[host.index()].address = address;
                 if let Some(distribution) = &self.distribution {
-                    address.into_iter().for_each(|address| distribution.allow(address.0.ip()));
+                    address.into_iter().for_each(|address| distribution.allow(address.0.ip(), certificate));
                     seed.into_iter().for_each(|seed| distribution.name_seed(seed));
                 }
                 self.apply(Some(host), Event::Prepared(host)).await;

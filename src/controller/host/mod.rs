@@ -37,7 +37,7 @@ use super::{
 };
 use crate::{
     inventory::HostEntry,
-    model::{FailureKind, HostFailure, HostId, HostState, Place},
+    model::{Digest, FailureKind, HostFailure, HostId, HostState, Place},
     ssh::{Connector, Target},
     wire::{FromAgent, PeerAddr, StopReason, ToAgent},
 };
@@ -83,6 +83,8 @@ pub(super) enum Report {
         address: Option<PeerAddr>,
         /// The seed's address it was given.
         seed: Option<PeerAddr>,
+        /// The fingerprint of its certificate.
+        certificate: Option<Digest>,
     },
     /// A message that the dispatcher interprets.
     Agent(Box<FromAgent>),
@@ -134,6 +136,8 @@ struct Addresses {
     host: Option<IpAddr>,
     /// The seed's address given to it.
     seed: Option<PeerAddr>,
+    /// The fingerprint of the certificate given to it.
+    certificate: Option<Digest>,
 }
 
 impl HostTask {
@@ -235,7 +239,7 @@ impl HostTask {
             },
             end = called_off(&mut self.commands, progress) => return end,
         };
-        let addresses = Addresses { host: agent.advertise, seed: placed.seed };
+        let addresses = Addresses { host: agent.advertise, seed: placed.seed, certificate: placed.certificate };
         progress.agent = Some(session.pid());
         session.send(ToAgent::Job(placed.job)).await;
         if let Some(place) = agent.place.clone() {

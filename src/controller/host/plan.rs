@@ -6,7 +6,8 @@ use super::super::{origins::FleetOrigins, push::ReadyAgent, seed::SeedAddresses,
 use crate::{
     inventory::HostEntry,
     model::{
-        AppName, FailureKind, HostFailure, HostId, HostState, Manifest, Operator, Place, ReleaseId, RunId,
+        AppName, Digest, FailureKind, HostFailure, HostId, HostState, Identity, Manifest, Operator, Place, PortRange,
+        ReleaseId, RunId,
         distribution::Limits,
         plan::{HookPoint, Linked, Unchanged},
     },
@@ -72,6 +73,8 @@ pub(in crate::controller) struct PlacedJob {
     pub(in crate::controller) job: Job,
     /// The seed's address that it is given.
     pub(in crate::controller) seed: Option<PeerAddr>,
+    /// The fingerprint of its certificate.
+    pub(in crate::controller) certificate: Option<Digest>,
 }
 
 impl JobPlan {
@@ -100,6 +103,11 @@ impl JobPlan {
             Self::Deploy(plan) => Some(&plan.seed),
             Self::Rollback(_) => None,
         }
+    }
+
+    /// Returns the ports that hosts choose from.
+    pub(in crate::controller) fn ports(&self) -> Option<PortRange> {
+        self.seed().and_then(SeedAddresses::ports)
     }
 
     /// Returns the run and what its hosts run.
@@ -142,7 +150,7 @@ impl JobPlan {
         alone: bool,
     ) -> Result<PlacedJob, HostFailure> {
         let deploy_to = self.placement().deploy_to(host, agent.is_root)?;
-        let mut given = None;
+        let mut given = (None, None);
         let job = match self {
             Self::Rollback(plan) => Job::Rollback(Box::new(RollbackJob {
                 run: plan.run.clone(),
@@ -157,7 +165,11 @@ impl JobPlan {
             Self::Deploy(plan) => {
                 let controller = plan.seed.controller_as_seen(agent.ssh_ends, transport.remote_ip());
                 let (seed, tracker) = plan.seed.at(controller);
-                given = Some(seed);
+                let identity = plan
+                    .seed
+                    .identity()
+                    .map_err(|error| HostFailure::new(FailureKind::Failed, HostState::Preparing, error.to_string()))?;
+                given = (Some(seed), identity.as_ref().map(Identity::fingerprint));
                 Job::Deploy(Box::new(DeployJob {
                     run: plan.run.clone(),
                     by: plan.placement.by.clone(),
@@ -177,6 +189,8 @@ impl JobPlan {
                     limits: plan.limits,
                     seed: Some(seed),
                     controller_peers: vec![seed],
+                    identity,
+                    ports: plan.seed.ports(),
                     // Whoever has the release takes no part, and would be waited for.
                     place: zone.filter(|_| !plan.goes_back),
                     origins: plan.origins.as_ref().map(|origins| Box::new(origins.for_host(id))),
@@ -187,7 +201,7 @@ impl JobPlan {
                 }))
             }
         };
-        Ok(PlacedJob { job, seed: given })
+        Ok(PlacedJob { job, seed: given.0, certificate: given.1 })
     }
 }
 

@@ -141,7 +141,7 @@ impl HostTask {
     /// Asks the agent to serve itself to other hosts.
     async fn ask_to_relay(&self, session: &mut AgentSession, addresses: &Addresses) {
         if let (Some(address), Some(token)) = (addresses.host, self.courier.token()) {
-            session.send(ToAgent::Relay { address, token: token.clone() }).await;
+            session.send(ToAgent::Relay { address, ports: self.plan.ports(), token: token.clone() }).await;
         }
     }
 
@@ -231,7 +231,7 @@ impl HostTask {
                 // The new connection has got as far as the lost one: a later loss is another one.
                 progress.found();
                 let address = addresses.with(port).map(PeerAddr);
-                self.report(Report::Prepared { address, seed: addresses.seed }).await;
+                self.report(Report::Prepared { address, seed: addresses.seed, certificate: addresses.certificate }).await;
                 if let Some(peers) = progress.started.clone() {
                     self.obey(Command::Start(peers), session, progress).await;
                 }

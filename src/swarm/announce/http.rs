@@ -11,7 +11,10 @@ use super::{
     reply::{self, Filter, MAX_REPLY, Reply},
     request::Request,
 };
-use crate::http::{self, HttpError};
+use crate::{
+    http::{self, HttpError},
+    swarm::Tls,
+};
 
 /// A connection must be there after this time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -19,6 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The client for one announce URL.
 pub(super) struct Http {
     url: String,
+    /// What proves who we are, and who the tracker is.
+    tls: Option<Tls>,
     /// True if the tracker is on this machine's loopback.
     loopback: bool,
     /// How long one exchange may take.
@@ -32,11 +37,13 @@ impl std::fmt::Debug for Http {
 }
 
 impl Http {
-    /// Checks `url`; each exchange takes at most `limit`.
-    pub(super) fn new(url: &str, limit: Duration) -> Result<Self, AnnounceError> {
+    /// Checks `url`, which is an `https://` one where there is `tls` and an `http://` one otherwise; each exchange takes at most `limit`.
+    pub(super) fn new(url: &str, tls: Option<Tls>, limit: Duration) -> Result<Self, AnnounceError> {
         let parsed = Url::parse(url).map_err(|_| AnnounceError::Url("not a URL"))?;
-        if parsed.scheme() != "http" {
-            return Err(AnnounceError::Url("only http:// is supported"));
+        match (parsed.scheme(), &tls) {
+            ("http", None) | ("https", Some(_)) => {}
+            ("http", Some(_)) => return Err(AnnounceError::Url("an encrypted run's tracker is an https:// one")),
+            _ => return Err(AnnounceError::Url("only http:// is supported where nothing is encrypted")),
         }
         if parsed.fragment().is_some() {
             return Err(AnnounceError::Url("it has a fragment"));
@@ -44,14 +51,14 @@ impl Http {
         let host = parsed.host_str().ok_or(AnnounceError::Url("it names no host"))?;
         let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
         let loopback = address.map_or(host == "localhost", |address| address.to_canonical().is_loopback());
-        Ok(Self { url: url.to_owned(), loopback, limit })
+        Ok(Self { url: url.to_owned(), tls, loopback, limit })
     }
 
     async fn get(&self, url: &str) -> Result<Vec<u8>, AnnounceError> {
         let url = Url::parse(url).map_err(|_| AnnounceError::Url("not a URL"))?;
-        let limit = self.limit;
+        let (limit, tls) = (self.limit, self.tls.as_ref().map(Tls::to_controller));
         let exchange = async {
-            let mut answer = http::get(&url, CONNECT_TIMEOUT.min(limit)).await.map_err(AnnounceError::Http)?;
+            let mut answer = http::get(&url, CONNECT_TIMEOUT.min(limit), tls).await.map_err(AnnounceError::Http)?;
             if answer.status != StatusCode::OK {
                 return Err(AnnounceError::Status(answer.status.as_u16()));
             }
@@ -112,7 +119,7 @@ mod tests {
             while !chunk.is_empty() && stream.write_all(chunk).await.is_ok() {}
             let _ = stream.read(&mut [0; 16]).await;
         });
-        let answer = Http::new(&url, Duration::from_millis(500)).unwrap().announce(&REQUEST).await;
+        let answer = Http::new(&url, None, Duration::from_millis(500)).unwrap().announce(&REQUEST).await;
         server.await.unwrap();
         if let Err(error) = &answer {
             let text = format!("{error} {error:?} {:?}", error.source().map(ToString::to_string));
@@ -152,7 +159,7 @@ mod tests {
     #[test]
     fn only_http_urls_are_taken() {
         for bad in ["", "announce", "https://h/a", "udp://h:1/a", "file:///etc/passwd", "http://h/a#b"] {
-            assert!(matches!(Http::new(bad, CONNECT_TIMEOUT), Err(AnnounceError::Url(_))), "{bad}");
+            assert!(matches!(Http::new(bad, None, CONNECT_TIMEOUT), Err(AnnounceError::Url(_))), "{bad}");
         }
         for (url, loopback) in [
             ("http://127.0.0.9:1/a", true),
@@ -160,7 +167,7 @@ mod tests {
             ("http://localhost/a", true),
             ("http://10.0.0.1/a", false),
         ] {
-            assert_eq!(Http::new(url, CONNECT_TIMEOUT).unwrap().loopback, loopback, "{url}");
+            assert_eq!(Http::new(url, None, CONNECT_TIMEOUT).unwrap().loopback, loopback, "{url}");
         }
     }
 }

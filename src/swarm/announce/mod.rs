@@ -19,6 +19,7 @@ use librqbit_core::hash_id::Id20;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::Tls;
 use crate::http::HttpError;
 use http::Http;
 use reply::Reply;
@@ -42,8 +43,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(120);
 /// What is announced, and to whom.
 #[derive(Clone)]
 pub struct AnnounceConfig {
-    /// The tracker's announce URL, `http://`.
+    /// The tracker's announce URL: `https://` in an encrypted run, `http://` otherwise.
     pub url: String,
+    /// What this peer shows to the tracker, in an encrypted run.
+    pub tls: Option<Tls>,
     /// The torrent.
     pub info_hash: Id20,
     /// This peer's id, as in its handshakes.
@@ -80,7 +83,7 @@ pub struct AnnounceProgress {
 /// Says why an announce failed. Holds no part of the URL.
 #[derive(Debug, thiserror::Error)]
 pub enum AnnounceError {
-    /// Not an `http://` URL.
+    /// Not a URL of the right kind.
     #[error("the tracker's announce URL is not usable: {0}")]
     Url(&'static str),
     /// No connection, or it broke, or it took too long.
@@ -110,7 +113,7 @@ pub struct Announcer {
 impl Announcer {
     /// Checks the URL and prepares the client. Connects to nothing yet.
     pub fn new(config: AnnounceConfig) -> Result<Self, AnnounceError> {
-        let http = Http::new(&config.url, REQUEST_TIMEOUT)?;
+        let http = Http::new(&config.url, config.tls, REQUEST_TIMEOUT)?;
         let request = Request {
             info_hash: config.info_hash,
             peer_id: config.peer_id,

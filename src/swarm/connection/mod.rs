@@ -31,19 +31,17 @@ use tokio::{
 };
 
 use super::{
-    Bounds, EngineError, Metainfo,
+    Bounds, EngineError, Metainfo, Tls,
     origin::OriginEvent,
     policy::{PeerKey, PieceSet, pace::Pace},
     protocol::{self, Extensions, HANDSHAKE_LEN, Violation},
     storage::{Checked, Storage},
-    transport::{Stream, Transport},
+    transport::{self, Stream, Whom},
 };
 use crate::model::Place;
 pub(super) use link::Link;
 
-/// A TCP (and later TLS) connection must stand within this.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Both handshakes must be through within this.
+/// Both BitTorrent handshakes must be through within this.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest silence; peers send keep-alives every two minutes.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
@@ -207,7 +205,8 @@ pub(super) struct Counters {
 pub(super) struct Context {
     pub(super) meta: Arc<Metainfo>,
     pub(super) storage: Storage,
-    pub(super) transport: Arc<dyn Transport>,
+    /// What we show, and whom we believe, in an encrypted run.
+    pub(super) tls: Option<Tls>,
     pub(super) peer_id: Id20,
     /// Whether we are the controller's seed.
     pub(super) seed: bool,
@@ -267,17 +266,16 @@ pub(super) async fn run(context: Arc<Context>, key: PeerKey, origin: Origin) -> 
 async fn establish(context: &Context, key: PeerKey, origin: Origin) -> Result<(Stream, Welcome, Terms), Exit> {
     let dialled = matches!(origin, Origin::Dial { .. });
     let controller = matches!(origin, Origin::Dial { controller: true, .. });
-    let connect = async {
-        match origin {
-            Origin::Dial { addr, .. } => context.transport.connect(addr).await,
-            Origin::Accept(stream) => context.transport.accept(stream).await,
-        }
+    let tls = context.tls.as_ref();
+    let mut stream = match origin {
+        Origin::Dial { addr, controller: true } => transport::connect(tls, addr, Whom::Controller).await?,
+        Origin::Dial { addr, .. } => transport::connect(tls, addr, Whom::Member).await?,
+        Origin::Accept(stream) => transport::accept(tls, stream).await?,
     };
-    let mut stream = timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| Exit::Timeout("connecting"))??;
     let shake = async {
         let ours = protocol::handshake(context.meta.info_hash(), context.peer_id);
         if dialled {
-            stream.write_all(&ours).await?;
+            send(&mut stream, &ours).await?;
         }
         let mut shook = Instant::now();
         let mut theirs = [0; HANDSHAKE_LEN];
@@ -286,7 +284,7 @@ async fn establish(context: &Context, key: PeerKey, origin: Origin) -> Result<(S
         let (peer_id, extended) = protocol::read_handshake(&theirs, context.meta.info_hash()).map_err(Exit::Stranger)?;
         // Who accepts answers only to those who know the torrent.
         if !dialled {
-            stream.write_all(&ours).await?;
+            send(&mut stream, &ours).await?;
             shook = Instant::now();
         }
         Ok::<_, Exit>((peer_id, Terms { extended, controller, shook, answered }))
@@ -296,6 +294,11 @@ async fn establish(context: &Context, key: PeerKey, origin: Origin) -> Result<(S
     context.tell(key, Event::Shaken { peer_id, reply }).await?;
     let welcome = answer.await.map_err(|_| Exit::Dropped)?;
     Ok((stream, welcome, terms))
+}
+
+async fn send(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
 }
 
 impl Context {

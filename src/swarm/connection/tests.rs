@@ -11,7 +11,6 @@ use crate::swarm::{
     Role,
     protocol::{BLOCK, HAVE_LEN},
     storage::{CHUNK, Report, Threads},
-    transport::Plain,
 };
 
 const KEY: PeerKey = PeerKey(7);
@@ -46,7 +45,7 @@ fn rig_of(pieces: u32, piece_length: u32, controller: bool) -> (Rig, impl Future
     let context = Arc::new(Context {
         meta,
         storage,
-        transport: Arc::new(Plain),
+        tls: None,
         peer_id: Id20::new([1; 20]),
         seed: false,
         place: None,
@@ -163,7 +162,7 @@ async fn a_push_of_a_long_piece_that_another_delivers_is_cancelled_and_no_violat
     rig.peer.write_all(&protocol::extension_handshake(true, None, 1)).await.unwrap();
     rig.send_piece(0).await;
     rig.peer.shutdown().await.unwrap();
-    let exit = timeout(CONNECT_TIMEOUT * 10, reader).await.unwrap();
+    let exit = timeout(HANDSHAKE_TIMEOUT * 5, reader).await.unwrap();
     assert!(matches!(exit, Exit::Io(_)), "{exit:?}");
     assert_eq!(rig.link.cancels().len(), (8 << 20) / BLOCK as usize);
     drop(other);
@@ -177,7 +176,7 @@ async fn who_says_that_it_is_the_seed_is_not_believed() {
         rig.peer.write_all(&protocol::extension_handshake(true, None, 1)).await.unwrap();
         rig.send_piece(0).await;
         rig.peer.shutdown().await.unwrap();
-        let exit = timeout(CONNECT_TIMEOUT * 10, reader).await.unwrap();
+        let exit = timeout(HANDSHAKE_TIMEOUT * 5, reader).await.unwrap();
         assert!(matches!(exit, Exit::Io(_)), "{exit:?}");
         let heard = rig.heard();
         let joined =
@@ -384,7 +383,7 @@ async fn heard_of(packets: Vec<&[u8]>) -> (Vec<String>, String) {
     let _ = rig.peer.shutdown().await;
     let exit = match ended {
         Some(exit) => exit,
-        None => timeout(CONNECT_TIMEOUT * 10, &mut reader).await.unwrap(),
+        None => timeout(HANDSHAKE_TIMEOUT * 5, &mut reader).await.unwrap(),
     };
     let heard = rig.heard().into_iter().filter(|event| !matches!(event, Event::Progress(_) | Event::Checked(..)));
     let said = |event| match event {

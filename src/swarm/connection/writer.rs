@@ -238,18 +238,24 @@ impl Writer {
         Ok(data.slice(start.min(end)..end))
     }
 
-    /// Writes the messages and the blocks.
+    /// Writes the messages and the blocks. Encryption takes them into a buffer of its own, so that what comes next is decided when that is empty.
     async fn write(&mut self, blocks: Vec<Block>) -> Result<(), Exit> {
-        if let Some(rest) = self.write_at_once(&blocks).await? {
+        let rest = self.write_at_once(&blocks).await?;
+        self.out.clear();
+        drop(blocks);
+        if let Some(rest) = rest {
             // Slow peers may be many, and each may be slow with another chunk.
             self.chunk = None;
-            drop(blocks);
             self.write_slowly(&rest).await?;
         }
-        self.out.clear();
-        // Nothing to do for plain TCP; encryption has a buffer of its own.
-        self.output.flush().await?;
-        Ok(())
+        match timeout(SLOW, self.output.flush()).await {
+            Ok(flushed) => Ok(flushed?),
+            Err(_) => {
+                self.chunk = None;
+                let flushed = timeout(STALL_TIMEOUT, self.output.flush()).await;
+                Ok(flushed.map_err(|_| Exit::Timeout("it takes nothing"))??)
+            }
+        }
     }
 
     /// Writes the messages and the blocks as long as the peer takes them; returns what is left then.

@@ -20,7 +20,7 @@ use url::Url;
 
 use super::{reply, tls};
 use crate::{
-    http::{AGENT, Answer, Dialer, HttpError, Line, NoBody, Place},
+    http::{AGENT, Answer, Dialer, HttpError, Line, NoBody, Place, Secure},
     model::origin::{Origin, OriginSettings, Secret},
     swarm::storage::lock,
 };
@@ -129,7 +129,7 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
-        let tls = if place.is_secure() { Some(self.access.tls().await?) } else { None };
+        let tls = if place.is_secure() { Some(Secure { connector: self.access.tls().await?, expects: None }) } else { None };
         let home = self.home.as_ref() == Some(&place);
         let known: &[_] = if home { &self.origin.addresses } else { &[] };
         let dialer = Dialer { limit: self.access.settings.connect_timeout, known, proxies: &self.access.proxies, tls };

@@ -6,12 +6,11 @@ use tokio_rustls::{
     TlsConnector,
     rustls::{
         ClientConfig, RootCertStore,
-        crypto::ring,
         pki_types::{CertificateDer, pem::PemObject as _},
     },
 };
 
-use crate::http::HttpError;
+use crate::{http::HttpError, swarm::transport::provider};
 
 /// Makes what TLS connections are made with; `certificates` are the operator's, in PEM. Reads files.
 pub(super) fn connector(certificates: Option<&str>) -> Result<TlsConnector, HttpError> {
@@ -37,7 +36,7 @@ pub(super) fn connector(certificates: Option<&str>) -> Result<TlsConnector, Http
             }
         }
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let config = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| HttpError::Certificates(error.to_string()))?
         .with_root_certificates(roots)

@@ -33,7 +33,7 @@ use super::{
     policy::{Action, PeerKey, PieceSet, Policy, PolicyConfig},
     protocol::BLOCK,
     storage::{CHUNK, Checked, Storage, Threads},
-    transport::{self, Transport},
+    transport,
 };
 #[cfg(feature = "controller")]
 pub(super) use peers::MAX_PEERS;
@@ -74,13 +74,14 @@ struct Session {
 }
 
 /// Opens everything and starts the engine's task.
-pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -> Result<EngineHandle, EngineError> {
+pub(super) async fn start(config: EngineConfig) -> Result<EngineHandle, EngineError> {
     let meta = config.metainfo.clone();
     let role = config.role.clone();
     let opened = tokio::task::spawn_blocking(move || Storage::open(meta, &role));
     let (storage, threads, have) = opened.await.map_err(|error| EngineError::Engine(error.to_string()))??;
     let failed = |source| EngineError::Io { what: format!("can't listen on {}", config.listen), source };
-    let listener = if config.bounds.alone { None } else { Some(transport::listen(config.listen).map_err(failed)?) };
+    let listener =
+        if config.bounds.alone { None } else { Some(transport::listen(config.listen, config.ports).map_err(failed)?) };
     let local_addr = match &listener {
         Some(listener) => listener.local_addr().map_err(failed)?,
         None => SocketAddr::new(config.listen.ip(), 0),
@@ -102,7 +103,7 @@ pub(super) async fn start(config: EngineConfig, transport: Arc<dyn Transport>) -
     let context = Arc::new(Context {
         meta,
         storage,
-        transport,
+        tls: config.tls.clone(),
         peer_id: peer_id(&mut random),
         seed,
         place: config.place,

@@ -60,11 +60,13 @@ impl Artifact {
             metainfo: self.meta.clone(),
             role,
             listen: loopback(),
+            ports: None,
             advertise: None,
             peers: peers.to_vec(),
             place: None,
             controller_peers: self.controller.get().copied().into_iter().collect(),
             tracker: None,
+            tls: None,
             bounds: Bounds::default(),
             origins: None,
         }

@@ -52,6 +52,7 @@ impl Tracking {
     pub(super) fn start(config: &EngineConfig, context: &Context, left: u64) -> Result<Self, EngineError> {
         let announced = AnnounceConfig {
             url: String::new(),
+            tls: config.tls.clone(),
             info_hash: context.meta.info_hash(),
             peer_id: context.peer_id,
             port: context.port,
@@ -126,11 +127,13 @@ mod tests {
             metainfo: Arc::new(Metainfo::new("a", 1, 16384, vec![[0; 20]]).unwrap()),
             role: Role::Host { file: PathBuf::from("a") },
             listen: SocketAddr::from((listen, 0)),
+            ports: None,
             advertise: advertise.map(IpAddr::from),
             peers: Vec::new(),
             place: None,
             controller_peers: Vec::new(),
             tracker: None,
+            tls: None,
             bounds: Bounds::default(),
             origins: None,
         })
