@@ -196,7 +196,7 @@ pub struct Ready {
 pub async fn run(args: DeployCommandArgs, output: &Output) -> Result<u8, CommandError> {
     let DeployCommandArgs { deploy: args, check, history } = args;
     if check {
-        return plan::run(plan::PlanArgs::of(args), output).await;
+        return plan::run(plan::PlanArgs::of(args, history), output).await;
     }
     let plan = args.plan(output)?;
     let app = args.app_name(&plan)?;

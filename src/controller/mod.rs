@@ -31,7 +31,7 @@ pub use authority::{Authority, AuthorityError};
 pub use dispatch::{Approval, Question};
 pub use events::EventSink;
 pub use fetch::{FetchError, Wanted, fetch};
-pub use origins::{Credential, CredentialError, OriginRequest, read_credentials};
+pub use origins::{Credential, CredentialError, OriginLook, OriginRequest, OriginUse, read_credentials};
 pub use preview::{AgentPreview, HostPreview, LockPreview, PreviewRequest, preview};
 pub use push::{AgentFinder, AgentFinderError};
 pub use recall::{RecallError, recall};

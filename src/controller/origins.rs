@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures_util::future::join_all;
+use serde::Serialize;
 use url::Host;
 
 use crate::{
@@ -126,6 +127,34 @@ impl Credentials {
     }
 }
 
+/// What an origin is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OriginUse {
+    /// It serves any part of the artifact.
+    Parts,
+    /// It serves the artifact only as a whole.
+    Whole,
+    /// It can't be asked from here; hosts try it themselves.
+    Unreached,
+    /// Nothing: it does not have the artifact, or does not give it to us.
+    Nothing,
+}
+
+/// What a look at an origin showed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OriginLook {
+    /// Its address, as it may be shown.
+    pub address: String,
+    /// What it is good for.
+    #[serde(rename = "use")]
+    pub good_for: OriginUse,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+    /// What to do about that.
+    pub hint: Option<&'static str>,
+}
+
 /// What the operator says of a run's origins.
 #[derive(Debug, Clone, Default)]
 pub struct OriginRequest {
@@ -156,10 +185,14 @@ impl OriginRequest {
         Origin { seed: seed.clone(), style: style.clone(), headers: wanted, addresses: Vec::new(), ranges: true }
     }
 
-    /// Looks at all origins and returns what these hosts are told of them, if there is something to tell, and warnings about the others.
-    pub(super) async fn check(&self, metainfo: &Metainfo, hosts: BTreeSet<HostId>) -> (Option<FleetOrigins>, Vec<RunEvent>) {
-        if !self.settings.enabled || self.sources.is_empty() {
-            return (None, Vec::new());
+    /// Looks at all origins, as a run does before it tells hosts of them. None is where they may not be used.
+    pub async fn look(&self, metainfo: &Metainfo) -> Vec<OriginLook> {
+        self.look_at_all(metainfo).await.into_iter().map(|(_, look)| look).collect()
+    }
+
+    async fn look_at_all(&self, metainfo: &Metainfo) -> Vec<(Origin, OriginLook)> {
+        if !self.settings.enabled {
+            return Vec::new();
         }
         let access = Access::new(self.settings.clone(), self.certificates.clone());
         let looks = self.sources.iter().take(WebSeed::MOST).map(async |(seed, style)| {
@@ -168,12 +201,22 @@ impl OriginRequest {
             let client = Client::new(access.clone(), origin.clone());
             let limit = HttpError::Timeout { what: "an answer", limit: LOOK };
             let found = tokio::time::timeout(LOOK, client.probe(metainfo)).await.unwrap_or(Err(limit));
-            judge(origin, found)
+            let look = judge(&origin.seed, found);
+            (origin, look)
         });
+        join_all(looks).await
+    }
+
+    /// Looks at all origins and returns what these hosts are told of them, if there is something to tell, and warnings about the others.
+    pub(super) async fn check(&self, metainfo: &Metainfo, hosts: BTreeSet<HostId>) -> (Option<FleetOrigins>, Vec<RunEvent>) {
         let (mut sources, mut warnings) = (Vec::new(), Vec::new());
-        for (origin, warning) in join_all(looks).await {
-            sources.extend(origin);
-            warnings.extend(warning);
+        for (origin, look) in self.look_at_all(metainfo).await {
+            let OriginLook { good_for, problem, hint, .. } = look;
+            if good_for != OriginUse::Nothing {
+                sources.push(Origin { ranges: good_for != OriginUse::Whole, ..origin });
+            }
+            let hint = hint.map(str::to_owned);
+            warnings.extend(problem.map(|message| RunEvent::Warning { host: None, message, hint }));
         }
         let origins = Origins {
             sources,
@@ -211,30 +254,21 @@ impl FleetOrigins {
     }
 }
 
-/// Decides what becomes of an origin that was looked at.
-fn judge(origin: Origin, found: Result<Good, HttpError>) -> (Option<Origin>, Option<RunEvent>) {
-    let address = &origin.seed;
-    match found {
-        Ok(Good::Parts) => (Some(origin), None),
+/// Decides what an origin is good for, by the answer that came.
+fn judge(seed: &WebSeed, found: Result<Good, HttpError>) -> OriginLook {
+    let (good_for, problem, hint) = match found {
+        Ok(Good::Parts) => (OriginUse::Parts, None, None),
         Ok(Good::Whole) => {
-            let message = format!("the origin {address} serves only the whole file, no parts of it: it is not used for pieces");
-            let warning = warning(message, Some("does a proxy in between take the ranges out of requests?"));
-            (Some(Origin { ranges: false, ..origin }), Some(warning))
+            let problem = format!("the origin {seed} serves only the whole file, no parts of it: it is not used for pieces");
+            (OriginUse::Whole, Some(problem), Some("does a proxy in between take the ranges out of requests?"))
         }
         Err(error) if error.is_unreached() => {
-            let message = format!("the origin {address} can't be asked from here, hosts try it themselves: {}", error.chain());
-            let warning = warning(message, hint(&error));
-            (Some(origin), Some(warning))
+            let problem = format!("the origin {seed} can't be asked from here, hosts try it themselves: {}", error.chain());
+            (OriginUse::Unreached, Some(problem), hint(&error))
         }
-        Err(error) => {
-            let message = format!("the origin {address} is not used: {}", error.chain());
-            (None, Some(warning(message, hint(&error))))
-        }
-    }
-}
-
-fn warning(message: String, hint: Option<&str>) -> RunEvent {
-    RunEvent::Warning { host: None, message, hint: hint.map(str::to_owned) }
+        Err(error) => (OriginUse::Nothing, Some(format!("the origin {seed} is not used: {}", error.chain())), hint(&error)),
+    };
+    OriginLook { address: seed.to_string(), good_for, problem, hint }
 }
 
 /// Returns where an origin's name leads from here.

@@ -21,6 +21,7 @@ pub mod table;
 pub mod terminal;
 pub mod upkeep;
 pub mod view;
+mod warnings;
 
 use std::{io, time::Duration};
 

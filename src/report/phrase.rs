@@ -111,8 +111,13 @@ pub(crate) fn dropped_out(name: &HostName, state: HostState, failure: Option<&Ho
 
 /// Says what an operator should know: one line, and one more for a hint.
 pub(crate) fn warning(name: Option<&HostName>, message: &str, to_do: Option<&str>, palette: Palette) -> Vec<String> {
-    let place = name.map(|name| format!("{}: ", host(name))).unwrap_or_default();
-    let mut lines = vec![format!("{} {place}{}", palette.note("warning:"), escape::line(message, MAX_MESSAGE))];
+    let who = name.map(|name| format!("{}: ", host(name))).unwrap_or_default();
+    warning_of(&who, message, to_do, palette)
+}
+
+/// As [`warning`], of whoever `who` names, which is printed as it is.
+pub(super) fn warning_of(who: &str, message: &str, to_do: Option<&str>, palette: Palette) -> Vec<String> {
+    let mut lines = vec![format!("{} {who}{}", palette.note("warning:"), escape::line(message, MAX_MESSAGE))];
     lines.extend(to_do.map(|text| hint(text, palette)));
     lines
 }

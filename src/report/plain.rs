@@ -5,6 +5,7 @@ use std::{io::Write, time::Duration};
 use super::{
     Palette, Reporter, measure, phrase, summary,
     view::{Change, FleetView},
+    warnings::Warnings,
 };
 use crate::model::{Envelope, HostFailure, HostName, HostState, PhaseTime, RunEvent};
 
@@ -23,12 +24,14 @@ pub struct Plain<W> {
     view: FleetView,
     next_heartbeat: Duration,
     told_failures: usize,
+    warnings: Warnings,
 }
 
 impl<W: Write + Send> Plain<W> {
     /// Makes a reporter that writes to `out`, its summary `width` columns wide; a quiet one tells failures and the summary only.
     pub fn new(out: W, palette: Palette, width: usize, quiet: bool) -> Self {
-        Self { out, palette, width, quiet, view: FleetView::default(), next_heartbeat: HEARTBEAT, told_failures: 0 }
+        let (view, warnings) = (FleetView::default(), Warnings::default());
+        Self { out, palette, width, quiet, view, next_heartbeat: HEARTBEAT, told_failures: 0, warnings }
     }
 
     /// Writes lines, the first with the time since the start. A log that can't be written must not stop a deploy: errors are dropped.
@@ -99,9 +102,15 @@ impl<W: Write + Send> Reporter for Plain<W> {
             }
             (RunEvent::PhaseEnded(time), _) if !self.quiet => self.phase_ended(now, time),
             (RunEvent::Warning { host, message, hint }, _) if !self.quiet => {
-                self.say(now, phrase::warning(host.as_ref(), message, hint.as_deref(), self.palette));
+                let lines = self.warnings.hear(host.as_ref(), message, hint.as_deref(), self.palette);
+                if !lines.is_empty() {
+                    self.say(now, lines);
+                }
             }
             (RunEvent::RunFinished(end), Change::Finished) => {
+                for line in self.warnings.repeated(self.palette) {
+                    self.say(now, [line]);
+                }
                 let text = format!("\n{}", summary::render(self.view.header(), end, self.width, self.palette));
                 let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
             }

@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{
     Palette, Reporter, Screen, measure, phrase, summary,
     view::{Change, FleetView, HostRow, Transfer},
+    warnings::Warnings,
 };
 use crate::model::{Envelope, HostState, RunEvent, RunSummary};
 
@@ -40,6 +41,7 @@ pub struct Terminal {
     palette: Palette,
     view: FleetView,
     told_failures: usize,
+    warnings: Warnings,
 }
 
 impl Terminal {
@@ -61,7 +63,8 @@ impl Terminal {
             bar.set_style(style);
         }
         screen.show(&bar);
-        Self { bar, screen, waiting: Vec::new(), width, palette, view: FleetView::default(), told_failures: 0 }
+        let (view, warnings) = (FleetView::default(), Warnings::default());
+        Self { bar, screen, waiting: Vec::new(), width, palette, view, told_failures: 0, warnings }
     }
 
     fn draw(&mut self, now: Duration) {
@@ -112,7 +115,8 @@ impl Reporter for Terminal {
                 }
             }
             (RunEvent::Warning { host, message, hint }, _) => {
-                self.say(phrase::warning(host.as_ref(), message, hint.as_deref(), self.palette));
+                let lines = self.warnings.hear(host.as_ref(), message, hint.as_deref(), self.palette);
+                self.say(lines);
             }
             (_, Change::Interrupted) => {
                 let text = "interrupted: stopping cleanly, Ctrl-C again to stop at once";
@@ -123,7 +127,11 @@ impl Reporter for Terminal {
                 self.say(text);
             }
             (event, Change::Step) => self.say(phrase::step(event)),
-            (RunEvent::RunFinished(end), Change::Finished) => self.end(end),
+            (RunEvent::RunFinished(end), Change::Finished) => {
+                let repeated = self.warnings.repeated(self.palette);
+                self.say(repeated);
+                self.end(end);
+            }
             _ => {}
         }
         // Everything else waits for the next tick: what a frame costs grows with the fleet, and so do the events.

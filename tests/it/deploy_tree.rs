@@ -247,7 +247,19 @@ fn a_plan_tells_what_would_travel_and_touches_nothing() {
     assert!(!fleet.hosts()[0].deploy_to().exists());
     operator.deploy(&fleet.fleet(), &root).without("--app").run().expect_code(0);
     assert_eq!(check(), ("dist".into(), 0.into(), true.into()));
+    let big = artifact::noise(300_000, "big");
+    write(&root, "big", &big, 0o644);
+    operator.deploy(&fleet.fleet(), &root).without("--app").run().expect_code(0);
     fs::set_permissions(root.join("VERSION"), fs::Permissions::from_mode(0o600)).unwrap();
+    write(&root, "more", artifact::noise(1000, "more"), 0o644);
+    let plan = operator.deploy(&fleet.fleet(), &root).without("--app").with(["--check"]).run().expect_code(0);
+    let report: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
+    let (transfer, reused) = (report["transfer"].as_u64().unwrap(), report["reused"].as_u64().unwrap());
+    assert_eq!(transfer, blob(&root).len() as u64);
+    assert!(reused > 300_000 - 2 * 16_384 && reused < transfer - 1000, "{reused} of {transfer} bytes are there");
+    let run = operator.deploy(&fleet.fleet(), &root).without("--app").run().expect_code(0);
+    assert_eq!(travelled(&run.summary().bytes), transfer - reused, "it was foreseen to the byte");
+    fs::set_permissions(root.join("VERSION"), fs::Permissions::from_mode(0o640)).unwrap();
     let (_, transfer, unchanged) = check();
     assert_eq!((transfer, unchanged), (0.into(), false.into()), "the cache has its bytes, and it is another release");
 }

@@ -50,12 +50,19 @@ fn what_is_wrong_with_origins_is_a_warning_and_the_deploy_goes_on() {
         nginx.url("auth/"),
         nginx.secure_url("plain/"),
     ];
-    let options = urls.iter().flat_map(|url| ["--web-seed", url]);
+    let options = urls.iter().flat_map(|url| ["--web-seed", url]).collect::<Vec<_>>();
+    // A preview shows what the deploy will meet.
+    let seen = operator.deploy(&fleet.fleet(), &artifact).with(&options).with(["--check"]).run().expect_code(0);
+    let seen: serde_json::Value = serde_json::from_str(&seen.stdout).unwrap();
+    let uses: Vec<_> = seen["origins"].as_array().unwrap().iter().map(|look| look["use"].as_str().unwrap()).collect();
+    assert_eq!(uses, ["nothing", "nothing", "whole", "nothing", "nothing"], "{seen}");
     let run = operator.deploy(&fleet.fleet(), &artifact).with(options).run().expect_code(0);
     fleet.expect_live(&[Some("1"); 2]);
     let told = run.warnings().join("\n");
     for wanted in ["404 Not Found", "it has 14 bytes", "only the whole file", "401 Unauthorized", "no TLS connection"] {
         assert!(told.contains(wanted), "{wanted} is missing:\n{told}");
+        let mut problems = seen["origins"].as_array().unwrap().iter().map(|look| look["problem"].as_str().unwrap());
+        assert!(problems.any(|problem| problem.contains(wanted)), "{wanted} is missing: {seen}");
     }
     assert_eq!(run.summary().bytes.from_origin, 0);
 }

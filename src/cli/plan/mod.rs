@@ -2,18 +2,22 @@
 
 mod prediction;
 mod render;
+mod reuse;
 
 use std::collections::BTreeMap;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{CommandError, Output, deploy, deploy::DeployArgs, exit, fleet, interrupt, output::Format, value};
+use super::{
+    CommandError, Output, deploy, deploy::DeployArgs, exit, fleet, history::HistoryArgs, interrupt, output::Format, value,
+};
 use crate::{
-    controller::{self, HostPreview, PreviewRequest},
+    controller::{self, HostPreview, OriginLook, PreviewRequest},
     inventory::HostEntry,
     model::{
         AppName, Digest, HostFailure, HostId, HostName, HostState, Manifest, Plan, Verdict,
+        distribution::{Distribution, DistributionPolicy},
         plan::{Order, Pause},
         rollout::{Lineup, waves},
     },
@@ -36,34 +40,47 @@ pub struct PlanArgs {
     /// The link of each host and of this machine that the predicted time assumes: 50mbit, 1gbit, 125MB (a second)
     #[arg(long, value_name = "RATE", default_value = LINK_TEXT, value_parser = value::rate)]
     pub link: u64,
+
+    /// Where earlier runs are written down, for what hosts have of a directory. This one is not.
+    #[command(flatten)]
+    pub history: HistoryArgs,
 }
 
 impl PlanArgs {
     /// The preview of a deploy that was asked for with `--check`.
-    pub fn of(deploy: DeployArgs) -> Self {
-        Self { deploy, link: LINK }
+    pub fn of(deploy: DeployArgs, history: HistoryArgs) -> Self {
+        Self { deploy, link: LINK, history }
     }
 }
 
 /// Shows what would happen and returns the exit code: whether a deploy would go through on every host.
 pub async fn run(args: PlanArgs, output: &Output) -> Result<u8, CommandError> {
-    let PlanArgs { deploy: args, link } = args;
+    let PlanArgs { deploy: args, link, history } = args;
     let plan = args.plan(output)?;
     let app = args.app_name(&plan)?;
     let cache = args.place.cache.clone();
     let fleet = fleet::settings(&args.connection, cache, args.switch.lease, true, &plan, output)?;
     let interrupt = interrupt::watch()?;
     let artifact = deploy::open(&args.artifact, app, fleet.hosts.len(), args.rehash, &interrupt, output).await?;
+    let origins = args.origins.request(&plan, &args.artifact, output).await?;
     let hosts = fleet.hosts.clone();
-    let manifest = artifact.manifest;
     let (linked, unchanged) = (plan.linked.clone(), plan.unchanged);
-    let request = PreviewRequest { fleet, manifest: manifest.clone(), linked, unchanged };
-    let seen = tokio::select! {
-        seen = controller::preview(request) => seen,
+    let request = PreviewRequest { fleet, manifest: artifact.manifest.clone(), linked, unchanged };
+    let looks = async { tokio::join!(controller::preview(request), origins.look(&artifact.metainfo)) };
+    let (seen, origins) = tokio::select! {
+        looks = looks => looks,
         () = interrupt.cancelled() => return Err(CommandError::interrupted()),
     };
-    let rows = hosts.iter().zip(seen).map(|(entry, (host, seen))| Row::new(host, entry, seen)).collect();
-    let report = Report::new(manifest, rows, &plan, args.controller_zone.as_deref(), link).await?;
+    let mut rows: Vec<Row> = hosts.iter().zip(seen).map(|(entry, (host, seen))| Row::new(host, entry, seen)).collect();
+    reuse::predict(&mut rows, &artifact, &history);
+    let policy = DistributionPolicy {
+        choice: plan.transfer.swarm,
+        hosts: rows.len(),
+        size: artifact.manifest.size,
+        outsiders: args.torrent_out.is_some(),
+    };
+    let way = Way { origins, distribution: policy.decide(), controller_zone: args.controller_zone, link };
+    let report = Report::new(artifact.manifest, rows, &plan, way).await?;
     if output.format == Format::Json {
         output.print_json(&report)?;
     } else {
@@ -80,6 +97,8 @@ struct Row {
     zone: Option<String>,
     /// The wave it would switch in, counted from 1; none if it would not.
     wave: Option<usize>,
+    /// How many bytes of a directory files give that are in the host's live release or the one before, as far as the history knows those.
+    reused: u64,
     #[serde(flatten)]
     seen: Seen,
 }
@@ -95,7 +114,7 @@ enum Seen {
 impl Row {
     fn new(host: HostName, entry: &HostEntry, seen: Result<HostPreview, HostFailure>) -> Self {
         let seen = seen.map_or_else(|failure| Seen::Failure { failure }, |preview| Seen::Host(Box::new(preview)));
-        Self { host, zone: entry.zone.clone(), wave: None, seen }
+        Self { host, zone: entry.zone.clone(), wave: None, reused: 0, seen }
     }
 
     fn preview(&self) -> Option<&HostPreview> {
@@ -126,6 +145,22 @@ impl Row {
     fn transfer(&self) -> u64 {
         if self.switches() { self.preview().map_or(0, |preview| preview.transfer) } else { 0 }
     }
+
+    /// Returns how many bytes are likely to come to it.
+    fn likely(&self) -> u64 {
+        self.transfer().saturating_sub(self.reused)
+    }
+}
+
+/// How the artifact would come to hosts, and what is assumed of that.
+#[derive(Debug)]
+struct Way {
+    /// What was seen of origins.
+    origins: Vec<OriginLook>,
+    distribution: Distribution,
+    controller_zone: Option<String>,
+    /// Each host's link and this machine's, in bytes a second.
+    link: u64,
 }
 
 /// The whole answer, as JSON shows it.
@@ -150,20 +185,20 @@ struct Report {
     out: usize,
     /// True if hosts would switch, or nothing is to be done.
     goes: bool,
+    /// Whether hosts would exchange pieces, and why.
+    distribution: Distribution,
+    /// The web servers that hosts would use beside.
+    origins: Vec<OriginLook>,
     /// The most bytes of the artifact that would come to hosts.
     transfer: u64,
+    /// How many of these files give that hosts have.
+    reused: u64,
     prediction: Option<Prediction>,
     exit_code: u8,
 }
 
 impl Report {
-    async fn new(
-        manifest: Manifest,
-        mut hosts: Vec<Row>,
-        plan: &Plan,
-        controller_zone: Option<&str>,
-        link: u64,
-    ) -> Result<Self, CommandError> {
+    async fn new(manifest: Manifest, mut hosts: Vec<Row>, plan: &Plan, way: Way) -> Result<Self, CommandError> {
         let waves = assign_waves(&mut hosts, plan);
         let out = hosts.iter().filter(|row| row.failure().is_some()).count();
         let max_failures = plan.rollout.max_failures.after.allowed(hosts.len());
@@ -173,7 +208,7 @@ impl Report {
         }
         let goes = out <= max_failures;
         let verdict = if goes { Verdict::Completed } else { Verdict::StoppedByBudget };
-        let prediction = prediction::predict(&hosts, manifest.size, controller_zone, link).await?;
+        let prediction = prediction::predict(&hosts, way.controller_zone.as_deref(), way.link).await?;
         Ok(Self {
             v: PLAN_VERSION,
             app: manifest.app,
@@ -189,7 +224,10 @@ impl Report {
             max_failures,
             out,
             goes,
+            distribution: way.distribution,
+            origins: way.origins,
             transfer: hosts.iter().map(Row::transfer).sum(),
+            reused: hosts.iter().map(|row| row.transfer() - row.likely()).sum(),
             prediction,
             exit_code: exit::of_run(verdict, &counts),
             hosts,

@@ -31,15 +31,16 @@ pub(super) struct Prediction {
     pub(super) link: u64,
 }
 
-/// Predicts the transfer to the hosts that would need one; none if there are too many to simulate.
+/// Predicts the transfer to the hosts that would need one, as if all that need something needed as much as who needs most, and the same; none if
+/// there are too many to simulate.
 pub(super) async fn predict(
     hosts: &[Row],
-    size: u64,
     controller_zone: Option<&str>,
     link: u64,
 ) -> Result<Option<Prediction>, CommandError> {
     let taking_part: Vec<&Row> = hosts.iter().filter(|row| row.switches()).collect();
-    if taking_part.iter().all(|row| row.transfer() == 0) {
+    let size = taking_part.iter().map(|row| row.likely()).max().unwrap_or(0);
+    if size == 0 {
         return Ok(Some(Prediction { seconds: 0.0, link }));
     }
     let count = taking_part.len() as u64;
@@ -53,7 +54,7 @@ pub(super) async fn predict(
     }
     let zones = zones(&taking_part, controller_zone);
     let simulated = |(row, zone): (&&Row, usize)| {
-        let complete = row.transfer() == 0;
+        let complete = row.likely() == 0;
         SimulatedHost { zone, complete, ..SimulatedHost::new(link) }
     };
     let scenario = Scenario {

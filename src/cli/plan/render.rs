@@ -2,8 +2,8 @@
 
 use super::{Report, Row};
 use crate::{
-    controller::AgentPreview,
-    model::{HostFailure, HostName, HostState},
+    controller::{AgentPreview, OriginLook},
+    model::{HostFailure, HostName, HostState, distribution::Distribution},
     report::{
         Palette, escape, measure, phrase,
         table::{self, Tone},
@@ -28,7 +28,8 @@ impl Report {
         let rows: Vec<_> = self.hosts.iter().map(row).collect();
         text += &table::render(&HEADER, rows, width, palette);
         let notes: Vec<String> = self.hosts.iter().flat_map(|row| notes(row, palette)).collect();
-        let groups = [notes, self.waves(), vec![self.time(), self.verdict(palette)]];
+        let origins = self.origins.iter().flat_map(|look| origin(look, palette)).collect();
+        let groups = [notes, self.waves(), origins, vec![self.way(), self.time(), self.verdict(palette)]];
         for lines in groups.iter().filter(|lines| !lines.is_empty()) {
             text.push('\n');
             lines.iter().for_each(|line| text += &(phrase::wrap(line, width, 4) + "\n"));
@@ -56,17 +57,27 @@ impl Report {
         waves.chain(between).chain(drawn).collect()
     }
 
+    fn way(&self) -> String {
+        let Distribution { use_swarm, reason } = &self.distribution;
+        let what = if *use_swarm { "hosts would exchange pieces" } else { "hosts would exchange nothing" };
+        format!("{what}: {reason}")
+    }
+
     fn time(&self) -> String {
-        let Some(prediction) = self.prediction else {
-            return format!("transfer: at most {}", measure::bytes(self.transfer));
+        let bytes = match self.reused {
+            0 => format!("at most {}", measure::bytes(self.transfer)),
+            reused => {
+                let likely = measure::bytes(self.transfer.saturating_sub(reused));
+                format!("about {likely}, for {} are in releases that hosts have", measure::bytes(reused))
+            }
         };
+        let Some(prediction) = self.prediction else { return format!("transfer: {bytes}") };
         if self.transfer == 0 {
             return "transfer: nothing".to_owned();
         }
         format!(
-            "transfer: at most {}, about {} until the last host has it if every host and this machine has {} (`--link`); logins, \
+            "transfer: {bytes}, about {} until the last host has it if every host and this machine has {} (`--link`); logins, \
              unpacking, hooks, checks and pauses come on top",
-            measure::bytes(self.transfer),
             measure::seconds(prediction.seconds),
             bits(prediction.link),
         )
@@ -105,6 +116,7 @@ fn row(row: &Row) -> Vec<(String, Tone)> {
         preview if preview.cached => "nothing: cached".to_owned(),
         // It is live already, and would be activated once more.
         preview if preview.transfer == 0 => "nothing".to_owned(),
+        _ if row.reused > 0 => format!("about {}", measure::bytes(row.likely())),
         preview if preview.partial => format!("up to {}", measure::bytes(preview.transfer)),
         preview => measure::bytes(preview.transfer),
     });
@@ -128,6 +140,14 @@ fn notes(row: &Row, palette: Palette) -> Vec<String> {
     let warnings = row.preview().map_or(&[][..], |preview| &preview.warnings);
     lines.extend(warnings.iter().flat_map(|warning| phrase::warning(Some(&row.host), warning, None, palette)));
     lines
+}
+
+/// Says what a web server is good for.
+fn origin(look: &OriginLook, palette: Palette) -> Vec<String> {
+    match &look.problem {
+        Some(problem) => phrase::warning(None, problem, look.hint, palette),
+        None => vec![escape::line(&format!("origin {}: it has the artifact, and serves parts of it", look.address), MAX_TEXT)],
+    }
 }
 
 /// Returns a link's rate as links are named: `1 Gbit/s`.

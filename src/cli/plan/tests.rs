@@ -2,14 +2,14 @@
 
 use super::*;
 use crate::{
-    controller::AgentPreview,
+    controller::{AgentPreview, OriginUse},
     model::{ArchiveKind, FailureKind, plan::WaveSize, plan::Waves},
     report::Palette,
 };
 
 fn host(number: usize, seen: Result<HostPreview, HostFailure>) -> Row {
     let seen = seen.map_or_else(|failure| Seen::Failure { failure }, |preview| Seen::Host(Box::new(preview)));
-    Row { host: HostName::new(&format!("web{number:02}")).unwrap(), zone: None, wave: None, seen }
+    Row { host: HostName::new(&format!("web{number:02}")).unwrap(), zone: None, wave: None, reused: 0, seen }
 }
 
 fn fresh() -> HostPreview {
@@ -56,7 +56,19 @@ fn plan(waves: &[&str]) -> Plan {
 }
 
 async fn report(hosts: Vec<Row>, plan: &Plan) -> Report {
-    Report::new(manifest(), hosts, plan, None, 125_000_000).await.unwrap()
+    let distribution = Distribution { use_swarm: true, reason: "it pays".into() };
+    let way = Way { origins: origins(), distribution, controller_zone: None, link: 125_000_000 };
+    Report::new(manifest(), hosts, plan, way).await.unwrap()
+}
+
+fn origins() -> Vec<OriginLook> {
+    let look = |good_for, problem: Option<&str>, hint| OriginLook {
+        address: "http://store/".into(),
+        good_for,
+        problem: problem.map(str::to_owned),
+        hint,
+    };
+    vec![look(OriginUse::Parts, None, None), look(OriginUse::Nothing, Some("the origin is not used: 404"), Some("look there"))]
 }
 
 #[tokio::test]
@@ -81,6 +93,9 @@ async fn a_deploy_that_goes_is_shown_with_waves_and_time() {
         "to come (3.0 MiB)",
         "has 1 Gbit/s",
         "it would go: 3 hosts would switch, 1 up to date already",
+        "origin http://store/: it has the artifact, and serves parts of it",
+        "warning: the origin is not used: 404\n  hint: look there",
+        "hosts would exchange pieces: it pays",
     ] {
         assert!(text.contains(wanted), "{wanted}\n{text}");
     }
@@ -106,6 +121,19 @@ async fn hosts_that_would_drop_out_decide_the_exit_code_and_whether_it_goes() {
 }
 
 #[tokio::test]
+async fn what_hosts_have_need_not_come_to_them() {
+    let mut hosts: Vec<Row> = (1..=2).map(|number| host(number, Ok(fresh()))).collect();
+    hosts.iter_mut().for_each(|row| row.reused = 63 << 20);
+    let report = report(hosts, &plan(&["100%"])).await;
+    assert_eq!((report.transfer, report.reused), (128 << 20, 126 << 20));
+    assert!(report.prediction.unwrap().seconds < 0.2, "{report:?}");
+    let text = report.render(120, Palette::PLAIN);
+    for wanted in ["about 1.0 MiB", "transfer: about 2.0 MiB, for 126.0 MiB are in releases that hosts have"] {
+        assert!(text.contains(wanted), "{wanted}\n{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_preview_in_json_names_every_field_of_a_host() {
     let report = report(vec![host(1, Ok(fresh())), host(2, Err(no_answer()))], &plan(&["100%"])).await;
     let json = serde_json::to_value(&report).unwrap();
@@ -114,6 +142,8 @@ async fn a_preview_in_json_names_every_field_of_a_host() {
     assert_eq!(json["hosts"][0]["transfer"], 64 << 20);
     assert_eq!(json["hosts"][1]["failure"]["kind"], "unreachable");
     assert_eq!(json["waves"][0][0], "web01");
+    assert_eq!(json["distribution"]["use_swarm"], true);
+    assert_eq!((&json["origins"][0]["use"], &json["origins"][1]["use"]), (&"parts".into(), &"nothing".into()));
 }
 
 #[tokio::test]
