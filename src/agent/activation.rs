@@ -19,6 +19,7 @@ use super::{
     releases::{self, Current, CurrentError, Record},
     revisions::{Change, Revisions},
     root::Root,
+    trust,
 };
 use crate::{
     failpoint,
@@ -378,7 +379,8 @@ fn record_confirmation(root: &Root, entry: &JournalEntry) -> Result<(), DiskErro
     record.activated_at = Some(entry.at.clone());
     releases::write_record(root, &record)?;
     failpoint::reach("confirm.recorded");
-    Ok(())
+    // Whoever dies here is followed by an agent that does all of this again.
+    record.signed.as_ref().map_or(Ok(()), |version| trust::remember(root, version))
 }
 
 #[cfg(test)]

@@ -310,7 +310,7 @@ async fn unpack(
         true => releases::place_of_earlier(&work.held.releases, &job.release),
         false => releases::next_sequence(&work.held.releases),
     };
-    let clock = session.env.clock;
+    let (clock, signed) = (session.env.clock, work.signed.clone());
     let (blob, warning) = session
         .blocking(move |cancel| {
             let mut blob = blob;
@@ -334,6 +334,7 @@ async fn unpack(
                 release: job.release.clone(),
                 manifest: job.manifest.clone(),
                 linked: job.linked.clone(),
+                signed,
                 by: job.by.clone(),
                 sequence,
                 staged_at: clock.stamp(),

@@ -14,6 +14,7 @@ use super::{
     shared::SharedError,
     space::{self, SpaceError},
     store::VerifyError,
+    trust::TrustError,
 };
 use crate::{
     artifact::UnpackError,
@@ -42,6 +43,9 @@ pub(crate) enum JobError {
     /// The gate.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// Whose it is.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The disk.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -162,6 +166,10 @@ impl JobError {
                 "the data was discarded and the old release stays live; deploy again, and if it happens again check the \
                  artifact on the controller and the host's disk and memory"
             }
+            Self::Trust(error) => match error.hint() {
+                Some(hint) => hint,
+                None => return self.disk_hint(),
+            },
             Self::Unpack(error) => {
                 let stays = "nothing became visible and the old release stays live";
                 return Some(error.hint().map_or(stays.into(), |hint| format!("{hint}; {stays}")));

@@ -51,6 +51,7 @@ mod status;
 mod store;
 mod stray;
 mod switch;
+mod trust;
 mod unlock;
 
 #[cfg(test)]

@@ -21,12 +21,13 @@ use super::{
     session::Cancel,
     space::{self, Demand},
     store::{Store, UnverifiedBlob, VerifiedBlob, VerifyError},
-    stray,
+    stray, trust,
 };
 use crate::{
     model::{
         LockHolder, Manifest, ReleaseId,
         plan::{Health, Hooks, Unchanged},
+        trust::{Endorsement, Newest},
     },
     wire::{DeployJob, Procedure},
 };
@@ -101,6 +102,8 @@ pub(crate) struct Work {
     pub(crate) release: ReleaseId,
     /// That release is already there, complete and once confirmed.
     pub(crate) there: bool,
+    /// The version that the artifact is signed as, if it is.
+    pub(crate) signed: Option<Newest>,
 }
 
 /// Takes the lock, then finishes or undoes what a dead agent left and looks at what is live.
@@ -166,17 +169,22 @@ fn recovery_notice(recovered: &Recovered) -> Notice {
 /// Does the whole preflight of a deploy.
 pub(crate) fn deploy(job: &DeployJob, env: &AgentEnv, cancel: &Cancel) -> Result<Start, JobError> {
     check_job(job)?;
+    let statement = trust::check(job.endorsement.as_deref(), &job.manifest, env.clock.now())?;
     let root = Root::new(&job.deploy_to, env.home.as_deref())?;
     root.prepare(env.uid)?;
     let predecessor = Predecessor { run: job.run.clone(), by: job.by.clone(), process: job.replaces };
     let mut held = hold(root, &predecessor, env, cancel)?;
+    if let (Some(statement), Some(Endorsement { allow_downgrade: false, .. })) = (&statement, job.endorsement.as_deref()) {
+        trust::check_age(&held.root, statement)?;
+    }
+    let signed = statement.as_ref().map(Newest::from);
     // Also where nothing is left to do: an agent may have died while it removed old releases after its confirmation.
     remove_leftovers(&mut held, job);
     let up_to_date = held.current.clone().filter(|current| is_confirmed(&held.releases, current, job));
     if let Some(current) = up_to_date {
         remove_download(&mut held, job, env);
         if job.unchanged == Unchanged::Activate {
-            return Ok(Start::Work(Box::new(Work { held, store: None, blob: None, release: current, there: true })));
+            return Ok(Start::Work(Box::new(Work { held, store: None, blob: None, release: current, there: true, signed })));
         }
         let previous = releases::previous(&held.releases, &current);
         return Ok(Start::AlreadyActive { current, previous, notices: held.notices });
@@ -194,7 +202,7 @@ pub(crate) fn deploy(job: &DeployJob, env: &AgentEnv, cancel: &Cancel) -> Result
     if !there {
         check_room(&held.root, &job.manifest, blob.is_some(), &mut held.notices)?;
     }
-    Ok(Start::Work(Box::new(Work { held, store, blob, release: job.release.clone(), there })))
+    Ok(Start::Work(Box::new(Work { held, store, blob, release: job.release.clone(), there, signed })))
 }
 
 fn check_job(job: &DeployJob) -> Result<(), JobError> {

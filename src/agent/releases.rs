@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     failpoint,
-    model::{Manifest, Operator, ReleaseId, plan::Linked},
+    model::{Manifest, Operator, ReleaseId, plan::Linked, trust::Newest},
 };
 
 /// The most entries of `releases/` that are looked at.
@@ -36,6 +36,9 @@ pub(crate) struct Record {
     /// What it links to in `shared/`.
     #[serde(default)]
     pub(crate) linked: Linked,
+    /// The version that it was signed as, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) signed: Option<Newest>,
     /// Who deployed it.
     #[serde(default)]
     pub(crate) by: Option<Operator>,
@@ -319,6 +322,7 @@ mod tests {
             tree: None,
         };
         let record = Record {
+            signed: None,
             release: id.clone(),
             manifest,
             linked: Linked::default(),

@@ -160,6 +160,7 @@ mod tests {
             tree: None,
         };
         let record = releases::Record {
+            signed: None,
             release: id("r2"),
             manifest,
             linked: Linked::default(),

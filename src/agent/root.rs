@@ -225,6 +225,11 @@ impl Root {
         self.records().join(format!("{id}.json"))
     }
 
+    /// The newest signed version that was live.
+    pub(crate) fn newest(&self) -> PathBuf {
+        self.private().join("newest")
+    }
+
     /// Partial downloads.
     pub(crate) fn partials(&self) -> PathBuf {
         self.private().join("partial")

@@ -23,6 +23,7 @@ use super::{
     reporting,
     request::Request,
     transfer::TransferArgs,
+    trust::TrustArgs,
     value,
 };
 use crate::{
@@ -103,6 +104,11 @@ pub struct DeployArgs {
     #[serde(default)]
     pub origins: OriginArgs,
 
+    /// Whose it is.
+    #[command(flatten)]
+    #[serde(default)]
+    pub trust: TrustArgs,
+
     /// The zone (`fleetdrop_zone`) that this machine is in; any other name if in none [default: the one with the most hosts]
     #[arg(long, value_name = "ZONE")]
     pub controller_zone: Option<String>,
@@ -158,22 +164,27 @@ impl DeployArgs {
 
     /// Returns the application's name: the plan's, or the artifact's name, that of a file without its archive suffix.
     pub fn app_name(&self, plan: &Plan) -> Result<AppName, CommandError> {
-        if let Some(app) = &plan.app {
-            return Ok(app.clone());
-        }
-        let hint = "name the application with `--app NAME`";
-        let Some(name) = controller::artifact_name(&self.artifact) else {
-            let artifact = self.artifact.display();
-            return Err(CommandError::input(format!("`{artifact}` does not name a file or directory")).hint(hint));
-        };
-        let Some(name) = name.to_str() else {
-            let name = name.to_string_lossy();
-            return Err(CommandError::input(format!("`{name}` makes no application name: not UTF-8")).hint(hint));
-        };
-        // Only a file has an archive's suffix.
-        let name = if self.artifact.is_dir() { name } else { ArchiveKind::of_file_name(name).1 };
-        AppName::new(name).map_err(|error| CommandError::input(error).hint(hint))
+        app_name(&self.artifact, plan.app.as_ref())
     }
+}
+
+/// Returns the application's name: the one that is given, or the artifact's, that of a file without its archive suffix.
+pub fn app_name(artifact: &Path, given: Option<&AppName>) -> Result<AppName, CommandError> {
+    if let Some(app) = given {
+        return Ok(app.clone());
+    }
+    let hint = "name the application with `--app NAME`";
+    let Some(name) = controller::artifact_name(artifact) else {
+        let artifact = artifact.display();
+        return Err(CommandError::input(format!("`{artifact}` does not name a file or directory")).hint(hint));
+    };
+    let Some(name) = name.to_str() else {
+        let name = name.to_string_lossy();
+        return Err(CommandError::input(format!("`{name}` makes no application name: not UTF-8")).hint(hint));
+    };
+    // Only a file has an archive's suffix.
+    let name = if artifact.is_dir() { name } else { ArchiveKind::of_file_name(name).1 };
+    AppName::new(name).map_err(|error| CommandError::input(error).hint(hint))
 }
 
 /// A deploy that is ready to begin.
@@ -221,6 +232,7 @@ impl Ready {
             Some((_, release)) => release.clone(),
             None => self.artifact.release().map_err(fleet::run_error)?,
         };
+        let endorsement = self.args.trust.endorse(&self.plan.trust, &self.artifact.manifest)?;
         let origins = self.args.origins.request(&self.plan, &self.args.artifact, output).await?;
         let notebook = history.begin(&self.start(&run, &release, output), output);
         let request = DeployRequest {
@@ -229,6 +241,7 @@ impl Ready {
             advertise: self.args.advertise,
             zone: self.args.controller_zone,
             origins,
+            endorsement,
             torrent_out: self.args.torrent_out,
             encrypted: self.args.encryption == Encryption::On,
             cache_limit: self.args.cache_limit,

@@ -25,9 +25,11 @@ pub mod reporting;
 pub mod request;
 pub mod resume;
 pub mod rollback;
+pub mod sign;
 pub mod simulate;
 pub mod status;
 pub mod transfer;
+pub mod trust;
 pub mod unlock;
 pub mod value;
 
@@ -68,6 +70,8 @@ pub enum Command {
     Rollback(Box<rollback::RollbackArgs>),
     /// Finish a deploy that was cut off, or send back what it had switched
     Resume(resume::ResumeArgs),
+    /// Write an artifact's manifest and sign it, for hosts that take only what is signed
+    Sign(sign::SignArgs),
     /// Show each host's current and previous release
     Status(status::StatusArgs),
     /// Show what earlier runs did: the latest ones, or one with its hosts
@@ -131,6 +135,7 @@ fn run(command: Command, output: &Output) -> Result<u8, CommandError> {
             Command::Plan(args) => plan::run(*args, output).await,
             Command::Rollback(args) => rollback::run(*args, output).await,
             Command::Resume(args) => resume::run(args, output).await,
+            Command::Sign(args) => sign::run(args, output).await,
             Command::Status(args) => status::run(args, output).await,
             Command::History(args) => history::run(args, output).await,
             Command::Releases(args) => releases::run(args, output).await,

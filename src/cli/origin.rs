@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::{CommandError, Output, ResultExt as _, fleet};
+use super::{CommandError, ErrorKind, Output, ResultExt as _, fleet};
 use crate::{
     controller::{OriginRequest, read_credentials},
     model::{
@@ -118,7 +118,7 @@ impl OriginArgs {
 }
 
 fn in_file(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> CommandError {
-    CommandError::input(anyhow::Error::new(error).context(format!("can't use {}", path.display())))
+    CommandError::new(ErrorKind::Input, error).context(format!("can't use {}", path.display()))
 }
 
 /// Reads a file of at most so many bytes.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
-use super::{CommandError, Output, exit, output::Format};
+use super::{CommandError, Output, exit, output::Format, trust};
 use crate::{
     model::Plan,
     playbook::{self, Playbook, PlaybookError},
@@ -30,7 +30,10 @@ impl PlaybookArgs {
     /// Returns what the playbook asks for, or what is done without one. Everything that is wrong with it is told.
     pub fn plan(&self, output: &Output) -> Result<Plan, CommandError> {
         let Some(file) = &self.playbook else { return Ok(Plan::default()) };
-        Playbook::load(file).map(|playbook| playbook.plan).map_err(|error| playbook_error(error, output))
+        let playbook = Playbook::load(file).map_err(|error| playbook_error(error, output))?;
+        let mut plan = playbook.plan;
+        trust::read_signers(&mut plan.trust, file)?;
+        Ok(plan)
     }
 }
 

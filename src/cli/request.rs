@@ -40,7 +40,7 @@ impl Request {
             connection.agent_dir.as_mut(),
             deploy.playbook.playbook.as_mut(),
         ];
-        let others = deploy.torrent_out.as_mut().into_iter().chain(deploy.origins.files());
+        let others = deploy.torrent_out.as_mut().into_iter().chain(deploy.origins.files()).chain(deploy.trust.files());
         for path in named.chain(optional.into_iter().flatten()).chain(others) {
             *path = absolute(&path)?;
         }

@@ -66,6 +66,11 @@ pub fn network_timeout(text: &str) -> Result<Duration, ValueError> {
     duration_in(text, Duration::from_secs(1)..=Duration::from_secs(600))
 }
 
+/// Reads a duration of `1m` to `3650d`: for how long a signature holds.
+pub fn validity(text: &str) -> Result<Duration, ValueError> {
+    duration_in(text, Duration::from_secs(60)..=Duration::from_secs(3650 * 86_400))
+}
+
 /// Reads a duration of whole seconds, `5s` to `1h`: how long a host may be without its controller.
 pub fn host_patience(text: &str) -> Result<Duration, ValueError> {
     let duration = duration_in(text, HOST_PATIENCE)?;

@@ -160,6 +160,7 @@ impl Again {
             unchanged: Unchanged::default(),
             goes_back: true,
             origins,
+            endorsement: None,
             info,
             seed,
             limits: self.transfer.hosts,

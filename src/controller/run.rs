@@ -27,6 +27,7 @@ use crate::{
         distribution::{DistributionPolicy, Mode, TransferPlan},
         plan::{Health, Hooks, Linked, RolloutPlan, Unchanged},
         rollout::{Lineup, Rollout},
+        trust::Endorsement,
     },
     ssh::{Connector, HostKeyPolicy, Target},
     swarm::{
@@ -136,6 +137,8 @@ pub struct DeployRequest {
     pub zone: Option<String>,
     /// Web servers that have the artifact.
     pub origins: OriginRequest,
+    /// What shows hosts that the artifact is signed, if it must be.
+    pub endorsement: Option<Endorsement>,
     /// Where to write the run's torrent, for clients beside the fleet.
     pub torrent_out: Option<PathBuf>,
     /// Upper bound of each host's cache in bytes.
@@ -169,6 +172,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         advertise,
         zone,
         origins,
+        endorsement,
         torrent_out,
         cache_limit,
         keep_releases,
@@ -226,6 +230,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         linked,
         unchanged,
         goes_back: false,
+        endorsement: endorsement.map(Box::new),
         origins,
         info: artifact.info,
         seed,

@@ -18,6 +18,7 @@ pub mod space;
 mod state;
 mod status;
 pub mod tree;
+pub mod trust;
 mod upkeep;
 
 pub use events::{

@@ -1,6 +1,6 @@
 //! The keys of a playbook's top and of its `rollout`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::{
     commands::HookLists,
@@ -16,6 +16,7 @@ use crate::{
             DeployTo, FailureBudgets, HOST_PATIENCE, KEEP_RELEASES, Linked, LinkedPath, OnFailure, Order, Pause, RolloutPlan,
             Unchanged, WaveSize, Waves,
         },
+        trust::{MOST_KEYS, TrustedKey},
     },
     yaml::{Diagnostic, Location},
 };
@@ -116,7 +117,7 @@ impl Section for Top {
             )
             .default("30s"),
         ];
-        keys.extend(of_origins());
+        keys.extend(of_origins().into_iter().chain(of_trust()));
         keys
     }
 
@@ -145,6 +146,32 @@ fn of_origins() -> [Key<Top>; 2] {
             "How the web servers that have the artifact may be used.",
             Mapping::<OriginKeys>::new(),
             |top: &mut Top, origin| top.plan.origin = origin,
+        ),
+    ]
+}
+
+/// Returns the keys about signatures.
+fn of_trust() -> [Key<Top>; 2] {
+    let trusted = Text {
+        expected: "a minisign public key (`RW...`) or an OpenSSH public key (`ssh-ed25519 AAAA...`)",
+        pattern: "",
+        longest: 4096,
+        parse: |text| text.parse::<TrustedKey>().map_err(|error| error.to_string()),
+    };
+    let file = Text { expected: "a file's path", pattern: "^[^~]", longest: MAX_PATH, parse: |text| Ok(PathBuf::from(text)) };
+    [
+        key(
+            "trusted_keys",
+            "The keys that may sign artifacts. With any, hosts take only what one of them signed (`fleetdrop sign`).",
+            List { entries: 0..=MOST_KEYS, of: trusted },
+            |top: &mut Top, keys| top.plan.trust.keys = keys,
+        )
+        .default(Vec::<String>::new()),
+        key(
+            "allowed_signers",
+            "A file in OpenSSH's form with keys that may sign artifacts, below the playbook's directory unless it starts with `/`.",
+            file,
+            |top: &mut Top, file| top.plan.trust.allowed_signers = Some(file),
         ),
     ]
 }

@@ -270,7 +270,7 @@ fn hash_name(salt: &[u8; HASH_LEN], name: &[u8]) -> [u8; HASH_LEN] {
 }
 
 /// True if a pattern of the list matches and no excluding one does.
-fn matches_list(patterns: &[u8], name: &[u8]) -> bool {
+pub(super) fn matches_list(patterns: &[u8], name: &[u8]) -> bool {
     let mut matched = false;
     for pattern in patterns.split(|byte| *byte == b',') {
         let (excludes, pattern) = match pattern.strip_prefix(b"!") {

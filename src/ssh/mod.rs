@@ -16,6 +16,7 @@
 //! | file | owns |
 //! |---|---|
 //! | `known_hosts` | PURE: the file format, matching, verdicts |
+//! | `allowed_signers` | PURE: who may sign artifacts |
 //! | `trust` | which files, which algorithms to offer, host certificates, adding a new host |
 //! | `config` | `ssh -G`, jump hosts, tokens in paths |
 //! | `keys`, `auth` | key files, ssh-agent, the order in which they are tried |
@@ -35,6 +36,7 @@ use std::{
 
 use crate::model::HostName;
 
+mod allowed_signers;
 mod auth;
 mod config;
 mod connector;
@@ -48,6 +50,7 @@ mod process;
 mod transport;
 mod trust;
 
+pub use allowed_signers::{AllowedSignersError, Fault as AllowedSignersFault, allowed_signers};
 pub use connector::{Connection, Connector};
 pub use error::{ConnectError, SshError, Step};
 pub use process::{ExitStatus, Output, Process, RunLimits};

@@ -11,6 +11,7 @@ use crate::model::{
     distribution::{Limits, Mode},
     origin::Origins,
     plan::{Health, Hooks, Linked, Unchanged},
+    trust::Endorsement,
 };
 
 /// The protocol's version. Both sides must have the same; the controller pushes the agent that matches it.
@@ -117,6 +118,9 @@ pub struct DeployJob {
     /// The release is an earlier one that the host has lost and that is gone back to: it takes its old place among the releases.
     #[serde(default)]
     pub goes_back: bool,
+    /// What shows that the artifact is signed; the host takes it only if that is so. None: it need not be.
+    #[serde(default)]
+    pub endorsement: Option<Box<Endorsement>>,
     /// The torrent's info dictionary. That of a directory holds its listing.
     pub info: PackedInfo,
     /// Where this host is reached by the others: the address to bind and to announce. None: all interfaces, announced as seen

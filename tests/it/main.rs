@@ -56,6 +56,7 @@ mod rollout_ends;
 mod rollout_rig;
 mod rollout_waves;
 mod shipped_playbooks;
+mod signed;
 mod ssh_fleet;
 mod ssh_login;
 mod ssh_process;

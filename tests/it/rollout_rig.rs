@@ -197,6 +197,7 @@ impl Rig {
             let release = artifact.release().unwrap();
             let request = DeployRequest {
                 origins: OriginRequest::default(),
+                endorsement: None,
                 fleet: request,
                 artifact,
                 advertise: None,

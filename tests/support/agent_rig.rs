@@ -84,6 +84,7 @@ impl Seeded {
             linked: Linked::default(),
             unchanged: Unchanged::default(),
             goes_back: false,
+            endorsement: None,
             info: self.info.clone(),
             advertise: Some(Ipv4Addr::LOCALHOST.into()),
             tracker: None,

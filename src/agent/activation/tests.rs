@@ -28,7 +28,8 @@ fn complete(root: &Root, release: &str, sequence: u64) -> Staged {
     };
     let (release, staged_at) = (id(release), CLOCK.stamp());
     let linked = Linked::default();
-    let record = Record { release, manifest, linked, by: None, sequence, staged_at, activated_at: None, replaced: None };
+    let record =
+        Record { release, manifest, linked, by: None, sequence, staged_at, activated_at: None, replaced: None, signed: None };
     fs::create_dir(root.staging(&record.release)).unwrap();
     releases::complete(root, &record).unwrap();
     let run = "00000000000000aa".parse().unwrap();

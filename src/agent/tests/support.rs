@@ -156,6 +156,7 @@ impl Host {
             linked: self.linked.clone(),
             unchanged: self.unchanged,
             goes_back: false,
+            endorsement: None,
             info: PackedInfo::new(metainfo.info_bytes()).unwrap(),
             advertise: None,
             tracker: None,

@@ -64,6 +64,7 @@ pub async fn run(args: PlanArgs, output: &Output) -> Result<u8, CommandError> {
     let artifact = deploy::open(&args.artifact, app, fleet.hosts.len(), args.rehash, &interrupt, output).await?;
     let origins = args.origins.request(&plan, &args.artifact, output).await?;
     let hosts = fleet.hosts.clone();
+    args.trust.endorse(&plan.trust, &artifact.manifest)?;
     let (linked, unchanged) = (plan.linked.clone(), plan.unchanged);
     let request = PreviewRequest { fleet, manifest: artifact.manifest.clone(), linked, unchanged };
     let looks = async { tokio::join!(controller::preview(request), origins.look(&artifact.metainfo)) };

@@ -10,6 +10,7 @@ use crate::{
         ReleaseId, RunId,
         distribution::Limits,
         plan::{HookPoint, Linked, Unchanged},
+        trust::Endorsement,
     },
     wire::{DeployJob, Job, PackedInfo, PeerAddr, Procedure, RollbackJob, WayBack},
 };
@@ -49,6 +50,7 @@ pub(in crate::controller) struct DeployPlan {
     pub(in crate::controller) linked: Linked,
     pub(in crate::controller) unchanged: Unchanged,
     /// It is an earlier release, which the host has lost.
+    pub(in crate::controller) endorsement: Option<Box<Endorsement>>,
     pub(in crate::controller) goes_back: bool,
     pub(in crate::controller) info: PackedInfo,
     pub(in crate::controller) seed: SeedAddresses,
@@ -182,6 +184,7 @@ impl JobPlan {
                     linked: plan.linked.clone(),
                     unchanged: plan.unchanged,
                     goes_back: plan.goes_back,
+                    endorsement: plan.endorsement.clone(),
                     info: plan.info.clone(),
                     advertise: agent.advertise,
                     tracker: (!alone).then_some(tracker),

@@ -10,6 +10,7 @@ mod hooks;
 mod linked;
 mod paths;
 mod rollout;
+mod trust;
 mod waves;
 
 use std::{ops::RangeInclusive, time::Duration};
@@ -28,6 +29,7 @@ pub use hooks::{Command, Hook, HookPoint, Hooks};
 pub use linked::{Linked, LinkedError};
 pub use paths::{DeployTo, LinkedPath, PathError};
 pub use rollout::{OnFailure, Order, Pause, RolloutPlan};
+pub use trust::TrustPlan;
 pub use waves::{WaveSize, WaveSizeError, Waves};
 
 /// How many releases may stay on a host.
@@ -66,6 +68,8 @@ pub struct Plan {
     pub unchanged: Unchanged,
     /// How the artifact comes to the hosts.
     pub transfer: TransferPlan,
+    /// Whose artifacts count.
+    pub trust: TrustPlan,
     /// Who switches when.
     pub rollout: RolloutPlan,
     /// What runs on the hosts.
@@ -98,6 +102,7 @@ impl Default for Plan {
             origin: OriginSettings::default(),
             unchanged: Unchanged::default(),
             transfer: TransferPlan::default(),
+            trust: TrustPlan::default(),
             rollout: RolloutPlan::default(),
             hooks: Hooks::default(),
             health: Health::default(),
