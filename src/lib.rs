@@ -16,6 +16,7 @@
 //! | [`ssh`] | connections to hosts: `ssh_config`, trust, authentication, jump hosts, exec, upload | controller |
 //! | [`controller`] | a run: the dispatcher, a task a host, agent push, seed, the demo's local fleet | controller |
 //! | [`http`] | HTTP/1.1 as a client, small enough for the agent | both |
+//! | `fuzzing` | entrances to every parser for `tests/fuzz`; only there with `--cfg fuzzing` | both |
 //! | [`failpoint`] | places where tests kill the process; nothing unless built for them | both |
 //! | [`history`] | what runs did, in SQLite: recorded as they go on, looked up, the ground for finishing one | controller |
 //! | [`report`] | run events to a terminal, plain text or JSON | controller |
@@ -38,6 +39,8 @@ pub mod cli;
 #[cfg(feature = "controller")]
 pub mod controller;
 pub mod failpoint;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(feature = "controller")]
 pub mod history;
 pub mod http;

@@ -13,6 +13,8 @@ mod bencode;
 mod connection;
 mod engine;
 mod fleet;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod metainfo;
 pub(crate) mod origin;
 mod protocol;

@@ -126,3 +126,11 @@ impl Tracker {
         }
     }
 }
+
+/// Reads a query for the fuzzer.
+#[cfg(fuzzing)]
+pub(crate) fn read_any_query(bytes: &[u8]) {
+    if let Ok(text) = str::from_utf8(bytes) {
+        let _ = (query::parse_announce(text).is_ok(), query::parse_scrape(text).is_ok());
+    }
+}

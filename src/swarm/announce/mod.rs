@@ -241,5 +241,11 @@ fn error_pause(failures: u32) -> Duration {
     full.mul_f64(0.5 + 0.5 * fastrand::f64())
 }
 
+/// Reads an answer for the fuzzer.
+#[cfg(fuzzing)]
+pub(super) fn read_any_reply(bytes: &[u8]) {
+    let _ = reply::parse(bytes);
+}
+
 #[cfg(test)]
 mod tests;

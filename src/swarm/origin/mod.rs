@@ -187,3 +187,10 @@ pub(crate) fn hint(error: &HttpError) -> Option<&'static str> {
         _ => None,
     }
 }
+
+/// Reads an answer for the fuzzer.
+#[cfg(fuzzing)]
+pub(super) fn read_any_reply(headers: &hyper::HeaderMap, body: &[u8]) {
+    let _ = (reply::content_range(headers), reply::content_length(headers));
+    let _ = (reply::is_encoded(headers), reply::rest(headers, body));
+}
