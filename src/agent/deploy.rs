@@ -49,6 +49,7 @@ pub(crate) async fn deploy<E: Engine>(session: &mut Session, engine: &E, job: De
     session.during = HostState::Preparing;
     session.place = super::root::resolve(&job.deploy_to, "deploy_to", session.env.home.as_deref()).ok();
     let metainfo = metainfo(&job)?;
+    session.plan_transfer(&job);
     let job = Arc::new(job);
     let (asked, env) = (job.clone(), session.env.clone());
     let start = session.blocking(move |cancel| preflight::deploy(&asked, &env, cancel)).await?;
@@ -161,6 +162,7 @@ async fn stage<E: Engine>(
     if !work.there {
         prepare_shared(session, job, work).await?;
         let blob = obtain(session, job, work).await?;
+        session.look_back_at_the_transfer().await;
         unpack(session, job, metainfo, work, blob).await?;
     }
     if !is_prepared {
@@ -226,7 +228,7 @@ async fn start_engine<E: Engine>(
         tracker: job.tracker.clone(),
         tls: job.identity.as_ref().map(Tls::new).transpose().map_err(JobError::Identity)?,
         bounds: Bounds {
-            alone: job.alone || session.is_alone(),
+            alone: session.is_alone(),
             upload: Throttle::new(job.limits.upload),
             download: Throttle::new(job.limits.download),
         },

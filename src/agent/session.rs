@@ -33,7 +33,7 @@ use super::{
     unlock::{self, Unlock},
 };
 use crate::{
-    model::{HostState, PortRange},
+    model::{HostState, PortRange, origin::Origin},
     swarm::{Engine, EngineHandle, TransferStats},
     wire::{AgentHello, FromAgent, Job, RelayToken, StopReason, ToAgent, WIRE_VERSION},
 };
@@ -112,6 +112,8 @@ pub(crate) struct Session {
     ticks: Interval,
     relay: Option<Relay>,
     ladder: Ladder,
+    /// The controller's own web server.
+    web: Option<Box<Origin>>,
     /// Whether the swarm was switched off.
     alone: bool,
     began: tokio::time::Instant,
@@ -140,7 +142,8 @@ where
         settled: false,
         ticks,
         relay: None,
-        ladder: Ladder::new(),
+        ladder: Ladder::default(),
+        web: None,
         alone: false,
         began: tokio::time::Instant::now(),
     };
@@ -380,7 +383,7 @@ impl Session {
             }
             Event::Tick => {
                 self.tell_progress().await;
-                self.look_at_the_transfer();
+                self.look_at_the_transfer().await;
             }
         }
         Ok(None)

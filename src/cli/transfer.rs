@@ -1,5 +1,7 @@
 //! How the artifact comes to the hosts: whether they exchange pieces, and how fast.
 
+use std::time::Duration;
+
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +48,11 @@ pub struct LimitArgs {
     /// Ports that hosts and this machine listen on while the artifact travels, for firewalls: LOW-HIGH [default: any free one]
     #[arg(long, value_name = "PORTS")]
     pub port_range: Option<PortRange>,
+
+    /// A host to which nothing comes for so long, or which would have the artifact so much earlier by a direct download, fetches it from a
+    /// web server that has it, or from here, as well [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = value::stall_timeout)]
+    pub stall_timeout: Option<Duration>,
 }
 
 impl TransferArgs {
@@ -67,6 +74,7 @@ impl LimitArgs {
         plan.hosts.download = self.download_limit.or(plan.hosts.download);
         plan.ports = self.port_range.or(plan.ports);
         plan.controller_upload = self.controller_upload_limit.or(plan.controller_upload);
+        plan.stall_timeout = self.stall_timeout.unwrap_or(plan.stall_timeout);
     }
 }
 
@@ -98,6 +106,8 @@ mod tests {
         assert_eq!((changed.hosts.upload, changed.hosts.download), (Some(1_000_000), Some(2 << 20)));
         assert_eq!(changed.controller_upload, Some(7 << 20));
         assert_eq!(plan(&["--port-range", "40000-40099"]).unwrap().ports, Some("40000-40099".parse().unwrap()));
+        assert_eq!(changed.stall_timeout, Duration::from_secs(30));
+        assert_eq!(plan(&["--stall-timeout", "5s"]).unwrap().stall_timeout, Duration::from_secs(5));
         assert_eq!(plan(&["--swarm"]).unwrap().swarm, SwarmChoice::Always);
         for bad in [
             &["--swarm", "--no-swarm"] as &[&str],
@@ -107,6 +117,7 @@ mod tests {
             &["--controller-upload-limit", "fast"],
             &["--port-range", "80-90"],
             &["--port-range", "40000"],
+            &["--stall-timeout", "1s"],
         ] {
             assert!(plan(bad).is_err(), "{bad:?}");
         }

@@ -3,7 +3,7 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use crate::model::{
-    distribution::RATE,
+    distribution::{RATE, STALL_TIMEOUT},
     plan::HOST_PATIENCE,
     size::{SizeError, parse_size},
 };
@@ -69,6 +69,11 @@ pub fn network_timeout(text: &str) -> Result<Duration, ValueError> {
 /// Reads a duration of `1m` to `3650d`: for how long a signature holds.
 pub fn validity(text: &str) -> Result<Duration, ValueError> {
     duration_in(text, Duration::from_secs(60)..=Duration::from_secs(3650 * 86_400))
+}
+
+/// Reads a duration of `2s` to `1h`: how long nothing may come to a host.
+pub fn stall_timeout(text: &str) -> Result<Duration, ValueError> {
+    duration_in(text, STALL_TIMEOUT)
 }
 
 /// Reads a duration of whole seconds, `5s` to `1h`: how long a host may be without its controller.

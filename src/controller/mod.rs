@@ -25,6 +25,7 @@ mod take_back;
 mod tally;
 mod torrent_file;
 mod transport;
+mod web;
 
 pub use artifact::{Artifact, Listed, Listing, artifact_name};
 pub use authority::{Authority, AuthorityError};

@@ -164,6 +164,7 @@ impl Again {
             info,
             seed,
             limits: self.transfer.hosts,
+            stall_timeout: self.transfer.stall_timeout,
         }))
     }
 }

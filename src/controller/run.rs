@@ -235,6 +235,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         info: artifact.info,
         seed,
         limits: transfer.hosts,
+        stall_timeout: transfer.stall_timeout,
     })));
     if !decided.use_swarm {
         distribution.serve_everybody().await;

@@ -1,4 +1,4 @@
-//! What the controller gives to the swarm: its seed and its tracker, on ephemeral ports, gone when the run ends.
+//! What the controller gives to the hosts: its seed, its tracker and its web server, on ephemeral ports, gone when the run ends.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -10,9 +10,13 @@ use std::{
 use super::{
     authority::{Authority, AuthorityError},
     run::RunError,
+    web::{Served, WebServer},
 };
 use crate::{
-    model::{Digest, Identity, Place, PortRange},
+    model::{
+        Digest, Identity, Place, PortRange,
+        origin::{Origin, OriginStyle, WebSeed},
+    },
     swarm::{Bounds, Engine, EngineConfig, EngineError, EngineHandle, Metainfo, Role, Throttle},
     tracker::{Tracker, TrackerConfig, TrackerKey},
     wire::PeerAddr,
@@ -35,23 +39,26 @@ pub(super) struct Listeners {
     pub(super) ports: Option<PortRange>,
 }
 
-/// The running seed and tracker.
+/// What runs.
 pub(super) struct Distribution {
     tracker: Tracker,
     engine: EngineHandle,
+    /// For hosts that nothing else serves; a run can do without.
+    web: Option<WebServer>,
     /// Set once the engine has ended: it must not be asked again.
     ended: bool,
 }
 
-/// Where hosts find seed and tracker.
+/// Where hosts find them.
 #[derive(Debug, Clone)]
 pub(super) struct SeedAddresses {
     /// What the operator said hosts should use.
     advertise: Option<IpAddr>,
     seed_port: u16,
     tracker_port: u16,
+    web_port: Option<u16>,
     key: TrackerKey,
-    /// Where both listen.
+    /// Where all listen.
     listen: IpAddr,
     /// Makes certificates, in an encrypted run.
     authority: Option<Arc<Authority>>,
@@ -60,7 +67,7 @@ pub(super) struct SeedAddresses {
 }
 
 impl Distribution {
-    /// Starts both. They listen on the advertised address if that is one of this machine's, else on all.
+    /// Starts all. They listen on the advertised address if that is one of this machine's, else on all.
     pub(super) async fn start<E: Engine>(
         engine: &E,
         artifact: PathBuf,
@@ -85,6 +92,13 @@ impl Distribution {
             tls: tls.clone(),
         };
         let tracker = Tracker::start(config).await.map_err(RunError::Tracker)?;
+        let served = Served {
+            path: artifact.clone(),
+            metainfo: metainfo.clone(),
+            key: key.clone(),
+            upload: upload.clone(),
+            tls: tls.clone(),
+        };
         let config = EngineConfig {
             metainfo,
             role: Role::Seed { file: artifact },
@@ -101,9 +115,13 @@ impl Distribution {
         };
         let engine = engine.start(config).await.map_err(RunError::Engine)?;
         let (seed_port, tracker_port) = (engine.local_addr.port(), tracker.local_addr().port());
-        let addresses =
-            SeedAddresses { advertise, seed_port, tracker_port, key, listen: listen.ip(), authority, ports: listeners.ports };
-        Ok((Self { tracker, engine, ended: false }, addresses))
+        // Last: where there are few ports, it is the one that a run can do without.
+        let web = WebServer::start(listen, listeners.ports, served);
+        let web = web.inspect_err(|error| tracing::warn!(%error, "the controller's web server can't listen")).ok();
+        let web_port = web.as_ref().map(WebServer::port);
+        let (listen, ports) = (listen.ip(), listeners.ports);
+        let addresses = SeedAddresses { advertise, seed_port, tracker_port, web_port, key, listen, authority, ports };
+        Ok((Self { tracker, engine, web, ended: false }, addresses))
     }
 
     /// From now on hosts exchange nothing: the seed gives each of them everything.
@@ -121,26 +139,45 @@ impl Distribution {
         self.tracker.add_seed(seed.0);
     }
 
-    /// Resolves when the seed fails; never after that.
+    /// Resolves when the seed fails or the artifact can't be read; never after that.
     pub(super) async fn failed(&mut self) -> EngineError {
         if self.ended {
             std::future::pending::<()>().await;
         }
-        let error = self.engine.failed().await;
+        let web = self.web.as_mut();
+        let web_failed = async {
+            match web {
+                Some(web) => web.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let error = tokio::select! {
+            error = self.engine.failed() => error,
+            error = web_failed => error,
+        };
         self.ended = true;
         error
     }
 
-    /// Stops both, waits until their sockets are closed, and returns the bytes of the artifact that have left the seed. What takes
+    /// Stops all, waits until their sockets are closed, and returns the bytes of the artifact that have left this machine. What takes
     /// too long is left behind with a warning.
     pub(super) async fn stop(self) -> u64 {
-        let stats = self.engine.stats();
-        let stopped = async { tokio::join!(self.engine.stop(), self.tracker.stop()) };
-        if tokio::time::timeout(STOP, stopped).await.is_err() {
+        let Self { engine, tracker, web, .. } = self;
+        let stats = engine.stats();
+        let web = async {
+            match web {
+                Some(web) => web.stop().await,
+                None => 0,
+            }
+        };
+        let stopped = async { tokio::join!(web, engine.stop(), tracker.stop()) };
+        let stopped = tokio::time::timeout(STOP, stopped).await.map(|(sent, ..)| sent);
+        let from_web = stopped.unwrap_or_else(|_| {
             tracing::warn!("the seed does not stop: is the artifact on a file system that hangs?");
-        }
+            0
+        });
         // Not before: the engine counts its last bytes when it has stopped.
-        stats.borrow().bytes.uploaded
+        stats.borrow().bytes.uploaded + from_web
     }
 }
 
@@ -166,6 +203,13 @@ impl SeedAddresses {
     pub(super) fn at(&self, controller: IpAddr) -> (PeerAddr, String) {
         let seed = PeerAddr(SocketAddr::new(controller, self.seed_port));
         (seed, self.announce_url(SocketAddr::new(controller, self.tracker_port)))
+    }
+
+    /// Returns the controller's web server, with the controller at that address.
+    pub(super) fn web(&self, controller: IpAddr) -> Option<Origin> {
+        let url = self.key.artifact_url(SocketAddr::new(controller, self.web_port?), self.authority.is_some());
+        let seed = WebSeed::new(&url).ok()?;
+        Some(Origin { seed, style: OriginStyle::Content, headers: Vec::new(), addresses: Vec::new(), ranges: true })
     }
 
     /// Returns where this machine itself reaches seed and tracker.
@@ -224,6 +268,7 @@ mod tests {
             advertise,
             seed_port: 1,
             tracker_port: 2,
+            web_port: Some(3),
             key: TrackerKey::from_bytes([7; 16]),
             listen,
             authority: None,

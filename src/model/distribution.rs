@@ -1,6 +1,6 @@
 //! How the artifact comes to hosts: the ways there are, what the operator says of them, and whether a swarm pays.
 
-use std::{fmt, ops::RangeInclusive};
+use std::{fmt, ops::RangeInclusive, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +86,7 @@ pub struct DistributionPolicy {
 }
 
 /// How hosts come to the artifact, as far as the operator says.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TransferPlan {
     /// Whether hosts exchange pieces.
@@ -97,7 +97,27 @@ pub struct TransferPlan {
     pub controller_upload: Option<u64>,
     /// The ports that hosts and controller listen on; none: any that is free.
     pub ports: Option<PortRange>,
+    /// A host to which nothing comes for so long, or which a direct download would serve so much earlier, downloads directly from an origin or
+    /// the controller as well; within [`STALL_TIMEOUT`].
+    pub stall_timeout: Duration,
 }
+
+impl Default for TransferPlan {
+    fn default() -> Self {
+        Self {
+            swarm: SwarmChoice::default(),
+            hosts: Limits::default(),
+            controller_upload: None,
+            ports: None,
+            stall_timeout: DEFAULT_STALL_TIMEOUT,
+        }
+    }
+}
+
+/// What [`TransferPlan::stall_timeout`] may be: from what a busy host may need for a moment to what nobody waits for.
+pub const STALL_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_secs(3600);
+/// [`TransferPlan::stall_timeout`] unless it is said.
+pub const DEFAULT_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a host moves at most, in bytes a second, within [`RATE`]; none: what its link carries. Everything that carries the artifact counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -224,6 +224,8 @@ impl Default for OriginSettings {
 pub enum OriginStyle {
     /// It serves the file, and ranges of it (BEP 19).
     File,
+    /// It serves all of the torrent's bytes as if they were one file, and ranges of them: the controller does.
+    Content,
     /// It serves pieces of a torrent by their number (BEP 17).
     Pieces {
         /// The torrent's info hash, in hexadecimal.

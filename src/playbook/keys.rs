@@ -8,6 +8,7 @@ use super::{
     origin::{OriginKeys, web_seeds},
     section::{Key, Mapping, Section, Seen, key},
     shape::{Amount, ByKind, Choice, List, Placed, Shape as _, Text, Time, Whole, WordOr, duration},
+    transfer::TransferKeys,
 };
 use crate::{
     model::{
@@ -117,6 +118,12 @@ impl Section for Top {
             )
             .default("30s"),
         ];
+        keys.push(key(
+            "transfer",
+            "How the artifact comes to the hosts.",
+            Mapping::<TransferKeys>::new(),
+            |top: &mut Self, transfer| top.plan.transfer = transfer,
+        ));
         keys.extend(of_origins().into_iter().chain(of_trust()));
         keys
     }

@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `shape`, `measure` | kinds of values: how each is read and described |
 //! | `section` | mappings with known keys |
-//! | `keys`, `commands`, `health`, `origin` | the declarations |
+//! | `keys`, `commands`, `health`, `origin`, `transfer` | the declarations |
 
 mod commands;
 mod health;
@@ -24,6 +24,7 @@ mod section;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::path::Path;
 

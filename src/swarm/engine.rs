@@ -11,8 +11,11 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Metainfo, Throttle, Tls};
-use crate::model::{ByteCounts, Place, PortRange, origin::Origins};
+use super::{Metainfo, Throttle, Tls, policy::Direct};
+use crate::model::{
+    ByteCounts, Place, PortRange,
+    origin::{Origin, Origins},
+};
 
 /// What this side of the swarm is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +103,12 @@ pub struct TransferStats {
     pub peers: u32,
     /// Whether the controller's seed can be reached.
     pub controller: Reach,
+    /// Whether an origin, the controller's web server aside, can be hoped for.
+    pub origins: bool,
+    /// Whether the controller's web server can be reached; untried until [`EngineHandle::go_direct`] names it.
+    pub web: Reach,
+    /// How many bytes a second a download from an origin alone would bring at least, if that is known.
+    pub direct_rate: Option<u64>,
     /// What an operator should know and what stops nothing, in the order in which it happened; at most [`MAX_NOTICES`].
     pub notices: Arc<[Notice]>,
     /// True once every piece is verified and in the file.
@@ -172,6 +181,8 @@ enum End {
 pub(crate) enum Control {
     AddPeers(Vec<SocketAddr>),
     UseOrigins(Box<Origins>),
+    /// Download directly as well.
+    Direct(Direct, Option<Box<Origin>>),
     /// The controller can be reached another way.
     Way {
         seed: SocketAddr,
@@ -215,6 +226,13 @@ impl EngineHandle {
     pub async fn use_origins(&self, origins: Box<Origins>) {
         // As above.
         let _ = self.control.send(Control::UseOrigins(origins)).await;
+    }
+
+    /// Downloads directly from now on, beside the peers: each piece counts when it comes first. `web` is the controller's own web server,
+    /// whose bytes count as `from_controller`. Never goes less far than before; without effect where nothing is missing.
+    pub async fn go_direct(&self, direct: Direct, web: Option<Box<Origin>>) {
+        // As above.
+        let _ = self.control.send(Control::Direct(direct, web)).await;
     }
 
     /// Returns the latest statistics; the receiver can be watched for changes (at most about ten a second).

@@ -11,6 +11,8 @@ pub mod policy;
 mod announce;
 mod bencode;
 mod connection;
+#[cfg(feature = "controller")]
+mod content;
 mod engine;
 mod fleet;
 #[cfg(fuzzing)]
@@ -28,6 +30,8 @@ mod throttle;
 mod transport;
 
 pub use announce::{AnnounceConfig, AnnounceError, AnnounceProgress, Announcer};
+#[cfg(feature = "controller")]
+pub(crate) use content::Content;
 #[cfg(test)]
 pub(crate) use engine::Control;
 pub use engine::{Bounds, Engine, EngineConfig, EngineError, EngineHandle, MAX_NOTICES, Notice, Reach, Role, TransferStats};
@@ -38,7 +42,7 @@ pub use metainfo::{
 #[cfg(feature = "controller")]
 pub use origin::{ForeignTorrent, MAX_TORRENT, TorrentError};
 pub use throttle::Throttle;
-#[cfg(feature = "controller")]
-pub(crate) use transport::admit;
 pub(crate) use transport::listen;
 pub use transport::{Tls, TlsError};
+#[cfg(feature = "controller")]
+pub(crate) use transport::{accept, admit};

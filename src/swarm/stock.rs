@@ -146,7 +146,7 @@ impl Watcher {
                     }
                     Some(Control::Way { seed, .. }) => tracing::debug!(%seed, "the stock session takes no way after its start"),
                     Some(Control::Isolate) => tracing::debug!("the stock session leaves no swarm"),
-                    Some(Control::UseOrigins(_)) => tracing::debug!("the stock session uses no origins"),
+                    Some(Control::UseOrigins(_) | Control::Direct(..)) => tracing::debug!("the stock session uses no origins"),
                     Some(Control::Stop) | None => break Ok(()),
                 },
                 _ = ticks.tick() => match self.look(&mut state, initial).await {

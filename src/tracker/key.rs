@@ -1,4 +1,5 @@
-//! The run's key: whoever knows the announce URL may announce, nobody else learns that there is a tracker.
+//! The run's key: whoever knows the announce URL may announce, nobody else learns that there is a tracker. So it is with the controller's web
+//! server.
 
 use std::{fmt, net::SocketAddr};
 
@@ -6,7 +7,7 @@ use subtle::ConstantTimeEq as _;
 
 use super::TrackerError;
 
-/// The secret part of a run's announce path: 128 random bits, as 32 hexadecimal digits. Its `Debug` form shows nothing of it.
+/// The secret part of the paths of a run's tracker and web server: 128 random bits, as 32 hexadecimal digits. Its `Debug` form shows nothing of it.
 #[derive(Clone)]
 pub struct TrackerKey(String);
 
@@ -29,6 +30,12 @@ impl TrackerKey {
         format!("{scheme}://{tracker}/{}/announce", self.0)
     }
 
+    /// Returns the address of the artifact on a web server at that address, as for the tracker. It holds the key: not for logs.
+    pub fn artifact_url(&self, server: SocketAddr, encrypted: bool) -> String {
+        let scheme = if encrypted { "https" } else { "http" };
+        format!("{scheme}://{server}/{}/artifact", self.0)
+    }
+
     /// Returns the text of the key.
     #[cfg(test)]
     fn reveal(&self) -> &str {
@@ -36,7 +43,7 @@ impl TrackerKey {
     }
 
     /// True if `text` is this key. Takes the same time wherever a guess of the right length goes wrong.
-    pub(super) fn matches(&self, text: &str) -> bool {
+    pub(crate) fn matches(&self, text: &str) -> bool {
         self.0.as_bytes().ct_eq(text.as_bytes()).into()
     }
 }

@@ -1,6 +1,9 @@
 //! The message types. A new optional field needs a default; anything else needs a new [`WIRE_VERSION`].
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,8 +11,8 @@ use super::{PackedInfo, RelayToken};
 use crate::model::{
     ByteCounts, HostFailure, HostName, HostState, HostStatus, Identity, Manifest, Operator, Place, PortRange, Pruned,
     ReleaseId, RunId, Unlocked,
-    distribution::{Limits, Mode},
-    origin::Origins,
+    distribution::{DEFAULT_STALL_TIMEOUT, Limits, Mode},
+    origin::{Origin, Origins},
     plan::{Health, Hooks, Linked, Unchanged},
     trust::Endorsement,
 };
@@ -152,6 +155,12 @@ pub struct DeployJob {
     /// Web servers that have the artifact, and how this host may use them.
     #[serde(default)]
     pub origins: Option<Box<Origins>>,
+    /// The controller's own web server, for a host that nothing else serves.
+    #[serde(default)]
+    pub web: Option<Box<Origin>>,
+    /// As in [`TransferPlan::stall_timeout`](crate::model::distribution::TransferPlan::stall_timeout).
+    #[serde(default = "usual_stall_timeout")]
+    pub stall_timeout: Duration,
     /// Seconds without a word from the controller after which the agent stops by itself.
     pub lease_seconds: u32,
     /// Seconds between [`FromAgent::Checked`] and the confirmation after which the host reverts.
@@ -163,6 +172,10 @@ pub struct DeployJob {
     /// and waited for; one that is not named here is another host entry for the same machine, and its lock stands.
     #[serde(default)]
     pub replaces: Option<u32>,
+}
+
+fn usual_stall_timeout() -> Duration {
+    DEFAULT_STALL_TIMEOUT
 }
 
 /// What a host runs around staging and switching.

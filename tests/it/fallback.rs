@@ -17,11 +17,11 @@ use crate::{
 };
 
 /// Where no TCP connection can be made: the kernel refuses it without sending anything.
-const NOWHERE: [&str; 2] = ["--advertise", "255.255.255.255"];
+pub(crate) const NOWHERE: [&str; 2] = ["--advertise", "255.255.255.255"];
 
 /// Returns how the run was to distribute the artifact.
 #[track_caller]
-fn planned(run: &Finished) -> Distribution {
+pub(crate) fn planned(run: &Finished) -> Distribution {
     match &run.events[0].event {
         RunEvent::RunStarted { distribution: Some(distribution), .. } => distribution.clone(),
         other => panic!("{other:?}"),
@@ -30,7 +30,7 @@ fn planned(run: &Finished) -> Distribution {
 
 /// Returns how hosts got the artifact, as events told and as the summary has it.
 #[track_caller]
-fn modes(run: &Finished) -> Vec<Mode> {
+pub(crate) fn modes(run: &Finished) -> Vec<Mode> {
     let modes: Vec<Mode> = run.summary().hosts.iter().map(|host| host.mode).collect();
     for (result, mode) in run.summary().hosts.iter().zip(&modes) {
         let mut told = run.events.iter().filter_map(|envelope| match &envelope.event {

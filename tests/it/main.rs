@@ -40,6 +40,9 @@ mod kill_points;
 #[cfg(feature = "failpoints")]
 #[path = "../support/kills/mod.rs"]
 mod kills;
+mod ladder_agent;
+mod ladder_deploy;
+mod ladder_engine;
 mod machines;
 mod operator;
 mod origin;

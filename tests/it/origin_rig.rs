@@ -41,7 +41,7 @@ pub(crate) fn origin(url: &str, headers: &[(&str, &str)]) -> Origin {
     }
 }
 
-/// nginx with one directory behind several addresses: `/plain/`, `/slow/` (1 MB/s), `/whole/` (no ranges), `/auth/` (bob, s3cret), `/moved/`
+/// nginx with one directory behind several addresses: `/plain/`, `/slow/` (1 MB/s), `/whole/` (no ranges), `/slow-whole/` (both), `/auth/` (bob, s3cret), `/moved/`
 /// (leads to `/plain/`), `/loop/` (leads to itself). Over TLS the same.
 pub(crate) struct Nginx {
     child: Child,
@@ -123,6 +123,7 @@ fn configuration(place: &Path, http: SocketAddr, https: SocketAddr) -> String {
         "location /plain/ {{ alias {files}/; }}
          location /slow/ {{ alias {files}/; limit_rate 1m; }}
          location /whole/ {{ alias {files}/; max_ranges 0; }}
+         location /slow-whole/ {{ alias {files}/; max_ranges 0; limit_rate 1m; }}
          location /auth/ {{ alias {files}/; auth_basic x; auth_basic_user_file users; }}
          location /moved/ {{ rewrite ^/moved/(.*)$ /plain/$1 redirect; }}
          location /loop/ {{ return 302 $uri; }}"

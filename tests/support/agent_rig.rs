@@ -94,6 +94,8 @@ impl Seeded {
             place: None,
             identity: None,
             ports: None,
+            web: None,
+            stall_timeout: fleetdrop::model::distribution::DEFAULT_STALL_TIMEOUT,
             origins: None,
             controller_peers: vec![seed],
             lease_seconds: 30,

@@ -4,15 +4,23 @@ use std::time::Duration;
 
 use super::{Halt, Session};
 use crate::{
+    agent::ladder::{Ladder, Step, Terms},
     model::{ByteCounts, HostState, origin::Origins},
-    swarm::{EngineHandle, TransferStats},
-    wire::{FromAgent, PeerAddr, TransferProgress},
+    swarm::{EngineHandle, TransferStats, policy::Direct},
+    wire::{DeployJob, FromAgent, PeerAddr, TransferProgress},
 };
 
 /// How long the engine may take to stop.
 const ENGINE_STOP: Duration = Duration::from_secs(5);
 
 impl Session {
+    /// Learns what a deploy's transfer goes by.
+    pub(crate) fn plan_transfer(&mut self, job: &DeployJob) {
+        self.alone |= job.alone;
+        self.web = job.web.clone();
+        self.ladder = Ladder::new(Terms { stall: job.stall_timeout, size: job.manifest.size, web: job.web.is_some() });
+    }
+
     /// Takes over a running engine. It is stopped with the session.
     pub(crate) fn attach(&mut self, engine: EngineHandle, needed: bool) {
         self.engine = Some(engine);
@@ -32,10 +40,21 @@ impl Session {
         }
     }
 
-    /// Lets the engine use origins, if there are some.
-    pub(crate) async fn use_origins(&self, origins: Option<Box<Origins>>) {
+    /// Lets the engine use origins, if there are some; directly, where there are no peers.
+    pub(crate) async fn use_origins(&mut self, origins: Option<Box<Origins>>) {
         if let (Some(engine), Some(origins)) = (&self.engine, origins) {
             engine.use_origins(origins).await;
+        }
+        if self.alone {
+            self.go_direct_alone().await;
+        }
+    }
+
+    /// Has no peers to wait for.
+    async fn go_direct_alone(&mut self) {
+        let direct = self.ladder.begin_direct();
+        if let Some(engine) = &self.engine {
+            engine.go_direct(direct, None).await;
         }
     }
 
@@ -54,6 +73,7 @@ impl Session {
         if let Some(engine) = &self.engine {
             engine.isolate().await;
         }
+        self.go_direct_alone().await;
     }
 
     /// True once hosts exchange nothing any more.
@@ -61,11 +81,29 @@ impl Session {
         self.alone
     }
 
-    /// Lets the ladder judge how the transfer gets on, and tells what it wants.
-    pub(super) fn look_at_the_transfer(&mut self) {
+    /// Lets the ladder judge how the transfer gets on, and does what it wants.
+    pub(super) async fn look_at_the_transfer(&mut self) {
         let Some(engine) = self.engine.as_ref().filter(|_| self.transfers()) else { return self.ladder.rest() };
-        if let Some(message) = self.ladder.look(self.began.elapsed(), &engine.stats().borrow()) {
-            self.link.send_if_idle(message);
+        let steps = self.ladder.look(self.began.elapsed(), &engine.stats().borrow());
+        for step in steps {
+            match step {
+                Step::Direct(direct) => {
+                    let web = self.web.clone().filter(|_| direct == Direct::Controller);
+                    if let Some(engine) = &self.engine {
+                        engine.go_direct(direct, web).await;
+                    }
+                }
+                // It is asked for again.
+                Step::Tell(message @ FromAgent::Stranded { .. }) => self.link.send_if_idle(message),
+                Step::Tell(message) => self.tell(message).await,
+            }
+        }
+    }
+
+    /// Tells what a transfer that has ended came to, if that has not been told.
+    pub(crate) async fn look_back_at_the_transfer(&mut self) {
+        if let Some(message) = self.stats().and_then(|stats| self.ladder.look_back(&stats)) {
+            self.tell(message).await;
         }
     }
 

@@ -68,6 +68,7 @@ async fn run(
             Control::Stop => break,
             Control::AddPeers(peers) if peers.is_empty() => continue,
             Control::AddPeers(_) => batches += 1,
+            Control::Direct(..) => continue,
             Control::Way { .. } | Control::Isolate | Control::UseOrigins(_) => {}
         }
         let mut there = Vec::new();

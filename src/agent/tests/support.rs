@@ -168,6 +168,8 @@ impl Host {
             ports: None,
             origins: None,
             controller_peers: Vec::new(),
+            web: None,
+            stall_timeout: crate::model::distribution::DEFAULT_STALL_TIMEOUT,
             lease_seconds: self.lease_seconds,
             confirm_seconds: self.confirm_seconds,
             procedure: self.procedure.clone(),

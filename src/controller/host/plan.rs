@@ -56,6 +56,7 @@ pub(in crate::controller) struct DeployPlan {
     pub(in crate::controller) seed: SeedAddresses,
     /// What each host moves at most.
     pub(in crate::controller) limits: Limits,
+    pub(in crate::controller) stall_timeout: Duration,
     pub(in crate::controller) origins: Option<FleetOrigins>,
     /// Without the host's name.
     pub(in crate::controller) procedure: Procedure,
@@ -197,6 +198,8 @@ impl JobPlan {
                     // Whoever has the release takes no part, and would be waited for.
                     place: zone.filter(|_| !plan.goes_back),
                     origins: plan.origins.as_ref().map(|origins| Box::new(origins.for_host(id))),
+                    web: plan.seed.web(controller).map(Box::new),
+                    stall_timeout: plan.stall_timeout,
                     lease_seconds: whole_seconds(plan.placement.lease),
                     confirm_seconds: whole_seconds(plan.placement.confirm),
                     procedure: procedure_of(host, &plan.procedure),

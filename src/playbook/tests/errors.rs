@@ -394,3 +394,38 @@ origin:
       hint: it needs its unit, as in `10MiB/s`
     ");
 }
+
+#[test]
+fn settings_of_the_transfer_name_their_bounds() {
+    let text = "\
+transfer:
+  swarm: sometimes
+  upload_limit: 1KiB/s
+  download_limit: 10mbit
+  controller_upload_limit: 5
+  stall_timeout: 1s
+  stal_timeout: 5s
+";
+    insta::assert_snapshot!(refusals(&[text]), @r"
+    p.yaml:2:10: `transfer.swarm` must be `auto`, `always` or `never`, but it is `sometimes`
+    2 |   swarm: sometimes
+      |          ^
+    p.yaml:3:17: `transfer.upload_limit` must be a rate from 16KiB/s to 1TiB/s, but it is `1KiB/s`
+    3 |   upload_limit: 1KiB/s
+      |                 ^
+    p.yaml:4:19: `transfer.download_limit` must be a rate from 16KiB/s to 1TiB/s, but it is `10mbit`
+    4 |   download_limit: 10mbit
+      |                   ^
+    p.yaml:5:28: `transfer.controller_upload_limit` must be a rate from 16KiB/s to 1TiB/s, but it is the number 5
+    5 |   controller_upload_limit: 5
+      |                            ^
+      hint: it needs its unit, as in `10MiB/s`
+    p.yaml:6:18: `transfer.stall_timeout` must be a duration from 2s to 1h, but it is `1s`
+    6 |   stall_timeout: 1s
+      |                  ^
+    p.yaml:7:3: unknown key `stal_timeout` in `transfer`
+    7 |   stal_timeout: 5s
+      |   ^
+      hint: did you mean `stall_timeout`?
+    ");
+}

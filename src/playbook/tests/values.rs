@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::model::{
     FailureBudget,
+    distribution::{Limits, SwarmChoice, TransferPlan},
     origin::OriginSettings,
     plan::{Command, FailureBudgets, Hook, HookPoint, OnFailure, Order, Pause, Rhythm, Unchanged},
 };
@@ -30,6 +31,13 @@ origin:
   peer_rate_threshold: 1MiB/s
   max_origin_bytes: 10 GiB
   max_origin_rate: 12.5MB/s
+transfer:
+  swarm: always
+  upload_limit: 10MiB/s
+  download_limit: 1 GB/s
+  controller_upload_limit: 16KiB/s
+  port_range: 40000-40099
+  stall_timeout: 90s
 unchanged: activate
 rollout:
   waves: [1, 10%, 50%, 100%]
@@ -170,4 +178,18 @@ fn origins_and_how_they_may_be_used() {
     };
     assert_eq!(origin, expected);
     assert_eq!(plan("origin: {max_bandwidth_fraction: 1}").origin.max_bandwidth_fraction, 1000);
+}
+
+#[test]
+fn how_the_artifact_comes_to_the_hosts() {
+    let expected = TransferPlan {
+        swarm: SwarmChoice::Always,
+        hosts: Limits { upload: Some(10 << 20), download: Some(1_000_000_000) },
+        controller_upload: Some(16 << 10),
+        ports: Some("40000-40099".parse().unwrap()),
+        stall_timeout: Duration::from_secs(90),
+    };
+    assert_eq!(plan(EVERY_KEY).transfer, expected);
+    assert_eq!(plan("transfer: {swarm: never}").transfer.swarm, SwarmChoice::Never);
+    assert_eq!(plan("app: shop").transfer, TransferPlan::default());
 }

@@ -22,6 +22,10 @@ pub(super) fn parts(origin: &Origin, meta: &Metainfo, run: Run) -> VecDeque<Part
     let bytes = bytes_of(meta, run);
     match &origin.style {
         OriginStyle::File => meta.parts(bytes).map(|part| file_part(origin, meta, &part)).collect(),
+        OriginStyle::Content => {
+            let (url, length) = (origin.seed.url().clone(), bytes.end - bytes.start);
+            VecDeque::from([Part { ask: Ask { url, range: Some(bytes) }, bytes: length, file: Some(meta.length()) }])
+        }
         OriginStyle::Pieces { info_hash, piece_length } => piece_parts(origin, info_hash, u64::from(*piece_length), bytes),
     }
 }

@@ -22,7 +22,7 @@ use super::{reply, tls};
 use crate::{
     http::{AGENT, Answer, Dialer, HttpError, Line, NoBody, Place, Secure},
     model::origin::{Origin, OriginSettings, Secret},
-    swarm::storage::lock,
+    swarm::{Tls, storage::lock},
 };
 
 /// How often a redirection is followed.
@@ -35,17 +35,32 @@ pub(crate) struct Access {
     settings: OriginSettings,
     certificates: Option<String>,
     tls: OnceCell<TlsConnector>,
+    /// What proves who we are to the run's controller, and who it is.
+    run: Option<Tls>,
     proxies: Matcher,
 }
 
 impl Access {
     /// Takes the proxies from the environment. Certificates are read when they are needed first.
     pub(crate) fn new(settings: OriginSettings, certificates: Option<String>) -> Arc<Self> {
-        Arc::new(Self { settings, certificates, tls: OnceCell::new(), proxies: Matcher::from_env() })
+        Arc::new(Self { settings, certificates, tls: OnceCell::new(), run: None, proxies: Matcher::from_env() })
+    }
+
+    /// Asks the run's controller, and no proxy, with the usual settings.
+    pub(super) fn of_controller(run: Option<Tls>) -> Arc<Self> {
+        let (settings, proxies) = (OriginSettings::default(), Matcher::builder().build());
+        Arc::new(Self { settings, certificates: None, tls: OnceCell::new(), run, proxies })
     }
 
     pub(crate) fn settings(&self) -> &OriginSettings {
         &self.settings
+    }
+
+    async fn secure(&self) -> Result<Secure<'_>, HttpError> {
+        match &self.run {
+            Some(run) => Ok(run.to_controller()),
+            None => Ok(Secure { connector: self.tls().await?, expects: None }),
+        }
     }
 
     async fn tls(&self) -> Result<&TlsConnector, HttpError> {
@@ -129,7 +144,7 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
-        let tls = if place.is_secure() { Some(Secure { connector: self.access.tls().await?, expects: None }) } else { None };
+        let tls = if place.is_secure() { Some(self.access.secure().await?) } else { None };
         let home = self.home.as_ref() == Some(&place);
         let known: &[_] = if home { &self.origin.addresses } else { &[] };
         let dialer = Dialer { limit: self.access.settings.connect_timeout, known, proxies: &self.access.proxies, tls };

@@ -3,9 +3,11 @@
 //! Bytes go through one chunk at a time, whatever the length of a piece, the same way as a neighbour's: a piece of several chunks is claimed,
 //! its chunks are hashed and written as they come, and it counts when the storage has checked it. A piece that is taken back is over at
 //! once, and its claim with it; what still comes of it is skipped, or, if that is much, asked for no longer.
+//!
+//! An origin that serves no parts sends whole files: then everything that is not wanted is skipped, but for files of which nothing is.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -15,6 +17,7 @@ use hyper::StatusCode;
 use sha1::Sha1;
 
 use super::{
+    OriginEvent,
     address::{self, Part},
     client::Client,
     probe,
@@ -56,14 +59,19 @@ pub(super) struct Wanted {
 #[derive(Debug)]
 struct State {
     /// What is still wanted.
-    pieces: Vec<u32>,
+    pieces: BTreeSet<u32>,
     /// The right to write the piece that comes now, if it has several chunks.
     claim: Option<(u32, Claim)>,
 }
 
 impl Wanted {
-    pub(super) fn new(run: Run) -> Self {
-        Self { state: Mutex::new(State { pieces: run.pieces().collect(), claim: None }) }
+    pub(super) fn new(pieces: impl IntoIterator<Item = u32>) -> Self {
+        Self { state: Mutex::new(State { pieces: pieces.into_iter().collect(), claim: None }) }
+    }
+
+    /// Returns whether nothing is wanted any more.
+    fn is_over(&self) -> bool {
+        lock(&self.state).pieces.is_empty()
     }
 
     /// Takes a piece back; false if it is not wanted here.
@@ -89,10 +97,21 @@ impl Wanted {
     /// Ends a piece and returns its claim; none if it was taken back.
     fn done(&self, piece: u32) -> Option<Option<Claim>> {
         let mut state = lock(&self.state);
-        let at = state.pieces.iter().position(|wanted| *wanted == piece)?;
-        state.pieces.remove(at);
+        if !state.pieces.remove(&piece) {
+            return None;
+        }
         Some(state.claim.take_if(|(claimed, _)| *claimed == piece).map(|(_, claim)| claim))
     }
+}
+
+/// What is asked of an origin.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order {
+    pub(super) origin: PeerKey,
+    pub(super) request: u32,
+    pub(super) run: Run,
+    /// All of it comes, from the beginning to the end, whatever is asked for.
+    pub(super) whole: bool,
 }
 
 /// Fetches a run to its end.
@@ -100,12 +119,13 @@ pub(super) async fn run(
     context: Arc<Context>,
     client: Arc<Client>,
     rate: Throttle,
-    key: PeerKey,
-    run: Run,
+    order: Order,
     wanted: Arc<Wanted>,
 ) -> Outcome {
-    let source = Source { client: &client, context: &context, rate, parts: VecDeque::new(), open: None, rest: Bytes::new() };
-    let mut fetch = Fetch { key, wanted, source, reported: None };
+    let Order { run, whole, .. } = order;
+    let parts = if whole { address::parts(client.origin(), &context.meta, run) } else { VecDeque::new() };
+    let source = Source { client: &client, context: &context, rate, whole, parts, open: None, rest: Bytes::new() };
+    let mut fetch = Fetch { order, wanted, source, reported: None };
     for piece in run.pieces() {
         if !fetch.wanted.wants(piece) {
             continue;
@@ -141,7 +161,7 @@ impl From<HttpError> for Stop {
 }
 
 struct Fetch<'a> {
-    key: PeerKey,
+    order: Order,
     wanted: Arc<Wanted>,
     source: Source<'a>,
     reported: Option<Instant>,
@@ -153,6 +173,10 @@ impl Fetch<'_> {
         let context = self.source.context;
         let size = context.meta.piece_size(piece).unwrap_or(0);
         let mut number = u64::MAX;
+        if self.order.whole {
+            // That takes its time, in which somebody else may bring the piece.
+            self.seek(piece, run).await?;
+        }
         if size > CHUNK {
             // A neighbour delivers it; the policy hears that from its progress and takes it back here.
             let claim = context.storage.claim(piece).ok_or(Stop::TakenBack)?;
@@ -161,8 +185,9 @@ impl Fetch<'_> {
                 return Err(Stop::TakenBack);
             }
         }
-        let end = run.pieces().end;
-        self.source.seek(piece, Run { first: piece, count: end - piece }).await?;
+        if !self.order.whole {
+            self.seek(piece, run).await?;
+        }
         self.reported = None;
         let (mut hasher, mut offset) = (Sha1::default(), 0);
         loop {
@@ -177,6 +202,31 @@ impl Fetch<'_> {
         }
     }
 
+    /// Goes to the beginning of a piece.
+    async fn seek(&mut self, piece: u32, run: Run) -> Result<(), Stop> {
+        let mut skip = self.source.seek(Run { first: piece, count: run.pieces().end - piece });
+        while skip > 0 {
+            skip -= self.source.take(usize::try_from(skip).unwrap_or(usize::MAX)).await?.len() as u64;
+            if self.wanted.is_over() {
+                return Err(Stop::Over);
+            }
+            if self.is_due() {
+                self.tell(Event::Origin(OriginEvent::Moves { request: self.order.request })).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether it is time to report.
+    fn is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.reported.is_none_or(|before| now - before >= REPORT_EVERY);
+        if due {
+            self.reported = Some(now);
+        }
+        due
+    }
+
     /// Reads so many bytes of a piece.
     async fn chunk(&mut self, piece: u32, length: u32) -> Result<Bytes, Stop> {
         let mut data = BytesMut::with_capacity(length as usize);
@@ -186,9 +236,7 @@ impl Fetch<'_> {
             if !self.wanted.wants(piece) {
                 return Err(Stop::TakenBack);
             }
-            let now = Instant::now();
-            if self.reported.is_none_or(|before| now - before >= REPORT_EVERY) {
-                self.reported = Some(now);
+            if self.is_due() {
                 self.tell(Event::Progress(piece)).await?;
             }
         }
@@ -196,7 +244,7 @@ impl Fetch<'_> {
     }
 
     async fn tell(&mut self, event: Event) -> Result<(), Stop> {
-        self.source.context.events.send((self.key, event)).await.map_err(|_| Stop::Over)
+        self.source.context.events.send((self.order.origin, event)).await.map_err(|_| Stop::Over)
     }
 
     /// Has a complete piece checked. As with a neighbour's, both queues' places are taken first: the session has heard of a received piece
@@ -206,8 +254,8 @@ impl Fetch<'_> {
         let place = context.storage.reserve(piece).await.map_err(Stop::Engine)?;
         let received = context.events.reserve().await.map_err(|_| Stop::Over)?;
         let Some(claim) = self.wanted.done(piece) else { return Err(Stop::TakenBack) };
-        received.send((self.key, Event::Received(piece)));
-        let (events, key) = (context.events.clone(), self.key);
+        received.send((self.order.origin, Event::Received(piece)));
+        let (events, key) = (context.events.clone(), self.order.origin);
         // Fails only when the session has ended, and then nobody needs to know.
         let report = Box::new(move |checked| drop(events.blocking_send((key, Event::Checked(piece, checked)))));
         place.finish(offset, data, hasher, claim, report);
@@ -220,6 +268,8 @@ struct Source<'a> {
     client: &'a Client,
     context: &'a Context,
     rate: Throttle,
+    /// As in [`Order`].
+    whole: bool,
     /// What is still to be asked for.
     parts: VecDeque<Part>,
     open: Option<Open>,
@@ -234,25 +284,27 @@ struct Open {
 }
 
 impl Source<'_> {
-    /// Goes to the beginning of a piece. What is left of those before it is skipped, or else asked for no longer; `run` is what is to come.
-    async fn seek(&mut self, piece: u32, run: Run) -> Result<(), Stop> {
-        let bytes = address::bytes_of(&self.context.meta, Run { first: piece, count: run.count });
+    /// Goes to the beginning of what is to come and returns how many bytes of what is left before it are to be skipped; if that is much, it
+    /// is asked for no longer, where that is possible.
+    fn seek(&mut self, run: Run) -> u64 {
+        let bytes = address::bytes_of(&self.context.meta, run);
         let ahead = self.ahead();
-        let wanted = bytes.end - bytes.start;
-        let skip = ahead.checked_sub(wanted).filter(|skip| *skip <= WORTH_SKIPPING && ahead > 0);
-        match skip {
+        let skip = ahead.checked_sub(bytes.end - bytes.start);
+        match skip.filter(|skip| self.whole || (*skip <= WORTH_SKIPPING && ahead > 0)) {
             Some(mut skip) => {
-                while skip > 0 {
-                    let most = usize::try_from(skip).unwrap_or(usize::MAX);
-                    skip -= self.take(most).await?.len() as u64;
+                // Files that are not asked for yet, and need not be.
+                let done = self.rest.is_empty() && self.open.as_ref().is_none_or(|open| open.left == 0);
+                while done && let Some(part) = self.parts.pop_front_if(|part| part.bytes <= skip) {
+                    skip -= part.bytes;
                 }
+                skip
             }
             None => {
                 (self.open, self.rest) = (None, Bytes::new());
                 self.parts = address::parts(self.client.origin(), &self.context.meta, run);
+                0
             }
         }
-        Ok(())
     }
 
     /// Returns how many bytes are still to come without a new beginning.

@@ -33,13 +33,13 @@ pub(crate) use whole::File;
 use super::{
     Throttle,
     connection::{Context, Event},
-    policy::{PeerKey, Run},
+    policy::{PeerKey, PieceSet, Run},
 };
 use crate::{
     http::HttpError,
-    model::origin::{Origins, WebSeed},
+    model::origin::{Origin, Origins, WebSeed},
 };
-use fetch::Wanted;
+use fetch::{Order, Wanted};
 
 /// The pause after the first look at an origin that failed, doubled each time.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -47,12 +47,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// What an origin's task tells the session.
 #[derive(Debug)]
 pub(super) enum OriginEvent {
-    /// It serves parts of the artifact.
-    Ready,
+    /// It has the artifact, and serves parts of it or only all of it.
+    Ready { parts: bool },
     /// It can't be asked yet, and why; it is tried again.
     Waits { why: String, hint: Option<&'static str> },
     /// It is of no use for pieces.
     Useless(Uselessness),
+    /// A request moves, although nothing comes that is wanted.
+    Moves { request: u32 },
     /// A request ended.
     Ended { request: u32, outcome: Outcome },
 }
@@ -73,6 +75,8 @@ pub(super) struct Pool {
     fetches: BTreeMap<(PeerKey, u32), Arc<Wanted>>,
     /// What all of them together keep to.
     rate: Throttle,
+    /// The controller's own web server.
+    controller: Option<PeerKey>,
     tasks: JoinSet<()>,
 }
 
@@ -81,15 +85,29 @@ impl Pool {
     pub(super) fn start(origins: Origins, context: &Arc<Context>) -> Self {
         let mut pool = Self { rate: Throttle::new(origins.max_rate), ..Self::default() };
         let access = Access::new(origins.settings, origins.certificates);
-        let useful = origins.sources.into_iter().filter(|origin| origin.ranges).take(WebSeed::MOST);
-        for (number, origin) in (0..).zip(useful) {
-            let client = Arc::new(Client::new(access.clone(), origin));
-            pool.clients.insert(PeerKey(u32::MAX - number), client);
-        }
-        for (key, client) in &pool.clients {
-            pool.tasks.spawn(look(context.clone(), client.clone(), *key));
+        for (number, origin) in (0..).zip(origins.sources.into_iter().take(WebSeed::MOST)) {
+            pool.add(context, PeerKey(u32::MAX - number), Client::new(access.clone(), origin));
         }
         pool
+    }
+
+    /// Starts to look at the controller's own web server, once. No proxy is asked for it.
+    pub(super) fn add_controller(&mut self, origin: Origin, context: &Arc<Context>) {
+        let key = PeerKey(u32::MAX - WebSeed::MOST as u32);
+        if self.controller.replace(key).is_none() {
+            self.add(context, key, Client::new(Access::of_controller(context.tls.clone()), origin));
+        }
+    }
+
+    fn add(&mut self, context: &Arc<Context>, key: PeerKey, client: Client) {
+        let client = Arc::new(client);
+        self.clients.insert(key, client.clone());
+        self.tasks.spawn(look(context.clone(), client, key));
+    }
+
+    /// Returns whether this is the controller's own web server.
+    pub(super) fn is_controller(&self, key: PeerKey) -> bool {
+        self.controller == Some(key)
     }
 
     /// Returns an origin's address, as it may be shown; none if the key is no origin's.
@@ -104,10 +122,22 @@ impl Pool {
 
     /// Asks an origin for the pieces of a run.
     pub(super) fn fetch(&mut self, context: &Arc<Context>, origin: PeerKey, request: u32, run: Run) {
+        self.order(context, Order { origin, request, run, whole: false }, run.pieces());
+    }
+
+    /// Asks an origin for all of the artifact, of which these pieces are wanted.
+    pub(super) fn fetch_all(&mut self, context: &Arc<Context>, origin: PeerKey, request: u32, wanted: &PieceSet) {
+        let run = Run { first: 0, count: wanted.len() };
+        self.order(context, Order { origin, request, run, whole: true }, wanted.iter());
+    }
+
+    fn order(&mut self, context: &Arc<Context>, order: Order, wanted: impl IntoIterator<Item = u32>) {
+        let Order { origin, request, .. } = order;
         let Some(client) = self.clients.get(&origin) else { return };
-        let wanted = Arc::new(Wanted::new(run));
+        let wanted = Arc::new(Wanted::new(wanted));
         self.fetches.insert((origin, request), wanted.clone());
-        let fetch = fetch::run(context.clone(), client.clone(), self.rate.clone(), origin, run, wanted);
+        let rate = if self.is_controller(origin) { Throttle::default() } else { self.rate.clone() };
+        let fetch = fetch::run(context.clone(), client.clone(), rate, order, wanted);
         let context = context.clone();
         self.tasks.spawn(async move {
             let outcome = fetch.await;
@@ -152,11 +182,15 @@ impl Pool {
 
 /// Finds out what an origin is good for. As long as it can't be asked it is tried again.
 async fn look(context: Arc<Context>, client: Arc<Client>, key: PeerKey) {
+    if !client.origin().ranges {
+        // The controller has found that out, and told it.
+        return tell(&context, key, OriginEvent::Ready { parts: false }).await;
+    }
     let longest = client.access().settings().failure_backoff_duration;
     let (mut pause, mut silent) = (PAUSE, true);
     let event = loop {
         let error = match client.probe(&context.meta).await {
-            Ok(Good::Parts) => break OriginEvent::Ready,
+            Ok(Good::Parts) => break OriginEvent::Ready { parts: true },
             Ok(Good::Whole) => break OriginEvent::Useless(Uselessness::NoParts),
             Err(error) if error.may_pass() => error,
             Err(error) => break OriginEvent::Useless(Uselessness::Bad(error)),

@@ -84,8 +84,11 @@ impl Peer {
 impl Policy {
     /// Notes that blocks of a requested piece came.
     pub fn progress(&mut self, now: Duration, key: PeerKey, piece: u32) {
-        if let Some(origins) = &mut self.origins {
-            origins.progress(now, key, piece);
+        if let Some(origins) = &mut self.origins
+            && origins.progress(now, key, piece)
+            && !self.have.contains(piece)
+        {
+            self.ask_origin(now, key, piece);
         }
         let Some(flight) = self.flights.get_mut(&piece) else { return };
         let Some(source) = flight.sources.iter_mut().find(|source| source.peer == key) else { return };
@@ -166,6 +169,7 @@ impl Policy {
         self.rarity.take(piece);
         self.cancel_where(now, piece, |_| true);
         self.flights.remove(&piece);
+        self.pass_over(piece);
         if !self.have.is_full() {
             return;
         }
@@ -218,6 +222,15 @@ impl Policy {
         self.rarity.take(piece);
         let source = Source { peer: key, seed: false, asked: now, among: 0, moved: None };
         self.flights.get_or_default(piece).sources.push(source);
+    }
+
+    /// Lets origins that send all of the artifact pass over a piece that is there.
+    fn pass_over(&mut self, piece: u32) {
+        let Some(origins) = &mut self.origins else { return };
+        for origin in origins.streaming(piece) {
+            origins.take_back(origin, piece);
+            self.actions.push_back(Action::Cancel { peer: origin, piece });
+        }
     }
 
     /// Returns how many pieces are in flight, those aside that only origins are asked for: their memory is bounded by their requests.

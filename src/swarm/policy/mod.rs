@@ -123,7 +123,7 @@ mod window;
 use std::{collections::VecDeque, time::Duration};
 
 pub use neighbours::{Neighbours, degree};
-pub use origin::{OriginFailure, OriginTerms, Run};
+pub use origin::{Direct, OriginFailure, OriginTerms, OriginTraits, Run};
 pub use pieces::PieceSet;
 
 use download::Flight;
@@ -212,6 +212,13 @@ pub enum Action {
         request: u32,
         /// For what.
         run: Run,
+    },
+    /// Ask an origin for all of the artifact, in its order; what is there already by the time it comes is passed over.
+    FetchAll {
+        /// Which.
+        origin: PeerKey,
+        /// The request's number, for [`Policy::origin_failed`].
+        request: u32,
     },
     /// Ask for a whole piece.
     Request {

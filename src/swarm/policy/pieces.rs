@@ -104,7 +104,7 @@ impl PieceSet {
     }
 
     /// Returns the pieces that are not in.
-    pub(super) fn complement(&self) -> Self {
+    pub(in crate::swarm) fn complement(&self) -> Self {
         let mut set = self.clone();
         let spare = (64 - self.len % 64) % 64;
         set.count = self.len - self.count;

@@ -260,6 +260,9 @@ impl Session {
                         self.isolate();
                     }
                     Some(Control::UseOrigins(origins)) => self.use_origins(*origins),
+                    Some(Control::Direct(direct, web)) => {
+                        self.go_direct(self.started.elapsed(), direct, web.map(|web| *web));
+                    }
                     Some(Control::Stop) | None => return Ok(()),
                 },
                 addrs = self.tracking.peers() => {
@@ -286,6 +289,7 @@ impl Session {
     fn tick(&mut self) {
         let now = self.started.elapsed();
         self.policy.tick(now);
+        self.note_direct(now);
         self.dial();
         self.stats.publish(now, &self.context.counters, self.peers.joined());
         self.tracking.progress(self.stats.announce(self.context.meta.length()));
@@ -305,6 +309,9 @@ impl Session {
         while let Some(action) = self.policy.next_action() {
             match action {
                 Action::Fetch { origin, request, run } => self.origins.fetch(&self.context, origin, request, run),
+                Action::FetchAll { origin, request } => {
+                    self.origins.fetch_all(&self.context, origin, request, &self.policy.have().complement());
+                }
                 Action::Cancel { peer, piece } if self.origins.owns(peer) => self.origins.cancel(peer, piece),
                 _ => self.peers.command(action),
             }
@@ -375,8 +382,7 @@ impl Session {
                 }
                 self.peers.useful(now, key);
                 let size = self.context.meta.piece_size(piece).unwrap_or(0);
-                let origin = self.origins.owns(key).then_some(Source::Origin);
-                self.stats.verified(size, origin.unwrap_or_else(|| self.peers.source(key, &self.pool)));
+                self.stats.verified(size, self.source(key));
                 self.context.haves.push(piece);
                 self.policy.verified(now, piece);
                 self.stats.in_order(|known| in_order(self.policy.have(), &self.context.meta, known));
@@ -407,6 +413,15 @@ impl Session {
             Checked::Failed(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Returns what a piece's sender counts as.
+    fn source(&self, key: PeerKey) -> Source {
+        match key {
+            _ if self.origins.is_controller(key) => Source::Controller,
+            _ if self.origins.owns(key) => Source::Origin,
+            _ => self.peers.source(key, &self.pool),
+        }
     }
 
     fn ended(&mut self, key: PeerKey, exit: Exit) -> Result<(), EngineError> {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::Session;
 use crate::{
     http::HttpError,
-    model::origin::Origins,
+    model::origin::{Origin, OriginPart, OriginSettings, Origins},
     swarm::{
-        EngineError,
+        EngineError, Reach,
         origin::{OriginEvent, Outcome, Pool, Uselessness, hint},
-        policy::{OriginFailure, OriginTerms, PeerKey},
+        policy::{Direct, OriginFailure, OriginTerms, OriginTraits, PeerKey},
     },
 };
 
@@ -28,16 +28,47 @@ impl Session {
         self.origins = Pool::start(origins, &self.context);
     }
 
+    /// Downloads directly from now on; `web` is the controller's own web server.
+    pub(super) fn go_direct(&mut self, now: Duration, direct: Direct, web: Option<Origin>) {
+        if self.complete {
+            return;
+        }
+        if !self.policy.knows_origins() {
+            self.policy.use_origins(OriginTerms {
+                settings: OriginSettings::default(),
+                part: OriginPart { rank: 0, of: 1 },
+                max_pieces: None,
+                piece_length: self.context.meta.piece_length(),
+            });
+        }
+        self.policy.go_direct(now, direct);
+        if let Some(web) = web {
+            self.origins.add_controller(web, &self.context);
+        }
+    }
+
+    /// Returns whether a direct download is possible, and how fast it would be.
+    pub(super) fn note_direct(&mut self, now: Duration) {
+        self.stats.direct(self.policy.has_origin(now), self.policy.direct_rate());
+    }
+
     pub(super) fn origin_event(&mut self, now: Duration, key: PeerKey, event: OriginEvent) -> Result<(), EngineError> {
         let Some(address) = self.origins.address(key) else { return Ok(()) };
         if let OriginEvent::Ended { request, .. } = event {
             self.origins.ended(key, request);
         }
+        let controller = self.origins.is_controller(key);
         match event {
-            OriginEvent::Ready => {
+            OriginEvent::Ready { parts } => {
                 tracing::debug!(%address, "the origin can be used");
-                self.policy.origin_joined(now, key);
+                if controller {
+                    self.stats.web(Reach::Stands);
+                }
+                self.policy.origin_joined(now, key, OriginTraits { parts, controller });
             }
+            OriginEvent::Moves { request } => self.policy.origin_moves(now, key, request),
+            OriginEvent::Waits { why, .. } if controller => self.stats.web(Reach::Failed(why)),
+            OriginEvent::Useless(Uselessness::Bad(error)) if controller => self.stats.web(Reach::Failed(error.chain())),
             OriginEvent::Waits { why, hint } => {
                 self.stats.notice(format!("the origin {address} can't be asked yet: {why}"), hint);
             }
@@ -62,11 +93,14 @@ impl Session {
         Ok(())
     }
 
-    /// Leaves an origin alone that serves no parts.
+    /// Keeps an origin that serves no parts for the time when nothing else works.
     fn give_up(&mut self, now: Duration, key: PeerKey, address: &str) {
-        let message = format!("the origin {address} serves only the whole file, no parts of it: it is not used for pieces");
+        let message = format!(
+            "the origin {address} serves only the whole file, no parts of it: it is used only where nothing else works"
+        );
         self.stats.notice(message, Some("most web servers serve parts; a proxy in between may be why this one does not"));
         self.policy.origin_left(now, key);
+        self.policy.origin_joined(now, key, OriginTraits { parts: false, controller: self.origins.is_controller(key) });
     }
 
     /// Leaves an origin alone for the rest of the run, because it sent what is not the artifact's.

@@ -346,7 +346,7 @@ impl Peers {
             Action::Unchoke(peer) => (peer, Command::Unchoke),
             Action::Interested(peer, interested) => (peer, Command::Interested(interested)),
             // No connection's.
-            Action::Fetch { .. } => return,
+            Action::Fetch { .. } | Action::FetchAll { .. } => return,
         };
         self.send(key, command);
     }

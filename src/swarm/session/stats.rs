@@ -62,6 +62,16 @@ impl Stats {
         self.now.controller = reach;
     }
 
+    /// Notes whether the controller's web server can be reached.
+    pub(super) fn web(&mut self, reach: Reach) {
+        self.now.web = reach;
+    }
+
+    /// Notes whether an origin can be hoped for, and how fast a direct download would be.
+    pub(super) fn direct(&mut self, origins: bool, rate: Option<u64>) {
+        (self.now.origins, self.now.direct_rate) = (origins, rate);
+    }
+
     /// Brings up to date how much is there without a gap; `more` is given what was known.
     pub(super) fn in_order(&mut self, more: impl FnOnce(u64) -> u64) {
         self.now.in_order = more(self.now.in_order);

@@ -230,7 +230,7 @@ impl Host {
                 }
                 Action::Unchoke(peer) => self.message(now, peer.0, Kind::Unchoke, 0, world, out),
                 // The policy answers requests whether or not interest was shown.
-                Action::Interested(..) | Action::Fetch { .. } => {}
+                Action::Interested(..) | Action::Fetch { .. } | Action::FetchAll { .. } => {}
             }
         }
     }

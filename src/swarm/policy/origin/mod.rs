@@ -10,6 +10,9 @@
 //! * At the end a piece that a peer is slow to bring is asked of an origin as well.
 //! * Of several origins that may be asked the one is that will probably answer first, by the same average as a neighbour's ([`Peer::service`]).
 //! * One request fetches several short pieces that follow each other. A request that stands still is taken back and counts as failed.
+//! * A host that downloads *directly* ([`Direct`]) asks for whatever is missing, as much as eligibility allows; peers and origins go on side by
+//!   side, and each piece counts when it comes first. Then, and only then, an origin that serves no parts sends all of the artifact in one go,
+//!   and so does the controller's own web server.
 //!
 //! Where there are no origins none of this changes anything, to the last random number.
 
@@ -48,6 +51,27 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// The longest that an origin which says that it is busy is left alone.
 const LONGEST_REST: Duration = Duration::from_secs(3600);
 
+/// How far a host goes without its peers. Each level includes those before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direct {
+    /// Origins give what the peers lack.
+    #[default]
+    No,
+    /// It downloads from origins, whatever the peers do.
+    Origins,
+    /// And from the controller's web server.
+    Controller,
+}
+
+/// What is known of an origin when it can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OriginTraits {
+    /// It serves parts of the artifact; else only all of it.
+    pub parts: bool,
+    /// It is the controller's own web server.
+    pub controller: bool,
+}
+
 /// How a host may use the origins of its run.
 #[derive(Debug, Clone)]
 pub struct OriginTerms {
@@ -76,6 +100,8 @@ pub enum OriginFailure {
 #[derive(Debug)]
 struct Request {
     number: u32,
+    /// It is for all of the artifact: what it brings is noted as in flight only when it begins to come.
+    whole: bool,
     /// What has not come yet.
     pieces: Vec<u32>,
     /// The piece of which something came.
@@ -90,6 +116,8 @@ struct Request {
 #[derive(Debug, Default)]
 struct Virtual {
     standing: Standing,
+    /// It is the controller's own web server.
+    controller: bool,
     requests: Vec<Request>,
     meter: Meter,
     /// As a neighbour's.
@@ -104,8 +132,9 @@ pub(super) struct Origins {
     table: Table<PeerKey, Virtual>,
     /// How fast each neighbour delivers.
     peers: BTreeMap<PeerKey, Meter>,
-    /// How many pieces may still be fetched.
+    /// How many pieces may still be fetched. The controller's do not count.
     left: u32,
+    direct: Direct,
     /// Since when nothing comes from peers.
     quiet: Option<Duration>,
     /// Since when they are slower than one should be.
@@ -120,6 +149,7 @@ impl Origins {
             table: Table::new(),
             peers: BTreeMap::new(),
             left: terms.max_pieces.unwrap_or(u32::MAX),
+            direct: Direct::No,
             quiet: None,
             slow: None,
             next: 0,
@@ -137,17 +167,28 @@ impl Origins {
         self.table.get(&key).is_some()
     }
 
-    /// Returns how many pieces are asked of origins.
+    /// Returns how many pieces are asked of origins, those aside that come with all others.
     pub(super) fn asked(&self) -> usize {
-        self.table.values().flat_map(|origin| &origin.requests).map(|request| request.pieces.len()).sum()
+        let requests = self.table.values().flat_map(|origin| &origin.requests);
+        requests.filter(|request| !request.whole).map(|request| request.pieces.len()).sum()
     }
 
-    /// Notes that something of a piece came.
-    pub(super) fn progress(&mut self, now: Duration, key: PeerKey, piece: u32) {
-        let Some(origin) = self.table.get_mut(&key) else { return };
-        if let Some(request) = origin.requests.iter_mut().find(|request| request.pieces.contains(&piece)) {
-            (request.moved, request.begun) = (now, Some(piece));
+    /// Notes that something of a piece came; true if it begins to come with all others, and nobody knew that it would come now.
+    pub(super) fn progress(&mut self, now: Duration, key: PeerKey, piece: u32) -> bool {
+        let Some(origin) = self.table.get_mut(&key) else { return false };
+        let Some(request) = origin.requests.iter_mut().find(|request| request.pieces.contains(&piece)) else { return false };
+        request.moved = now;
+        let begins = request.begun.replace(piece) != Some(piece);
+        if begins && request.whole {
+            request.since = now;
         }
+        begins && request.whole
+    }
+
+    /// Returns the origins that send a piece with all others.
+    pub(super) fn streaming(&self, piece: u32) -> Vec<PeerKey> {
+        let sends = |origin: &Virtual| origin.requests.iter().any(|request| request.whole && request.pieces.contains(&piece));
+        self.table.iter().filter(|(_, origin)| sends(origin)).map(|(key, _)| *key).collect()
     }
 
     /// Notes that a piece came, from a neighbour or an origin that was asked so long ago.
@@ -169,8 +210,9 @@ impl Origins {
     pub(super) fn take_back(&mut self, key: PeerKey, piece: u32) -> bool {
         let Some(origin) = self.table.get_mut(&key) else { return false };
         let Some(request) = origin.requests.iter().find(|request| request.pieces.contains(&piece)) else { return false };
-        // What has begun to come was fetched, whether anybody wants it or not.
-        self.left = self.left.saturating_add(u32::from(request.begun != Some(piece)));
+        // What has begun to come was fetched, whether anybody wants it or not; and what comes with all others.
+        let fetched = request.begun == Some(piece) || request.whole || origin.controller;
+        self.left = self.left.saturating_add(u32::from(!fetched));
         origin.forget(piece);
         true
     }
@@ -195,9 +237,34 @@ impl Origins {
         let expected = |origin: &Virtual| origin.service.unwrap_or_default() * (origin.standing.active + 1);
         self.table
             .iter()
-            .filter(|(_, origin)| gates::is_eligible(now, &origin.standing, active, settings))
-            .min_by_key(|(_, origin)| (expected(origin), origin.standing.active))
+            .filter(|(_, origin)| self.is_open(origin) && gates::is_eligible(now, &origin.standing, active, settings))
+            .min_by_key(|(_, origin)| (origin.controller, expected(origin), origin.standing.active))
             .map(|(key, _)| *key)
+    }
+
+    /// Returns whether it is an origin's turn, however it has done: something may still be fetched, or the controller is asked as well.
+    fn is_open(&self, origin: &Virtual) -> bool {
+        if origin.controller { self.direct == Direct::Controller } else { self.left > 0 }
+    }
+
+    /// Returns whether an origin that it is the turn of can be hoped for.
+    fn works(&self, now: Duration, origin: &Virtual) -> bool {
+        let failing = origin.standing.failures >= self.terms.settings.failure_backoff_threshold;
+        self.is_open(origin) && now >= origin.standing.rests_until && !failing
+    }
+
+    /// Returns the origin to fetch all of `pieces` pieces from in one go: one that serves no parts, where none does that works.
+    fn best_whole(&self, now: Duration, pieces: u32) -> Option<PeerKey> {
+        if self.direct == Direct::No || self.left < pieces {
+            return None;
+        }
+        let parts = |origin: &Virtual| origin.standing.ranges && self.works(now, origin);
+        let under_way = |origin: &Virtual| origin.requests.iter().any(|request| request.whole);
+        if self.table.values().any(|origin| parts(origin) || under_way(origin)) {
+            return None;
+        }
+        let whole = |origin: &Virtual| !origin.standing.ranges && now >= origin.standing.rests_until;
+        self.table.iter().find(|(_, origin)| whole(origin)).map(|(key, _)| *key)
     }
 
     /// Returns how many requests a host that its peers do not feed may make at the same time.
@@ -243,11 +310,11 @@ impl Virtual {
 }
 
 impl Policy {
-    /// Adds an origin that serves parts of the artifact. Its key is no connection's.
-    pub fn origin_joined(&mut self, now: Duration, key: PeerKey) {
+    /// Adds an origin. Its key is no connection's.
+    pub fn origin_joined(&mut self, now: Duration, key: PeerKey, traits: OriginTraits) {
         let Some(origins) = &mut self.origins else { return };
-        let standing = Standing { ranges: true, ..Standing::default() };
-        origins.table.insert(key, Virtual { standing, ..Virtual::default() });
+        let standing = Standing { ranges: traits.parts, ..Standing::default() };
+        origins.table.insert(key, Virtual { standing, controller: traits.controller, ..Virtual::default() });
         origins.quiet.get_or_insert(now);
         origins.slow.get_or_insert(now);
         self.fetch(now);
@@ -256,6 +323,46 @@ impl Policy {
     /// Lets origins be used from now on.
     pub fn use_origins(&mut self, terms: OriginTerms) {
         self.origins = Some(Box::new(Origins::new(terms, self.config.pieces)));
+    }
+
+    /// Returns whether it was told of origins, or of the controller's web server.
+    pub fn knows_origins(&self) -> bool {
+        self.origins.is_some()
+    }
+
+    /// Downloads directly from now on, so far at least.
+    pub fn go_direct(&mut self, now: Duration, direct: Direct) {
+        let Some(origins) = &mut self.origins else { return };
+        origins.direct = origins.direct.max(direct);
+        self.fetch(now);
+    }
+
+    /// Returns whether an origin, the controller aside, can be hoped for.
+    pub fn has_origin(&self, now: Duration) -> bool {
+        let Some(origins) = &self.origins else { return false };
+        let hopeful = |origin: &Virtual| {
+            let enough = origin.standing.ranges || origins.left >= self.config.pieces || !origin.requests.is_empty();
+            !origin.controller && enough && origins.works(now, origin)
+        };
+        origins.table.values().any(hopeful)
+    }
+
+    /// Returns how many bytes a second a direct download would bring at least: what one request to the best origin brings. None while that
+    /// is not known.
+    pub fn direct_rate(&self) -> Option<u64> {
+        let origins = self.origins.as_ref()?;
+        let times = origins.table.values().filter(|origin| !origin.controller).filter_map(|origin| origin.service);
+        let seconds = times.min()?.as_secs_f64();
+        Some((f64::from(origins.terms.piece_length) / seconds.max(1e-3)) as u64)
+    }
+
+    /// Notes that a request moves, although nothing comes that is wanted.
+    pub fn origin_moves(&mut self, now: Duration, key: PeerKey, request: u32) {
+        let origin = self.origins.as_mut().and_then(|origins| origins.table.get_mut(&key));
+        let request = origin.and_then(|origin| origin.requests.iter_mut().find(|other| other.number == request));
+        if let Some(request) = request {
+            request.moved = now;
+        }
     }
 
     /// Notes that a request to an origin ended without some of its pieces; they are asked elsewhere.
@@ -318,28 +425,34 @@ impl Policy {
         while let Some((origin, run)) = self.next_fetch(now) {
             run.pieces().for_each(|piece| self.ask_origin(now, origin, piece));
             let Some(origins) = &mut self.origins else { return };
-            let number = origins.next;
-            origins.next = number.wrapping_add(1);
-            origins.left = origins.left.saturating_sub(run.count);
-            if let Some(origin) = origins.table.get_mut(&origin) {
-                let pieces = run.pieces().collect();
-                origin.requests.push(Request { number, pieces, begun: None, moved: now, since: now });
-                origin.standing.active = origin.requests.len() as u32;
-            }
-            self.actions.push_back(Action::Fetch { origin, request: number, run });
+            let request = origins.ask(now, origin, run.pieces().collect(), false);
+            self.actions.push_back(Action::Fetch { origin, request, run });
+        }
+        self.fetch_all(now);
+    }
+
+    /// Asks an origin for everything in one go, if that is all that is left to do.
+    fn fetch_all(&mut self, now: Duration) {
+        let Some(origins) = &mut self.origins else { return };
+        let Some(origin) = origins.best_whole(now, self.config.pieces) else { return };
+        let comes = |piece: &u32| self.flights.get(piece).is_some_and(|flight| flight.checking);
+        let missing: Vec<u32> = self.have.complement().iter().filter(|piece| !comes(piece)).collect();
+        if !missing.is_empty() {
+            let request = origins.ask(now, origin, missing, true);
+            self.actions.push_back(Action::FetchAll { origin, request });
         }
     }
 
     /// Returns what to ask next, and of which origin.
     fn next_fetch(&mut self, now: Duration) -> Option<(PeerKey, Run)> {
-        let origins = self.origins.as_ref().filter(|origins| origins.left > 0)?;
+        let origins = self.origins.as_ref()?;
         let settings = &origins.terms.settings;
-        let origin = origins.best(now)?;
-        if !gates::leaves_room(origins.rate(now), origins.rate_of_peers(now), settings) {
+        let (origin, direct) = (origins.best(now)?, origins.direct > Direct::No);
+        if !direct && !gates::leaves_room(origins.rate(now), origins.rate_of_peers(now), settings) {
             return None;
         }
-        let most = part::run_length(origins.terms.piece_length).min(origins.left);
-        let spares = gates::spares_origins(origins.peers.values().map(|meter| meter.rate(now)), settings);
+        let most = part::run_length(origins.terms.piece_length).min(origins.left_of(origin));
+        let spares = !direct && gates::spares_origins(origins.peers.values().map(|meter| meter.rate(now)), settings);
         let wanted = self.rarity.wanted();
         let lacking = wanted.without(&self.offered());
         let open = if spares { &lacking } else { wanted };
@@ -348,7 +461,7 @@ impl Policy {
             return Some((origin, run));
         }
         let active = origins.table.values().map(|origin| origin.standing.active).sum::<u32>();
-        if active < origins.hungry_requests(now) {
+        if direct || active < origins.hungry_requests(now) {
             let others = if lacking.is_empty() { open } else { &lacking };
             // Each hungry host begins elsewhere.
             let nth = self.random.u32(..others.count().max(1));
@@ -356,7 +469,7 @@ impl Policy {
                 return Some((origin, part::run_to(others, last, most)));
             }
         }
-        if !wanted.is_empty() || active > 0 {
+        if !wanted.is_empty() || (active > 0 && !direct) {
             return None;
         }
         self.late_piece(now).map(|piece| (origin, Run { first: piece, count: 1 }))
@@ -381,9 +494,11 @@ impl Policy {
     fn late_piece(&self, now: Duration) -> Option<u32> {
         let late = |source: &super::download::Source| {
             let usual = self.usual(source.peer);
+            // An origin brings nothing sooner that is asked for twice.
+            let of_peer = self.peers.get(&source.peer).is_some();
             // A long piece has one writer at a time.
             let busy = source.moved.is_some() && self.config.exclusive;
-            !busy && now.saturating_sub(source.asked) >= LATE.max(usual * 3)
+            of_peer && !busy && now.saturating_sub(source.asked) >= LATE.max(usual * 3)
         };
         self.flights
             .iter()
@@ -396,6 +511,26 @@ impl Policy {
 }
 
 impl Origins {
+    /// Returns how many pieces may still be fetched from an origin.
+    fn left_of(&self, key: PeerKey) -> u32 {
+        if self.table.get(&key).is_some_and(|origin| origin.controller) { u32::MAX } else { self.left }
+    }
+
+    /// Notes a request for these pieces and returns its number.
+    fn ask(&mut self, now: Duration, key: PeerKey, pieces: Vec<u32>, whole: bool) -> u32 {
+        let number = self.next;
+        self.next = number.wrapping_add(1);
+        let Some(origin) = self.table.get_mut(&key) else { return number };
+        if !origin.controller {
+            // An origin that sends all of it sends also what is there already.
+            let fetched = if whole { self.own.len() } else { pieces.len() as u32 };
+            self.left = self.left.saturating_sub(fetched);
+        }
+        origin.requests.push(Request { number, whole, pieces, begun: None, moved: now, since: now });
+        origin.standing.active = origin.requests.len() as u32;
+        number
+    }
+
     /// Returns the requests that stand still, and what they have not brought.
     fn still(&self, now: Duration) -> Vec<(PeerKey, u32, Vec<u32>)> {
         let connecting = self.terms.settings.connect_timeout;

@@ -7,6 +7,10 @@ use super::{super::*, *};
 const ORIGIN: PeerKey = PeerKey(u32::MAX);
 const HOST: PeerTraits = PeerTraits { fleet: true, seed: false, zone: None, rank: None, round_trip: Duration::ZERO };
 const PIECE: u32 = 64 << 10;
+const PARTS: OriginTraits = OriginTraits { parts: true, controller: false };
+const WHOLE: OriginTraits = OriginTraits { parts: false, controller: false };
+/// The controller's web server.
+const WEB: PeerKey = PeerKey(u32::MAX - 16);
 
 fn at(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -20,7 +24,7 @@ fn terms(rank: u32, of: u32) -> OriginTerms {
 fn host(pieces: u32, terms: OriginTerms) -> Policy {
     let mut policy = Policy::new(PolicyConfig::new(pieces, false, 1), PieceSet::new(pieces));
     policy.use_origins(terms);
-    policy.origin_joined(at(0), ORIGIN);
+    policy.origin_joined(at(0), ORIGIN, PARTS);
     policy
 }
 
@@ -255,8 +259,8 @@ fn of_two_origins_the_faster_one_gets_more() {
     let (fast, slow) = (PeerKey(u32::MAX), PeerKey(u32::MAX - 1));
     let mut host = Policy::new(PolicyConfig::new(2048, false, 1), PieceSet::new(2048));
     host.use_origins(terms(0, 1));
-    host.origin_joined(at(0), fast);
-    host.origin_joined(at(0), slow);
+    host.origin_joined(at(0), fast, PARTS);
+    host.origin_joined(at(0), slow, PARTS);
     let (mut came, mut now) = ([0, 0], 0);
     let mut due: Vec<(u64, PeerKey, u32)> = Vec::new();
     while !host.have().is_full() {
@@ -281,10 +285,17 @@ proptest! {
     fn the_cap_holds(most in 0u32..60, steps in prop::collection::vec((0u8..4, 0u32..64), 1..200)) {
         let mut host = host(64, OriginTerms { max_pieces: Some(most), ..terms(0, 1) });
         neighbour(&mut host, 0, 1, 0..64);
-        let (mut fetched, mut now, mut open) = (0, 0, Vec::new());
+        let (mut fetched, mut now, mut open) = (0, 0, Vec::<(u32, Vec<u32>)>::new());
         for (step, pick) in steps {
             now += 300;
-            open.extend(fetches(&mut host));
+            for action in actions(&mut host) {
+                match action {
+                    Action::Fetch { request, run, .. } => open.push((request, run.pieces().collect())),
+                    // What was taken back does not come any more.
+                    Action::Cancel { peer: ORIGIN, piece } => open.iter_mut().for_each(|(_, asked)| asked.retain(|other| *other != piece)),
+                    _ => (),
+                }
+            }
             match step {
                 0 => host.tick(at(now)),
                 1 if !open.is_empty() => {
@@ -292,7 +303,7 @@ proptest! {
                     host.origin_failed(at(now), ORIGIN, request, OriginFailure::Failed);
                 }
                 2 => {
-                    let asked = pieces_of(&open);
+                    let asked: Vec<u32> = open.iter().flat_map(|(_, asked)| asked.clone()).collect();
                     if let Some(piece) = asked.get(pick as usize % asked.len().max(1)).filter(|piece| !host.have().contains(**piece)) {
                         fetched += 1;
                         bring(&mut host, now, ORIGIN, *piece);
@@ -303,4 +314,132 @@ proptest! {
             prop_assert!(fetched <= most, "{fetched} of {most}");
         }
     }
+}
+
+/// Returns who is asked for parts, who for everything.
+fn asked(policy: &mut Policy) -> (Vec<PeerKey>, Vec<(PeerKey, u32)>) {
+    let (mut parts, mut whole) = (Vec::new(), Vec::new());
+    for action in actions(policy) {
+        match action {
+            Action::Fetch { origin, .. } => parts.push(origin),
+            Action::FetchAll { origin, request } => whole.push((origin, request)),
+            _ => (),
+        }
+    }
+    (parts, whole)
+}
+
+#[test]
+fn a_direct_download_asks_for_everything_though_peers_deliver() {
+    let mut host = host(256, terms(0, 4));
+    for key in [1, 2] {
+        neighbour(&mut host, 0, key, 0..256);
+    }
+    pieces_of(&fetches(&mut host)).into_iter().for_each(|piece| bring(&mut host, 100, ORIGIN, piece));
+    let own = host.have().count();
+    for piece in 16..24 {
+        bring(&mut host, 200, PeerKey(1 + piece % 2), piece);
+    }
+    host.tick(at(250));
+    assert_eq!(asked(&mut host).0, [], "two fast peers spare it");
+    host.go_direct(at(300), Direct::Origins);
+    let asked = fetches(&mut host);
+    assert_eq!(asked.len(), 4, "as many requests as one origin gets");
+    // The peers go on beside it.
+    for step in 0..2000 {
+        let now = 400 + step * 50;
+        host.tick(at(now));
+        pieces_of(&fetches(&mut host)).into_iter().for_each(|piece| bring(&mut host, now + 10, ORIGIN, piece));
+    }
+    pieces_of(&asked).into_iter().for_each(|piece| bring(&mut host, 200_000, ORIGIN, piece));
+    assert!(own < 256 && host.have().is_full());
+}
+
+#[test]
+fn an_origin_without_parts_is_asked_for_everything_and_only_directly() {
+    let mut host = Policy::new(PolicyConfig::new(64, false, 1), PieceSet::new(64));
+    host.use_origins(terms(0, 1));
+    host.origin_joined(at(0), ORIGIN, WHOLE);
+    host.tick(at(60_000));
+    assert_eq!(asked(&mut host), (vec![], vec![]), "not for pieces");
+    assert!(host.has_origin(at(60_000)));
+    host.go_direct(at(60_000), Direct::Origins);
+    let (parts, whole) = asked(&mut host);
+    assert!(parts.is_empty() && whole.len() == 1 && whole[0].0 == ORIGIN);
+    // Peers are asked as before, and what comes from them first is passed over.
+    neighbour(&mut host, 60_100, 1, 0..64);
+    assert!(actions(&mut host).iter().any(|action| matches!(action, Action::Request { .. })));
+    bring(&mut host, 60_200, PeerKey(1), 9);
+    assert!(actions(&mut host).contains(&Action::Cancel { peer: ORIGIN, piece: 9 }));
+    // A piece that begins to come is asked of nobody else any more.
+    let idle: Vec<u32> = (0..64).filter(|piece| !host.flights.keys().any(|other| other == piece)).collect();
+    let begins = *idle.iter().find(|piece| !host.have().contains(**piece)).unwrap();
+    host.progress(at(60_300), ORIGIN, begins);
+    assert!(host.flights.get(&begins).is_some_and(|flight| flight.sources.len() == 1));
+    // One request at a time; when it ends early, another one follows later.
+    host.tick(at(60_400));
+    assert_eq!(asked(&mut host).1, []);
+    host.origin_failed(at(60_500), ORIGIN, whole[0].1, OriginFailure::Failed);
+    assert_eq!(asked(&mut host).1, []);
+    host.tick(at(62_000));
+    assert_eq!(asked(&mut host).1.len(), 1);
+    for piece in 0..64 {
+        bring(&mut host, 63_000, ORIGIN, piece);
+    }
+    assert!(host.have().is_full());
+    host.tick(at(64_000));
+    assert_eq!(asked(&mut host), (vec![], vec![]));
+}
+
+#[test]
+fn an_origin_without_parts_waits_for_those_with_parts_and_keeps_to_the_cap() {
+    let mut host = host(64, terms(0, 1));
+    host.origin_joined(at(0), PeerKey(u32::MAX - 1), WHOLE);
+    host.go_direct(at(0), Direct::Origins);
+    assert_eq!(asked(&mut host).1, [], "the other one works");
+    for number in 0..40 {
+        host.origin_failed(at(1000 * number), ORIGIN, number as u32, OriginFailure::Failed);
+    }
+    host.tick(at(50_000));
+    assert_eq!(asked(&mut host).1.len(), 1, "the other one is left alone");
+
+    let mut host = Policy::new(PolicyConfig::new(64, false, 1), PieceSet::new(64));
+    host.use_origins(OriginTerms { max_pieces: Some(63), ..terms(0, 1) });
+    host.origin_joined(at(0), ORIGIN, WHOLE);
+    host.go_direct(at(0), Direct::Controller);
+    assert_eq!(asked(&mut host).1, [], "it would send more than may be fetched");
+    assert!(!host.has_origin(at(0)));
+}
+
+#[test]
+fn the_controllers_web_server_is_the_last_that_is_asked_and_counts_for_no_cap() {
+    let mut host = Policy::new(PolicyConfig::new(64, false, 1), PieceSet::new(64));
+    host.use_origins(OriginTerms { max_pieces: Some(8), ..terms(0, 1) });
+    host.origin_joined(at(0), WEB, OriginTraits { parts: true, controller: true });
+    host.go_direct(at(0), Direct::Origins);
+    assert_eq!(asked(&mut host).0, []);
+    assert!(!host.has_origin(at(0)) && host.direct_rate().is_none());
+    host.origin_joined(at(0), ORIGIN, PARTS);
+    assert_eq!(asked(&mut host).0, [ORIGIN]);
+    host.go_direct(at(1000), Direct::Controller);
+    // The origin's cap is used up.
+    assert_eq!(asked(&mut host).0, [WEB; 4]);
+    assert!(!host.has_origin(at(1000)));
+    for step in 0..200 {
+        let now = 2000 + 50 * step;
+        for piece in 0..64 {
+            bring(&mut host, now, WEB, piece);
+        }
+        host.tick(at(now));
+    }
+    assert!(host.have().is_full());
+}
+
+#[test]
+fn how_fast_a_direct_download_would_be_is_what_one_request_brings() {
+    let mut host = host(64, terms(0, 1));
+    assert_eq!(host.direct_rate(), None);
+    let first = fetches(&mut host)[0].1.first;
+    bring(&mut host, 500, ORIGIN, first);
+    assert_eq!(host.direct_rate(), Some(u64::from(PIECE) * 2));
 }

@@ -224,7 +224,7 @@ impl Fleet {
                     self.post(begins + PIECE + DELAY, peer.0, number, Message::Last(piece));
                 }
                 Action::Unchoke(peer) => self.post(now + DELAY, peer.0, number, Message::Unchoke),
-                Action::Interested(..) | Action::Fetch { .. } => {}
+                Action::Interested(..) | Action::Fetch { .. } | Action::FetchAll { .. } => {}
             }
         }
     }
