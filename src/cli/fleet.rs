@@ -200,9 +200,16 @@ pub fn operator() -> String {
     format!("{user}@{machine}")
 }
 
-/// Returns the words of this process's command line.
+/// Returns the words of this process's command line; addresses without their queries, which may hold a signature.
 pub fn command_line() -> Vec<String> {
-    env::args_os().map(|word| word.to_string_lossy().into_owned()).collect()
+    env::args_os().map(|word| without_query(&word.to_string_lossy())).collect()
+}
+
+fn without_query(word: &str) -> String {
+    match word.split_once('?') {
+        Some((address, _)) if address.contains("://") => format!("{address}?…"),
+        _ => word.to_owned(),
+    }
 }
 
 /// Returns the first of these environment variables that says something.

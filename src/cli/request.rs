@@ -27,9 +27,13 @@ pub struct Request {
 }
 
 impl Request {
-    /// Makes a request; its paths become absolute.
+    /// Makes a request; its paths become absolute. Origins whose addresses have a query are left out: it may hold a signature, which
+    /// does not belong into a file, and none of them is needed.
     pub fn new(deploy: &DeployArgs, plan: &Plan, order_seed: u64) -> io::Result<Self> {
-        let mut deploy = deploy.clone();
+        let (mut deploy, mut plan) = (deploy.clone(), plan.clone());
+        for seeds in [&mut deploy.origins.servers.web_seeds, &mut plan.web_seeds] {
+            seeds.retain(|seed| seed.url().query().is_none());
+        }
         let connection = &mut deploy.connection;
         let ssh_config = connection.ssh_config.as_mut().filter(|file| file.as_path() != Path::new("none"));
         let named = [&mut deploy.artifact, &mut connection.fleet.hosts].into_iter();
@@ -44,7 +48,7 @@ impl Request {
         for path in named.chain(optional.into_iter().flatten()).chain(others) {
             *path = absolute(&path)?;
         }
-        Ok(Self { v: REQUEST_VERSION, deploy, plan: plan.clone(), order_seed })
+        Ok(Self { v: REQUEST_VERSION, deploy, plan, order_seed })
     }
 
     /// Returns it as it is kept; an error for paths that are not UTF-8.

@@ -58,6 +58,7 @@ mod rolling;
 mod rollout_ends;
 mod rollout_rig;
 mod rollout_waves;
+mod secrets;
 mod shipped_playbooks;
 mod signed;
 mod ssh_fleet;
