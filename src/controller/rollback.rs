@@ -87,9 +87,9 @@ pub async fn rollback(
     let (mut distribution, mut lost, mut warnings) = (None, None, Vec::new());
     if let (Some(again), Some(release)) = (again, to.clone()) {
         let upload = Throttle::new(again.transfer.controller_upload);
-        let listeners = Listeners { encrypted: again.encrypted, ports: again.transfer.ports };
-        let (artifact, zone) = (&again.artifact, again.zone.as_deref());
-        let (shared, seed) = share(&fleet, artifact, again.advertise, zone, upload, listeners).await?;
+        let (encrypted, ports) = (again.encrypted, again.transfer.ports);
+        let listeners = Listeners { advertise: again.advertise, encrypted, ports };
+        let (shared, seed) = share(&fleet, &again.artifact, again.zone.as_deref(), upload, listeners).await?;
         let (origins, told) = again.origins.check(&again.artifact.metainfo, again.ids(&fleet)).await;
         if decided.as_ref().is_some_and(|decided| !decided.use_swarm) {
             shared.serve_everybody().await;

@@ -22,9 +22,9 @@ use crate::{
     failpoint,
     inventory::HostEntry,
     model::{
-        AppName, HostId, HostName, HostState, IdError, Operator, Phase, PhaseTime, Place, ReleaseId, RunEvent, RunSummary,
-        Verdict,
-        distribution::{DistributionPolicy, Mode, TransferPlan},
+        AppName, HostId, HostName, HostState, IdError, Manifest, Operator, Phase, PhaseTime, Place, ReleaseId, RunEvent,
+        RunSummary, Verdict,
+        distribution::{self, DistributionPolicy, Mode, TransferPlan},
         plan::{Health, Hooks, Linked, RolloutPlan, Unchanged},
         rollout::{Lineup, Rollout},
         trust::Endorsement,
@@ -194,8 +194,8 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
     };
     let decided = policy.decide();
     let upload = Throttle::new(transfer.controller_upload);
-    let listeners = Listeners { encrypted, ports: transfer.ports };
-    let (distribution, seed) = share(&fleet, &artifact, advertise, zone.as_deref(), upload, listeners).await?;
+    let listeners = Listeners { advertise, encrypted, ports: transfer.ports };
+    let (distribution, seed) = share(&fleet, &artifact, zone.as_deref(), upload, listeners).await?;
     let everybody = (0..).map(HostId).take(fleet.hosts.len()).collect();
     let (origins, warnings) = origins.check(&artifact.metainfo, everybody).await;
     if let Some(path) = torrent_out {
@@ -208,17 +208,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         }
     }
     failpoint::reach("controller.seeding");
-    let started = RunEvent::RunStarted {
-        action: "deploy".into(),
-        app: Some(artifact.manifest.app.clone()),
-        artifact: Some(artifact.manifest.file_name.clone()),
-        digest: Some(artifact.manifest.digest),
-        size: artifact.manifest.size,
-        release: Some(release.clone()),
-        max_failures: allowed(&fleet),
-        distribution: Some(decided.clone()),
-        hosts: fleet.hosts.iter().map(|host| host.name.clone()).collect(),
-    };
+    let event = started(&fleet, &artifact.manifest, &release, &decided);
     let plan = Arc::new(JobPlan::Deploy(Box::new(DeployPlan {
         run: events.run().clone(),
         placement: placement(&fleet, Some(artifact.manifest.app.clone())),
@@ -242,23 +232,36 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         no_swarm.cancel();
     }
     let hash_time = Some(artifact.hash_time);
-    let start =
-        Start { event: started, warnings, pushes_itself, hash_time, order_seed, goes_on, mode: decided.mode(), no_swarm };
+    let start = Start { event, warnings, pushes_itself, hash_time, order_seed, goes_on, mode: decided.mode(), no_swarm };
     Ok(drive(fleet, |_| plan.clone(), start, Some(distribution), events, interrupt).await)
+}
+
+/// Returns what is told first of a deploy.
+fn started(fleet: &FleetSettings, manifest: &Manifest, release: &ReleaseId, decided: &distribution::Distribution) -> RunEvent {
+    RunEvent::RunStarted {
+        action: "deploy".into(),
+        app: Some(manifest.app.clone()),
+        artifact: Some(manifest.file_name.clone()),
+        digest: Some(manifest.digest),
+        size: manifest.size,
+        release: Some(release.clone()),
+        max_failures: allowed(fleet),
+        distribution: Some(decided.clone()),
+        hosts: fleet.hosts.iter().map(|host| host.name.clone()).collect(),
+    }
 }
 
 /// Starts to give an artifact to a fleet.
 pub(super) async fn share(
     fleet: &FleetSettings,
     artifact: &Artifact,
-    advertise: Option<IpAddr>,
     zone: Option<&str>,
     upload: Throttle,
     listeners: Listeners,
 ) -> Result<(Distribution, SeedAddresses), RunError> {
     let place = neighbours(fleet).controllers_place(zone);
     let (path, metainfo) = (artifact.path.clone(), artifact.metainfo.clone());
-    Distribution::start(&FleetEngine, path, metainfo, advertise, place, fleet.hosts.len(), upload, listeners).await
+    Distribution::start(&FleetEngine, path, metainfo, place, fleet.hosts.len(), upload, listeners).await
 }
 
 /// Makes the SSH target of an inventory entry.

@@ -30,9 +30,11 @@ const STOP: Duration = Duration::from_secs(10);
 /// How long a connection from this machine to itself may take.
 const OWN_CONNECT: Duration = Duration::from_secs(1);
 
-/// How a run's processes listen.
+/// How a run's processes listen, and the controller's where.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Listeners {
+    /// The address that the operator said others should use.
+    pub(super) advertise: Option<IpAddr>,
     /// Whether they prove to each other that they belong to the run, and encrypt what they say.
     pub(super) encrypted: bool,
     /// The ports to choose from; none: any that is free.
@@ -72,19 +74,19 @@ impl Distribution {
         engine: &E,
         artifact: PathBuf,
         metainfo: Arc<Metainfo>,
-        advertise: Option<IpAddr>,
         place: Option<Place>,
         hosts: usize,
         upload: Throttle,
         listeners: Listeners,
     ) -> Result<(Self, SeedAddresses), RunError> {
-        let authority = if listeners.encrypted { Some(Arc::new(Authority::new()?)) } else { None };
+        let Listeners { advertise, encrypted, ports } = listeners;
+        let authority = if encrypted { Some(Arc::new(Authority::new()?)) } else { None };
         let tls = authority.as_deref().map(Authority::controller).transpose()?;
         let key = TrackerKey::random().map_err(RunError::Tracker)?;
         let listen = SocketAddr::new(listen_address(advertise), 0);
         let config = TrackerConfig {
             listen,
-            ports: listeners.ports,
+            ports,
             info_hash: metainfo.info_hash(),
             key: key.clone(),
             interval: ANNOUNCE_INTERVAL,
@@ -103,7 +105,7 @@ impl Distribution {
             metainfo,
             role: Role::Seed { file: artifact },
             listen,
-            ports: listeners.ports,
+            ports,
             advertise: None,
             peers: Vec::new(),
             place,
@@ -116,10 +118,10 @@ impl Distribution {
         let engine = engine.start(config).await.map_err(RunError::Engine)?;
         let (seed_port, tracker_port) = (engine.local_addr.port(), tracker.local_addr().port());
         // Last: where there are few ports, it is the one that a run can do without.
-        let web = WebServer::start(listen, listeners.ports, served);
+        let web = WebServer::start(listen, ports, served);
         let web = web.inspect_err(|error| tracing::warn!(%error, "the controller's web server can't listen")).ok();
         let web_port = web.as_ref().map(WebServer::port);
-        let (listen, ports) = (listen.ip(), listeners.ports);
+        let listen = listen.ip();
         let addresses = SeedAddresses { advertise, seed_port, tracker_port, web_port, key, listen, authority, ports };
         Ok((Self { tracker, engine, web, ended: false }, addresses))
     }

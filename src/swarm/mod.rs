@@ -1,6 +1,7 @@
 //! The engine that moves pieces between the controller's seed, the hosts and the origins.
 //!
-//! Owns: torrent metainfo, the piece policy (pure, in [`policy`]), peer connections, piece storage, the announce client, byte counts.
+//! Owns: torrent metainfo, the piece policy (pure, in [`policy`]), peer connections and how processes of a run prove to each other that they
+//! belong to it ([`Tls`]), piece storage, the announce client, byte counts.
 //! Promises: a piece is hash-checked before it is served, counted or written as complete; a peer that sends a bad piece is
 //! dropped and banned; every queue and buffer is bounded; stopping an engine ends all its tasks and closes its sockets.
 //! Never: trusts a peer or a tracker for the artifact's digest (the caller checks SHA-256 afterwards), uses DHT, local

@@ -283,3 +283,32 @@ impl TorrentStorage for Storage {
         Ok(Box::new(self.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        controller::Authority,
+        swarm::{Bounds, Metainfo, Tls},
+    };
+
+    #[tokio::test]
+    async fn it_takes_no_part_in_an_encrypted_run() {
+        let config = EngineConfig {
+            metainfo: Arc::new(Metainfo::new("a", 1, 16384, vec![[0; 20]]).unwrap()),
+            role: Role::Host { file: PathBuf::from("/nowhere/a") },
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            ports: None,
+            advertise: None,
+            peers: Vec::new(),
+            place: None,
+            controller_peers: Vec::new(),
+            tracker: None,
+            tls: Some(Tls::new(&Authority::new().unwrap().member().unwrap()).unwrap()),
+            origins: None,
+            bounds: Bounds::default(),
+        };
+        let error = LibrqbitEngine.start(config).await.unwrap_err().to_string();
+        assert!(error.contains("plain BitTorrent"), "{error}");
+    }
+}

@@ -22,3 +22,14 @@ pub(crate) fn free_port() -> u16 {
         .find(|port| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok())
         .expect("all ports are taken")
 }
+
+/// Returns the first of so many consecutive ports that are free at every address, and others each time.
+pub(crate) fn free_range(length: u16) -> u16 {
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
+    let mut first = free_port();
+    while !(first..first + length).all(|port| is_free(&port)) {
+        first = free_port();
+    }
+    GIVEN.fetch_add(length, Ordering::Relaxed);
+    first
+}

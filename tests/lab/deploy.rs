@@ -30,6 +30,8 @@ const DEATH: f64 = 0.4;
 pub(crate) struct Kind {
     /// One byte instead of the payload.
     pub(crate) byte: bool,
+    /// Nothing is encrypted.
+    pub(crate) plain: bool,
     /// No host has an agent.
     pub(crate) cold: bool,
     /// What happens to the host in the middle of the inventory, in the middle of its transfer.
@@ -222,6 +224,9 @@ fn command(lab: &Lab, kind: Kind) -> Result<std::process::Command> {
     }
     if kind.disaster.is_some() {
         command.args(["--max-failures", "1"]);
+    }
+    if kind.plain {
+        command.args(["--encryption", "off"]);
     }
     command.args(&programs.options);
     Ok(command)

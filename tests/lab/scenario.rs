@@ -37,6 +37,7 @@ impl Scenario {
 const RACE: &[Contender] = &[
     Contender::Http,
     Contender::Deploy,
+    Contender::DeployPlain,
     Contender::Libtorrent,
     Contender::Aria2,
     Contender::DeployCold,

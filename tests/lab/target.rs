@@ -42,6 +42,10 @@ enum Quantity {
     Survivors(Contender),
     /// CPU time per delivered byte over the best libtorrent's.
     Cpu,
+    /// The slowest host over that of a run that is not encrypted.
+    EncryptionTime,
+    /// CPU time per delivered byte over that of a run that is not encrypted.
+    EncryptionCpu,
     /// The largest agent's peak memory in MiB.
     AgentMemory,
 }
@@ -105,6 +109,8 @@ const TARGETS: &[Target] = &[
     target("lossy-hosts", Quantity::Distribution(Class::Lossy), Limit::None),
     target("fleet-16", Quantity::Cpu, Limit::AtMost(1.0)),
     target("fleet-32", Quantity::Cpu, Limit::AtMost(1.0)),
+    target("fleet-16", Quantity::EncryptionTime, Limit::AtMost(1.05)),
+    target("fleet-16", Quantity::EncryptionCpu, Limit::AtMost(1.25)),
     target("fleet-16", Quantity::AgentMemory, Limit::AtMost(32.0)),
     target("large-file", Quantity::AgentMemory, Limit::AtMost(32.0)),
 ];
@@ -163,6 +169,8 @@ impl Quantity {
                 let best = others.into_iter().filter_map(|other| Some(results.cpu_per_gb(other)?[0])).reduce(f64::min)?;
                 Some(results.cpu_per_gb(ours)?[0] / best)
             }
+            Self::EncryptionTime => Some(results.slowest_of_all(ours)? / results.slowest_of_all(Contender::DeployPlain)?),
+            Self::EncryptionCpu => Some(results.cpu_per_gb(ours)?[0] / results.cpu_per_gb(Contender::DeployPlain)?[0]),
             Self::AgentMemory => Some(results.peak_memory(ours)?[1] as f64 / f64::from(1 << 20)),
         }
     }
@@ -182,6 +190,8 @@ impl Quantity {
             Self::Survivors(Contender::DeployCut) => "others' time when a host's link is cut, x undisturbed".into(),
             Self::Survivors(_) => "others' time when a host's agent is killed, x undisturbed".into(),
             Self::Cpu => "CPU per GB, x libtorrent's".into(),
+            Self::EncryptionTime => "distribution, x that without encryption".into(),
+            Self::EncryptionCpu => "CPU per GB, x that without encryption".into(),
             Self::AgentMemory => "agent's peak memory, MiB".into(),
         }
     }

@@ -13,7 +13,7 @@ use fleetdrop::{
         Manifest, RunId,
         plan::{Linked, Unchanged},
     },
-    swarm::{Engine, EngineConfig, EngineHandle, FleetEngine, Metainfo, Role},
+    swarm::{Engine, EngineConfig, EngineHandle, FleetEngine, Metainfo, Role, Tls},
     wire::{DeployJob, FromAgent, Job, PackedInfo, PeerAddr, Procedure, ToAgent, read_frame, write_frame},
 };
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -44,8 +44,17 @@ impl Seeded {
         Self::made_by(name, |path| std::fs::write(path, bytes).unwrap()).await
     }
 
+    /// As [`Seeded::new`], to those who belong to the run.
+    pub(crate) async fn encrypted(name: &str, bytes: &[u8], tls: Tls) -> Self {
+        Self::served(name, Some(tls), |path| std::fs::write(path, bytes).unwrap()).await
+    }
+
     /// Serves what `make` makes at the path that it is given, a file or a directory of that name, on loopback.
     pub(crate) async fn made_by(name: &str, make: impl FnOnce(&Path)) -> Self {
+        Self::served(name, None, make).await
+    }
+
+    async fn served(name: &str, tls: Option<Tls>, make: impl FnOnce(&Path)) -> Self {
         let dir = fast_dir();
         let path = dir.path().join(name);
         make(&path);
@@ -58,7 +67,7 @@ impl Seeded {
             advertise: None,
             peers: Vec::new(),
             place: None,
-            tls: None,
+            tls,
             ports: None,
             controller_peers: Vec::new(),
             tracker: None,

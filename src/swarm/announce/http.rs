@@ -97,7 +97,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::swarm::announce::AnnounceProgress;
+    use crate::{controller::Authority, swarm::announce::AnnounceProgress};
 
     const REQUEST: Request = Request {
         info_hash: Id([1; 20]),
@@ -154,6 +154,13 @@ mod tests {
         let head = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
         assert!(matches!(announce_to(head.into(), b"").await, Err(AnnounceError::Status(404))));
         assert!(matches!(announce_to("SSH-2.0-x\r\n".into(), b"").await, Err(AnnounceError::Http(_))));
+    }
+
+    #[test]
+    fn an_encrypted_runs_tracker_has_an_https_url() {
+        let tls = Tls::new(&Authority::new().unwrap().member().unwrap()).unwrap();
+        assert!(Http::new("https://127.0.0.1:1/a", Some(tls.clone()), CONNECT_TIMEOUT).is_ok());
+        assert!(matches!(Http::new("http://127.0.0.1:1/a", Some(tls), CONNECT_TIMEOUT), Err(AnnounceError::Url(_))));
     }
 
     #[test]

@@ -277,7 +277,7 @@ async fn little_waits_beneath_who_writes() {
 #[tokio::test]
 async fn what_is_written_comes_out_in_order() {
     let (mut writes, mut reads) = pair(1 << 16).await;
-    let bytes: Vec<u8> = (0..3u32 << 20).map(|at| (at * 31 >> 3) as u8).collect();
+    let bytes: Vec<u8> = (0..3u32 << 20).map(|at| (at * 31 / 8) as u8).collect();
     let expected = bytes.clone();
     let writing = async move {
         let mut left = bytes.as_slice();

@@ -23,7 +23,7 @@ use crate::{
 pub(crate) enum Contender {
     /// One host alone downloads over plain HTTP: the floor, no host can be faster. With hosts of several classes one of each, in turn.
     Http,
-    /// Our engine, without SSH, hashing of the artifact and unpacking.
+    /// Our engine, without SSH, hashing of the artifact, encryption and unpacking.
     Engine,
     /// The stock rqbit session (feature `engine-librqbit`).
     Librqbit,
@@ -35,6 +35,8 @@ pub(crate) enum Contender {
     Aria2,
     /// `fleetdrop deploy` over SSH, agents in place: hosts' times are those of the transfer, from the job to the verified artifact.
     Deploy,
+    /// The same, agents in place, not encrypted: what encryption costs is the difference.
+    DeployPlain,
     /// The same to hosts without an agent.
     DeployCold,
     /// The same, agents in place; the link of a host in the middle of its transfer is cut.
@@ -82,6 +84,7 @@ impl Contender {
         let kind = Kind::default();
         match self {
             Self::Deploy => Some(kind),
+            Self::DeployPlain => Some(Kind { plain: true, ..kind }),
             Self::DeployCold => Some(Kind { cold: true, ..kind }),
             Self::DeployCut => Some(Kind { disaster: Some(Disaster::Cut), ..kind }),
             Self::DeployKilled => Some(Kind { disaster: Some(Disaster::Kill), ..kind }),
@@ -151,9 +154,13 @@ impl Contender {
             Self::Aria2 => torrent::aria2(lab).await,
             Self::Scp => copy::scp(lab).await,
             Self::Clush => copy::clush(lab).await,
-            Self::Deploy | Self::DeployCold | Self::DeployCut | Self::DeployKilled | Self::Byte | Self::ByteCold => {
-                deploy::deploy(lab, self.deploy().unwrap_or_default()).await
-            }
+            Self::Deploy
+            | Self::DeployPlain
+            | Self::DeployCold
+            | Self::DeployCut
+            | Self::DeployKilled
+            | Self::Byte
+            | Self::ByteCold => deploy::deploy(lab, self.deploy().unwrap_or_default()).await,
         }
     }
 }
