@@ -196,7 +196,8 @@ fn hosts_that_never_come_cost_their_zone_little() {
         let mut scenario = zoned(hosts, 2, hosts as f64 / 8.0);
         scenario.hosts[3..].iter_mut().step_by(8).take(gone).for_each(|host| host.dies = Some(Duration::ZERO));
         let crossed = simulate(&scenario).zones[1] as f64 / scenario.size as f64;
-        let figures = figures(&scenario);
+        // Single runs differ by a third: it matters whose pieces are given to others first.
+        let figures = mean_figures(&scenario);
         assert!(figures.last < most && crossed < 1.15, "{gone} of {hosts}: {crossed}, {figures:?}");
     }
 }
