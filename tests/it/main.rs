@@ -13,6 +13,7 @@ mod agent_process;
 mod agent_rig;
 mod artifact;
 mod attacker;
+mod attacks;
 mod certificates;
 mod client;
 mod cold_fleets;

@@ -113,6 +113,14 @@ impl JobPlan {
         self.seed().and_then(SeedAddresses::ports)
     }
 
+    /// Returns the release that every host has to stage, if it can be no other.
+    pub(in crate::controller) fn only_release(&self) -> Option<&ReleaseId> {
+        match self {
+            Self::Deploy(plan) if plan.unchanged == Unchanged::Skip => Some(&plan.release),
+            Self::Deploy(_) | Self::Rollback(_) => None,
+        }
+    }
+
     /// Returns the run and what its hosts run.
     fn procedure(&self) -> (&RunId, &Procedure) {
         match self {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{AWAY, LONGEST_PAUSE, REACH};
 use crate::{
     model::{FailureKind, HostFailure, HostState, ReleaseId},
-    wire::PeerAddr,
+    wire::{FromAgent, PeerAddr},
 };
 
 /// How often a connection may break in one run.
@@ -96,6 +96,38 @@ impl Progress {
         if left.is_zero() { pause } else { pause.min(left) }
     }
 
+    /// Returns what is wrong with a message, if an agent that does as it is told would not send it now; `wanted` is the release that a
+    /// deploy is to make, where no other will do.
+    pub(super) fn objection(&self, message: &FromAgent, wanted: Option<&ReleaseId>) -> Option<&'static str> {
+        let (in_time, name) = match message {
+            // A host that was lost once it had staged begins anew.
+            FromAgent::Prepared { .. } => (self.state <= HostState::Staged, "prepared"),
+            FromAgent::AlreadyActive { .. } => (self.state <= HostState::Staged, "already_active"),
+            FromAgent::Staged { release, .. } if wanted.is_none_or(|wanted| wanted == release) => {
+                (self.state < HostState::Staged, "staged")
+            }
+            FromAgent::Staged { .. } => (false, "staged, with another release"),
+            FromAgent::Activated { .. } => (self.state == HostState::Activating, "activated"),
+            FromAgent::Checked => (self.state == HostState::Checking, "checked"),
+            FromAgent::Confirmed => (self.state == HostState::Checking, "confirmed"),
+            FromAgent::Reverted { .. } => (self.state >= HostState::Staged, "reverted"),
+            FromAgent::Hello(_) => (false, "hello"),
+            // Answers to other jobs.
+            FromAgent::Kept { .. } | FromAgent::Status(_) | FromAgent::Pruned(_) | FromAgent::Unlocked(_) => {
+                (false, "an answer")
+            }
+            FromAgent::State { .. }
+            | FromAgent::Progress(_)
+            | FromAgent::Stranded { .. }
+            | FromAgent::Mode { .. }
+            | FromAgent::Failed(_)
+            | FromAgent::Relays { .. }
+            | FromAgent::Alive
+            | FromAgent::Warning { .. } => (true, ""),
+        };
+        (!in_time).then_some(name)
+    }
+
     /// Makes a loss for good a failure where the host had been staged: it was reached, and did not do what it was to do.
     pub(super) fn blame(&self, mut failure: HostFailure) -> HostFailure {
         if self.release.is_some() && failure.kind == FailureKind::Unreachable {
@@ -149,6 +181,29 @@ mod tests {
             progress.found();
         }
         assert!(!progress.may_reconnect());
+    }
+
+    #[test]
+    fn an_agent_gets_no_further_by_saying_so() {
+        let [wanted, other] = ["a", "b"].map(|id| ReleaseId::new(id).unwrap());
+        let staged = |release: &ReleaseId| FromAgent::Staged { release: release.clone(), bytes: Default::default() };
+        let activated = FromAgent::Activated { release: wanted.clone(), previous: None };
+        let steps = [
+            (HostState::Downloading, staged(&wanted)),
+            (HostState::Activating, activated),
+            (HostState::Checking, FromAgent::Checked),
+            (HostState::Checking, FromAgent::Confirmed),
+        ];
+        for state in [HostState::Downloading, HostState::Staged, HostState::Activating, HostState::Checking, HostState::Active]
+        {
+            let progress = Progress { state, ..Progress::new() };
+            for (at, message) in &steps {
+                assert_eq!(progress.objection(message, Some(&wanted)).is_none(), state == *at, "{state}: {message:?}");
+            }
+            assert!(progress.objection(&staged(&other), Some(&wanted)).is_some());
+            assert_eq!(progress.objection(&staged(&other), None).is_none(), state == HostState::Downloading);
+            assert_eq!(progress.objection(&FromAgent::Alive, Some(&wanted)), None);
+        }
     }
 
     #[test]

@@ -38,6 +38,15 @@ fn logged_in(result: Result<(), HostFailure>) -> ToAgent {
     }
 }
 
+/// Returns how it ends with an agent that is not listened to any more.
+fn given_up(state: HostState, failure: HostFailure) -> End {
+    match state {
+        HostState::Activating | HostState::Checking => End::Adrift(failure),
+        HostState::Active => End::Alone(failure),
+        _ => End::Failed(failure),
+    }
+}
+
 impl HostTask {
     /// Carries messages both ways until the agent ends.
     pub(super) async fn relay(
@@ -170,11 +179,7 @@ impl HostTask {
                 let message = format!("the agent has said nothing for {} s", limit.as_secs());
                 let hint = "the host hangs or is overloaded: look at its load and its disks";
                 let failure = failed(progress.state, message).with_hint(hint);
-                Some(match progress.state {
-                    HostState::Activating | HostState::Checking => End::Adrift(failure),
-                    HostState::Active => End::Alone(failure),
-                    _ => End::Failed(failure),
-                })
+                Some(given_up(progress.state, failure))
             }
             Concern::Stalled(limit) => {
                 let minutes = limit.as_secs() / 60;
@@ -226,6 +231,11 @@ impl HostTask {
         progress: &mut Progress,
         addresses: &Addresses,
     ) -> Option<End> {
+        if let Some(name) = progress.objection(&message, self.plan.only_release()) {
+            let message = format!("the agent said `{name}` while the host was {}", progress.state);
+            let hint = "that is no agent of this version: look at the host, somebody may have changed what runs there";
+            return Some(given_up(progress.state, failed(progress.state, message).with_hint(hint)));
+        }
         match message {
             FromAgent::Prepared { port, .. } => {
                 // The new connection has got as far as the lost one: a later loss is another one.
