@@ -16,12 +16,16 @@ use crate::model::{
 #[serde(default)]
 pub struct TransferArgs {
     /// Let no host exchange anything with another: each takes the artifact from here. SIGUSR1 does that to a deploy that is under way
-    #[arg(long, conflicts_with_all = ["swarm", "torrent_out"])]
+    #[arg(long, conflicts_with_all = ["swarm", "origin_only", "torrent_out"])]
     pub no_swarm: bool,
 
     /// Let hosts exchange pieces also where the fleet or the artifact is too small for that to pay
-    #[arg(long)]
+    #[arg(long, conflicts_with = "origin_only")]
     pub swarm: bool,
+
+    /// Let every host take the artifact from web servers alone: nothing from other hosts, and nothing from here while these serve it
+    #[arg(long, conflicts_with = "torrent_out")]
+    pub origin_only: bool,
 
     /// How fast.
     #[command(flatten)]
@@ -58,10 +62,13 @@ pub struct LimitArgs {
 impl TransferArgs {
     /// Puts what the options say over the plan.
     pub fn go_over(&self, plan: &mut TransferPlan) {
-        match (self.no_swarm, self.swarm) {
-            (true, _) => plan.swarm = SwarmChoice::Never,
-            (_, true) => plan.swarm = SwarmChoice::Always,
-            _ => (),
+        let said = [
+            (self.no_swarm, SwarmChoice::Never),
+            (self.swarm, SwarmChoice::Always),
+            (self.origin_only, SwarmChoice::OriginOnly),
+        ];
+        if let Some((_, choice)) = said.into_iter().find(|(is_said, _)| *is_said) {
+            plan.swarm = choice;
         }
         self.limits.go_over(plan);
     }
@@ -109,8 +116,13 @@ mod tests {
         assert_eq!(changed.stall_timeout, Duration::from_secs(30));
         assert_eq!(plan(&["--stall-timeout", "5s"]).unwrap().stall_timeout, Duration::from_secs(5));
         assert_eq!(plan(&["--swarm"]).unwrap().swarm, SwarmChoice::Always);
+        assert_eq!(plan(&["--origin-only"]).unwrap().swarm, SwarmChoice::OriginOnly);
+        assert_eq!(plan(&[]).unwrap().swarm, SwarmChoice::Auto);
         for bad in [
             &["--swarm", "--no-swarm"] as &[&str],
+            &["--origin-only", "--no-swarm"],
+            &["--origin-only", "--swarm"],
+            &["--origin-only", "--torrent-out", "x"],
             &["--no-swarm", "--torrent-out", "x"],
             &["--upload-limit", "1KiB/s"],
             &["--download-limit", "0"],

@@ -10,10 +10,12 @@ use futures_util::future::join_all;
 use serde::Serialize;
 use url::Host;
 
+use super::{artifact::Artifact, run::RunError};
 use crate::{
     http::HttpError,
     model::{
         HostId, RunEvent,
+        distribution::Distribution,
         origin::{Origin, OriginPart, OriginSettings, OriginStyle, Origins, Secret, WebSeed},
     },
     swarm::{
@@ -208,14 +210,34 @@ impl OriginRequest {
     }
 
     /// Looks at all origins and returns what these hosts are told of them, if there is something to tell, and warnings about the others.
-    pub(super) async fn check(&self, metainfo: &Metainfo, hosts: BTreeSet<HostId>) -> (Option<FleetOrigins>, Vec<RunEvent>) {
-        let (mut sources, mut warnings) = (Vec::new(), Vec::new());
+    ///
+    /// # Errors
+    /// Where hosts are to take everything from origins and can't, or may not.
+    pub(super) async fn offer(
+        &self,
+        artifact: &Artifact,
+        hosts: BTreeSet<HostId>,
+        way: &Distribution,
+    ) -> Result<(Option<FleetOrigins>, Vec<RunEvent>), RunError> {
+        let metainfo = &artifact.metainfo;
+        if way.origin_only
+            && let Some(allowed) = self.settings.max_origin_bytes
+        {
+            // Each host has an equal part of it, in whole pieces.
+            let piece = u64::from(metainfo.piece_length());
+            let needed = u64::from(metainfo.piece_count()).saturating_mul(piece).saturating_mul(hosts.len() as u64);
+            if allowed < needed {
+                return Err(RunError::OriginCap { allowed, needed, hosts: hosts.len() });
+            }
+        }
+        let (mut sources, mut warnings, mut first) = (Vec::new(), Vec::new(), None);
         for (origin, look) in self.look_at_all(metainfo).await {
             let OriginLook { good_for, problem, hint, .. } = look;
             if good_for != OriginUse::Nothing {
                 sources.push(Origin { ranges: good_for != OriginUse::Whole, ..origin });
             }
             let hint = hint.map(str::to_owned);
+            first = first.or_else(|| problem.clone());
             warnings.extend(problem.map(|message| RunEvent::Warning { host: None, message, hint }));
         }
         let origins = Origins {
@@ -226,8 +248,11 @@ impl OriginRequest {
             max_pieces: None,
             max_rate: None,
         };
-        let fleet = FleetOrigins { origins, piece_length: metainfo.piece_length(), hosts };
-        (Some(fleet).filter(|fleet| !fleet.sources().is_empty()), warnings)
+        if way.origin_only && !origins.sources.iter().any(|origin| origin.ranges) {
+            return Err(RunError::NoOrigin(first));
+        }
+        let fleet = FleetOrigins { origins, piece_length: metainfo.piece_length(), hosts, alone: way.origin_only };
+        Ok((Some(fleet).filter(|fleet| !fleet.sources().is_empty()), warnings))
     }
 }
 
@@ -238,6 +263,8 @@ pub(super) struct FleetOrigins {
     piece_length: u32,
     /// Who shares them.
     hosts: BTreeSet<HostId>,
+    /// Nobody else gives anything: each host needs all parts, at once.
+    alone: bool,
 }
 
 impl FleetOrigins {
@@ -250,7 +277,8 @@ impl FleetOrigins {
     pub(super) fn for_host(&self, host: HostId) -> Origins {
         let number = |hosts: usize| u32::try_from(hosts).unwrap_or(u32::MAX);
         let part = OriginPart { rank: number(self.hosts.range(..host).count()), of: number(self.hosts.len()) };
-        self.origins.for_host(part, self.piece_length)
+        let own = self.origins.for_host(part, self.piece_length);
+        if self.alone { Origins { part: OriginPart { rank: 0, of: 1 }, ..own } } else { own }
     }
 }
 

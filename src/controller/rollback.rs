@@ -16,7 +16,7 @@ use super::{
 use crate::{
     model::{
         AppName, HostId, HostName, ReleaseId, RunEvent, RunId, RunSummary,
-        distribution::{DistributionPolicy, Mode, TransferPlan},
+        distribution::{DistributionPolicy, Mode, SwarmChoice, TransferPlan},
         plan::{Linked, Unchanged},
     },
     swarm::Throttle,
@@ -85,13 +85,13 @@ pub async fn rollback(
     };
     let hash_time = again.as_ref().map(|again| again.artifact.hash_time);
     let (mut distribution, mut lost, mut warnings) = (None, None, Vec::new());
-    if let (Some(again), Some(release)) = (again, to.clone()) {
+    if let (Some(again), Some(release), Some(way)) = (again, to.clone(), &decided) {
+        let (origins, told) = again.origins.offer(&again.artifact, again.ids(&fleet), way).await?;
         let upload = Throttle::new(again.transfer.controller_upload);
         let (encrypted, ports) = (again.encrypted, again.transfer.ports);
         let listeners = Listeners { advertise: again.advertise, encrypted, ports };
         let (shared, seed) = share(&fleet, &again.artifact, again.zone.as_deref(), upload, listeners).await?;
-        let (origins, told) = again.origins.check(&again.artifact.metainfo, again.ids(&fleet)).await;
-        if decided.as_ref().is_some_and(|decided| !decided.use_swarm) {
+        if !way.use_swarm {
             shared.serve_everybody().await;
             no_swarm.cancel();
         }
@@ -126,7 +126,11 @@ impl Again {
     /// Returns by what is decided whether these hosts exchange pieces.
     fn policy(&self) -> DistributionPolicy {
         DistributionPolicy {
-            choice: self.transfer.swarm,
+            // The controller has it: a way back must not depend on an origin, even if the deploy did.
+            choice: match self.transfer.swarm {
+                SwarmChoice::OriginOnly => SwarmChoice::Never,
+                choice => choice,
+            },
             hosts: self.hosts.len(),
             size: self.artifact.manifest.size,
             outsiders: false,
@@ -159,6 +163,7 @@ impl Again {
             linked: self.linked,
             unchanged: Unchanged::default(),
             goes_back: true,
+            origin_only: false,
             origins,
             endorsement: None,
             info,

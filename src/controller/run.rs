@@ -68,6 +68,19 @@ pub enum RunError {
     /// The torrent file that was asked for can't be had.
     #[error(transparent)]
     TorrentFile(TorrentFileError),
+    /// Only origins are to give the artifact, and none can.
+    #[error("no web server can give the artifact{}", .0.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
+    NoOrigin(Option<String>),
+    /// Only origins are to give the artifact, and hosts may not fetch that much.
+    #[error("`max_origin_bytes` is {allowed} bytes, {hosts} hosts would fetch {needed} from web servers")]
+    OriginCap {
+        /// What the fleet may fetch.
+        allowed: u64,
+        /// What it would have to.
+        needed: u64,
+        /// How many hosts there are.
+        hosts: usize,
+    },
     /// A background task failed.
     #[error("hashing the artifact failed")]
     Task(#[source] tokio::task::JoinError),
@@ -81,16 +94,15 @@ impl RunError {
             Self::Agent(error) => error.hint(),
             Self::Info(_) => Some("pack the directory first: tar --zstd -cf APP.tar.zst -C DIR .".to_owned()),
             Self::TorrentFile(TorrentFileError::NoAddress) => Some("say it with --advertise".to_owned()),
+            Self::NoOrigin(_) => Some("name one that has it with `--web-seed`, or leave `--origin-only` out".to_owned()),
+            Self::OriginCap { .. } => Some("leave `--origin-only` out: then the fleet fetches about one copy".to_owned()),
             _ => None,
         }
     }
 
     /// True if the operator's input is to blame.
     pub fn is_input(&self) -> bool {
-        matches!(
-            self,
-            Self::Artifact(_) | Self::Metainfo(_) | Self::Info(_) | Self::Release(_) | Self::Agent(_) | Self::TorrentFile(_)
-        )
+        !matches!(self, Self::Tracker(_) | Self::Engine(_) | Self::Task(_))
     }
 }
 
@@ -193,11 +205,11 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         outsiders: torrent_out.is_some(),
     };
     let decided = policy.decide();
+    let everybody = (0..).map(HostId).take(fleet.hosts.len()).collect();
+    let (origins, warnings) = origins.offer(&artifact, everybody, &decided).await?;
     let upload = Throttle::new(transfer.controller_upload);
     let listeners = Listeners { advertise, encrypted, ports: transfer.ports };
     let (distribution, seed) = share(&fleet, &artifact, zone.as_deref(), upload, listeners).await?;
-    let everybody = (0..).map(HostId).take(fleet.hosts.len()).collect();
-    let (origins, warnings) = origins.check(&artifact.metainfo, everybody).await;
     if let Some(path) = torrent_out {
         let web_seeds = origins.iter().flat_map(|origins| origins.sources());
         let torrent = torrent_file::Torrent { metainfo: &artifact.metainfo, web_seeds: web_seeds.collect() };
@@ -221,6 +233,7 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         unchanged,
         goes_back: false,
         endorsement: endorsement.map(Box::new),
+        origin_only: decided.origin_only,
         origins,
         info: artifact.info,
         seed,

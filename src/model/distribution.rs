@@ -70,9 +70,12 @@ pub enum SwarmChoice {
     Always,
     /// No host exchanges anything with another.
     Never,
+    /// Hosts take everything from origins: nothing from each other, nor from the controller.
+    OriginOnly,
 }
 
-/// What is decided by.
+/// What is decided by. That hosts can check pieces is no question: before a run the controller hashes all of the artifact, which it fetches where it
+/// has not got it.
 #[derive(Debug, Clone, Copy)]
 pub struct DistributionPolicy {
     /// What the operator wants.
@@ -137,6 +140,9 @@ pub const RATE: RangeInclusive<u64> = 16 << 10..=1 << 40;
 pub struct Distribution {
     /// Whether hosts exchange pieces.
     pub use_swarm: bool,
+    /// Whether the controller gives nothing either, but origins everything.
+    #[serde(default)]
+    pub origin_only: bool,
     /// Why.
     pub reason: String,
 }
@@ -148,6 +154,7 @@ impl DistributionPolicy {
         let total = size.saturating_mul(hosts as u64);
         let (use_swarm, reason) = match choice {
             SwarmChoice::Never => (false, "the swarm is switched off"),
+            SwarmChoice::OriginOnly => (false, "only web servers are to give the artifact"),
             SwarmChoice::Always => (true, "the swarm is switched on"),
             SwarmChoice::Auto if outsiders => (true, "other clients take part"),
             SwarmChoice::Auto if hosts <= 1 => (false, "there is only one host"),
@@ -156,14 +163,18 @@ impl DistributionPolicy {
             }
             SwarmChoice::Auto => (true, "hosts that have a part of the artifact can serve others"),
         };
-        Distribution { use_swarm, reason: reason.to_owned() }
+        Distribution { use_swarm, origin_only: choice == SwarmChoice::OriginOnly, reason: reason.to_owned() }
     }
 }
 
 impl Distribution {
     /// Returns how the hosts get the artifact.
     pub fn mode(&self) -> Mode {
-        if self.use_swarm { Mode::Peers } else { Mode::Controller }
+        match (self.use_swarm, self.origin_only) {
+            (true, _) => Mode::Peers,
+            (false, true) => Mode::Origin,
+            (false, false) => Mode::Controller,
+        }
     }
 }
 
@@ -197,7 +208,7 @@ mod tests {
     fn what_the_operator_wants_goes_first() {
         let small = DistributionPolicy { size: 1, ..AUTO };
         let decide = |policy: DistributionPolicy| {
-            let Distribution { use_swarm, reason } = policy.decide();
+            let Distribution { use_swarm, reason, .. } = policy.decide();
             (use_swarm, reason)
         };
         assert_eq!(decide(small), (false, "the artifact is too small for a swarm to pay".to_owned()));
@@ -206,5 +217,9 @@ mod tests {
         assert_eq!(decide(always), (true, "the swarm is switched on".to_owned()));
         let never = DistributionPolicy { choice: SwarmChoice::Never, outsiders: true, ..AUTO };
         assert_eq!(decide(never), (false, "the swarm is switched off".to_owned()));
+        let origin = DistributionPolicy { choice: SwarmChoice::OriginOnly, ..AUTO };
+        assert_eq!(decide(origin), (false, "only web servers are to give the artifact".to_owned()));
+        let modes = [AUTO, never, origin].map(|policy| policy.decide().mode());
+        assert_eq!(modes, [Mode::Peers, Mode::Controller, Mode::Origin]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use fleetdrop::model::HostState::Active;
+use fleetdrop::model::{HostState::Active, RunEvent, distribution::Mode};
 use sha1::{Digest as _, Sha1};
 
 use crate::{
@@ -64,7 +64,9 @@ fn what_is_wrong_with_origins_is_a_warning_and_the_deploy_goes_on() {
         let mut problems = seen["origins"].as_array().unwrap().iter().map(|look| look["problem"].as_str().unwrap());
         assert!(problems.any(|problem| problem.contains(wanted)), "{wanted} is missing: {seen}");
     }
-    assert_eq!(run.summary().bytes.from_origin, 0);
+    // What serves only the whole is good for hosts that download directly.
+    let bytes = run.summary().bytes;
+    assert_eq!(bytes.received(), 2 * fs::metadata(&artifact).unwrap().len(), "{bytes:?}");
 }
 
 #[test]
@@ -115,4 +117,36 @@ fn a_torrent_of_the_artifact_names_origins() {
     let refused = operator.deploy(&fleet.fleet(), &other).with(options).run().expect_code(5);
     refused.expect_stderr(&["describes another file"]);
     fleet.expect_live(&[Some("1"); 2]);
+}
+
+#[test]
+fn an_origin_alone_gives_everything_where_that_is_asked_for() {
+    const HOSTS: usize = 3;
+    let (operator, fleet, nginx) = (Operator::new(), Embedded::start(HOSTS), Nginx::start());
+    let artifact = artifact::shop(&operator.work(), "1", SIZE);
+    let size = put(&artifact, &nginx);
+    let url = nginx.url("plain/");
+    let deploy = |options: &[&str]| operator.deploy(&fleet.fleet(), &artifact).with(["--origin-only"]).with(options).run();
+
+    deploy(&[]).expect_code(5).expect_stderr(&["no web server can give the artifact", "hint: name one that has it"]);
+    let gone = deploy(&["--web-seed", &nginx.url("elsewhere/")]).expect_code(5);
+    gone.expect_stderr(&["no web server can give the artifact: the origin http://", "404 Not Found"]);
+    let playbook = operator.work().join("playbook.yaml");
+    fs::write(&playbook, format!("app: shop\nweb_seeds: [\"{url}\"]\norigin: {{max_origin_bytes: 20MiB}}\n")).unwrap();
+    let capped = deploy(&["--playbook", playbook.to_str().unwrap()]).expect_code(5);
+    capped.expect_stderr(&["`max_origin_bytes` is 20971520 bytes, 3 hosts would fetch"]);
+    fleet.expect_live(&[None; HOSTS]);
+
+    let run = deploy(&["--web-seed", &url]).expect_code(0).expect_no_warning().expect_states(&[Active; HOSTS]);
+    fleet.expect_live(&[Some("1"); HOSTS]);
+    let (bytes, sent) = (run.summary().bytes, run.summary().controller_sent);
+    assert_eq!((bytes.from_origin, bytes.from_peers, bytes.from_controller, sent), (HOSTS as u64 * size, 0, 0, 0), "{run:?}");
+    assert!(run.summary().hosts.iter().all(|host| host.mode == Mode::Origin), "{run:?}");
+    match &run.events[0].event {
+        RunEvent::RunStarted { distribution: Some(way), .. } => {
+            assert_eq!((way.use_swarm, way.reason.as_str()), (false, "only web servers are to give the artifact"));
+        }
+        other => panic!("{other:?}"),
+    }
+    run.expect_stderr(&["none, from origin alone: only web servers are to give the artifact"]);
 }

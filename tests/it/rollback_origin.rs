@@ -96,7 +96,8 @@ fn what_only_an_origin_has_comes_from_there_to_those_that_lost_it() {
     // 3 MB at 1 MB a second, bursts aside.
     assert!(hosts[1..].iter().all(|host| host.transfer_seconds.unwrap() > 2.5), "{back:?}");
     let copies = (bed.nginx.sent_in_all("/plain/", before + size) - before) as f64 / size as f64;
-    assert!((1.0..=2.3).contains(&copies), "one copy to make the hashes of, one for the fleet: {copies}");
+    // So little goes directly, without a swarm.
+    assert!((1.0..=3.3).contains(&copies), "one copy to make the hashes of, one for each host at most: {copies}");
     assert_eq!(bed.operator.temporary_files(), 0, "it is not kept");
 }
 

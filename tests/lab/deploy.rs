@@ -18,6 +18,7 @@ use crate::{
     Lab,
     contender::Round,
     fleet::{Fleet, Machine, Meter},
+    web::WebServer,
 };
 
 /// The application's name in the lab.
@@ -36,6 +37,17 @@ pub(crate) struct Kind {
     pub(crate) cold: bool,
     /// What happens to the host in the middle of the inventory, in the middle of its transfer.
     pub(crate) disaster: Option<Disaster>,
+    /// What hosts take from the fleet's web server.
+    pub(crate) web: Option<Web>,
+}
+
+/// How the fleet's web server is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Web {
+    /// Hosts take everything from it.
+    Alone,
+    /// It is one more source.
+    Beside,
 }
 
 /// What can happen to a host.
@@ -94,17 +106,27 @@ pub(crate) async fn prepare(lab: &Lab) -> Result<()> {
     fs::write(inventory_file(lab), inventory)?;
     let kind = Kind { byte: true, ..Kind::default() };
     fs::write(artifact(lab, kind), b"x")?;
-    run(lab, kind).await.map(drop).context("warming up")
+    run(lab, kind, None).await.map(drop).context("warming up")
 }
 
 /// Deploys to hosts that have the agent and nothing else, or not even that.
 pub(crate) async fn deploy(lab: &Lab, kind: Kind) -> Result<Round> {
     clear(lab, kind)?;
+    let server = match kind.web {
+        Some(_) => {
+            let machine = lab.fleet.origin.as_ref().context("this fleet has no web server")?;
+            Some(WebServer::start(machine, &lab.payload.directory).await?)
+        }
+        None => None,
+    };
     let meter = Meter::start(&lab.fleet)?;
     let began = Instant::now();
-    let told = run(lab, kind).await;
+    let told = run(lab, kind, server.as_ref().map(WebServer::url)).await;
     let whole = began.elapsed();
     let usage = meter.finish()?;
+    if let Some(server) = server {
+        server.stop().await?;
+    }
     recover(lab, kind)?;
     let Told { summary, distribution } = told?;
     ensure!(summary.verdict == Verdict::Completed, "the deploy was not completed: {summary:?}");
@@ -172,9 +194,9 @@ impl Distribution {
     }
 }
 
-/// Runs the command to its end and returns what it said.
-async fn run(lab: &Lab, kind: Kind) -> Result<Told> {
-    let mut child = tokio::process::Command::from(command(lab, kind)?)
+/// Runs the command to its end and returns what it said. `url` is the web server's address.
+async fn run(lab: &Lab, kind: Kind, url: Option<String>) -> Result<Told> {
+    let mut child = tokio::process::Command::from(command(lab, kind, url)?)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -210,7 +232,7 @@ async fn run(lab: &Lab, kind: Kind) -> Result<Told> {
     Ok(Told { summary, distribution })
 }
 
-fn command(lab: &Lab, kind: Kind) -> Result<std::process::Command> {
+fn command(lab: &Lab, kind: Kind, url: Option<String>) -> Result<std::process::Command> {
     let programs = lab.programs.as_ref().context("no fleetdrop to deploy with")?;
     let mut command = lab.fleet.controller.command_inside(&programs.fleetdrop.to_string_lossy());
     command
@@ -227,6 +249,10 @@ fn command(lab: &Lab, kind: Kind) -> Result<std::process::Command> {
     }
     if kind.plain {
         command.args(["--encryption", "off"]);
+    }
+    command.args(url.iter().flat_map(|url| ["--web-seed", url.as_str()]));
+    if kind.web == Some(Web::Alone) {
+        command.arg("--origin-only");
     }
     command.args(&programs.options);
     Ok(command)

@@ -31,6 +31,7 @@ mod transfer_node;
 mod turn;
 #[path = "../support/venv.rs"]
 mod venv;
+mod web;
 
 use std::{
     fs,

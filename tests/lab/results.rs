@@ -67,6 +67,8 @@ pub(crate) struct Summary {
     pub(crate) whole_to_floor: Option<f64>,
     /// Bytes on the controller's link, in copies of the file.
     pub(crate) controller_sent_copies: f64,
+    /// Bytes on the web server's link, in copies of the file.
+    pub(crate) origin_sent_copies: Option<f64>,
     /// Bytes between the zones, both directions together, in copies of the file.
     pub(crate) crossed_copies: Option<f64>,
     /// CPU seconds of all processes per 10^9 bytes delivered, and the controller's part of it.
@@ -159,6 +161,11 @@ impl Results {
         self.median_of(contender, |round| Some(round.usage.controller_sent as f64))
     }
 
+    /// Returns the bytes that left the web server.
+    pub(crate) fn origin_sent(&self, contender: Contender) -> Option<f64> {
+        self.median_of(contender, |round| round.usage.origin_sent.map(|bytes| bytes as f64))
+    }
+
     /// Returns the bytes between the zones, both directions together.
     pub(crate) fn crossed(&self, contender: Contender) -> Option<f64> {
         self.median_of(contender, |round| round.usage.crossed.map(|[out, back]| (out + back) as f64))
@@ -215,6 +222,7 @@ impl Results {
             whole_seconds,
             whole_to_floor: whole_seconds.zip(floor).map(|(whole, floor)| whole / floor),
             controller_sent_copies: self.controller_sent(contender)? / self.size as f64,
+            origin_sent_copies: self.origin_sent(contender).map(|bytes| bytes / self.size as f64),
             crossed_copies: self.crossed(contender).map(|bytes| bytes / self.size as f64),
             cpu_seconds_per_gb: cpu.map(|[all, _]| all),
             controller_cpu_seconds_per_gb: cpu.map(|[_, controller]| controller),

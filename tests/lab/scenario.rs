@@ -121,6 +121,15 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         once: &[Contender::Libtorrent],
     },
     Scenario {
+        name: "origin",
+        hosts: 16,
+        rate_mbit: Some(50),
+        size: 64,
+        variation: Variation::Origin { divisor: 4, factor: 4 },
+        contenders: &[Contender::Deploy, Contender::DeployOrigin, Contender::DeployBoth],
+        once: &[],
+    },
+    Scenario {
         name: "large-file",
         hosts: 3,
         rate_mbit: None,

@@ -7,11 +7,13 @@ use crate::{results::Results, target::Judged};
 /// Draws what was measured on one fleet, a line a contender and class of hosts.
 pub(crate) fn draw(results: &Results) -> Table {
     let has_classes = results.shape.representatives().len() > 1;
+    let has_origin = results.shape.origin_rate_kbit().is_some();
     let has_zones = results.shape.zone_link_kbit().is_some();
     let mut header = vec!["contender"];
     header.extend(has_classes.then_some("hosts"));
     header.extend(["rounds", "median host, s", "slowest host, s", "slowest / median", "x floor"]);
     header.extend(["whole command, s", "x floor", "controller sent, x file"]);
+    header.extend(has_origin.then_some("origin sent, x file"));
     header.extend(has_zones.then_some("between zones, x file"));
     header.extend(["CPU s/GB", "of it controller", "controller MiB", "host MiB", "CPUs busy", "with others"]);
     let mut table = table(&header);
@@ -28,6 +30,7 @@ pub(crate) fn draw(results: &Results) -> Table {
             optional(line.whole_to_floor),
             format!("{:.2}", line.controller_sent_copies),
         ]);
+        row.extend(has_origin.then(|| optional(line.origin_sent_copies)));
         row.extend(has_zones.then(|| optional(line.crossed_copies)));
         row.extend([
             optional(line.cpu_seconds_per_gb),

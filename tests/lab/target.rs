@@ -36,6 +36,10 @@ enum Quantity {
     ControllerSent,
     /// The slowest host over the median host.
     SlowestToMedian,
+    /// The slowest host with peers and web server over the slowest with the better of them alone.
+    BothToEither,
+    /// The bytes that leave the web server beside the swarm, in copies of the file.
+    OriginSent,
     /// The bytes between the zones, both directions together, in copies of the file.
     Crossed,
     /// The slowest of the others when a host dies over the slowest when none does.
@@ -107,6 +111,8 @@ const TARGETS: &[Target] = &[
     target("dying-host", Quantity::Survivors(Contender::DeployKilled), Limit::AtMost(1.1)),
     target("lossy-hosts", Quantity::Distribution(Class::Plain), Limit::None),
     target("lossy-hosts", Quantity::Distribution(Class::Lossy), Limit::None),
+    target("origin", Quantity::BothToEither, Limit::AtMost(1.0)),
+    target("origin", Quantity::OriginSent, Limit::AtMost(1.3)),
     target("fleet-16", Quantity::Cpu, Limit::AtMost(1.0)),
     target("fleet-32", Quantity::Cpu, Limit::AtMost(1.0)),
     target("fleet-16", Quantity::EncryptionTime, Limit::AtMost(1.05)),
@@ -162,6 +168,11 @@ impl Quantity {
             }
             Self::ControllerSent => Some(results.controller_sent(ours)? / size),
             Self::SlowestToMedian => results.slowest_to_median(ours, Class::Plain),
+            Self::BothToEither => {
+                let alone = [ours, Contender::DeployOrigin].map(|contender| results.slowest_of_all(contender));
+                Some(results.slowest_of_all(Contender::DeployBoth)? / alone[0]?.min(alone[1]?))
+            }
+            Self::OriginSent => Some(results.origin_sent(Contender::DeployBoth)? / size),
             Self::Crossed => Some(results.crossed(ours)? / size),
             Self::Survivors(dying) => Some(results.slowest_of_all(dying)? / results.slowest_of_all(ours)?),
             Self::Cpu => {
@@ -186,6 +197,8 @@ impl Quantity {
             Self::Speedup => "best other / distribution".into(),
             Self::ControllerSent => "bytes that leave the controller, x file".into(),
             Self::SlowestToMedian => "slowest host / median host".into(),
+            Self::BothToEither => "time with peers and origin over the better of either alone".into(),
+            Self::OriginSent => "bytes that leave the origin, x file".into(),
             Self::Crossed => "bytes between the zones, both ways, x file".into(),
             Self::Survivors(Contender::DeployCut) => "others' time when a host's link is cut, x undisturbed".into(),
             Self::Survivors(_) => "others' time when a host's agent is killed, x undisturbed".into(),

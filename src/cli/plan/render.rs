@@ -58,7 +58,7 @@ impl Report {
     }
 
     fn way(&self) -> String {
-        let Distribution { use_swarm, reason } = &self.distribution;
+        let Distribution { use_swarm, reason, .. } = &self.distribution;
         let what = if *use_swarm { "hosts would exchange pieces" } else { "hosts would exchange nothing" };
         format!("{what}: {reason}")
     }

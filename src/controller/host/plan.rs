@@ -58,6 +58,8 @@ pub(in crate::controller) struct DeployPlan {
     pub(in crate::controller) limits: Limits,
     pub(in crate::controller) stall_timeout: Duration,
     pub(in crate::controller) origins: Option<FleetOrigins>,
+    /// Hosts take nothing from the controller's seed.
+    pub(in crate::controller) origin_only: bool,
     /// Without the host's name.
     pub(in crate::controller) procedure: Procedure,
 }
@@ -199,8 +201,8 @@ impl JobPlan {
                     tracker: (!alone).then_some(tracker),
                     alone,
                     limits: plan.limits,
-                    seed: Some(seed),
-                    controller_peers: vec![seed],
+                    seed: (!plan.origin_only).then_some(seed),
+                    controller_peers: if plan.origin_only { Vec::new() } else { vec![seed] },
                     identity,
                     ports: plan.seed.ports(),
                     // Whoever has the release takes no part, and would be waited for.

@@ -1,29 +1,20 @@
 //! Copies from the controller: a plain download, scp, clush.
 
-use std::{fs, path::Path};
-
 use anyhow::Result;
 
 use super::{Round, place, script, start_all};
-use crate::{Lab, program, race::race, transfer_node::Node};
+use crate::{Lab, race::race, web::WebServer};
 
 /// One host of each class downloads, one after the other. What was used is told of the first.
 pub(super) async fn http(lab: &Lab) -> Result<Round> {
-    let controller = &lab.fleet.controller;
-    let configuration = controller.directory.join("nginx.conf");
-    fs::write(&configuration, nginx_configuration(&controller.directory, &lab.payload.directory))?;
-    let mut server = controller.command("sh");
-    // nginx listens when its master process goes to the background, which is when the shell goes on.
-    server.args(["-c", "nginx -c \"$1\" && echo ready && read go", "sh"]).arg(&configuration);
-    let server = Node::start("nginx", server).await?;
-    let round = downloads(lab).await;
-    program::run(controller.command("nginx").arg("-c").arg(&configuration).args(["-s", "stop"]))?;
-    server.end().await?;
+    let server = WebServer::start(&lab.fleet.controller, &lab.payload.directory).await?;
+    let round = downloads(lab, &server.url()).await;
+    server.stop().await?;
     round
 }
 
-async fn downloads(lab: &Lab) -> Result<Round> {
-    let url = format!("http://{}/{}", lab.fleet.controller.address, lab.payload.name());
+async fn downloads(lab: &Lab, root: &str) -> Result<Round> {
+    let url = format!("{root}{}", lab.payload.name());
     let mut times = vec![None; lab.fleet.hosts.len()];
     let mut first = None;
     for (_, number) in lab.fleet.shape.representatives() {
@@ -35,17 +26,6 @@ async fn downloads(lab: &Lab) -> Result<Round> {
         first.get_or_insert(usage);
     }
     Ok(Round { times, whole: None, usage: first.unwrap_or_default(), copies: 1 })
-}
-
-fn nginx_configuration(directory: &Path, root: &Path) -> String {
-    let (directory, root) = (directory.display(), root.display());
-    format!(
-        "pid {directory}/nginx.pid; error_log {directory}/nginx.log; worker_processes 1; user root;\n\
-         events {{}}\n\
-         http {{ access_log off; sendfile on; client_body_temp_path {directory}/t1; proxy_temp_path {directory}/t2;\n\
-         fastcgi_temp_path {directory}/t3; uwsgi_temp_path {directory}/t4; scgi_temp_path {directory}/t5;\n\
-         server {{ listen 80; root {root}; }} }}\n"
-    )
 }
 
 /// One scp a host, all at once.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Lab,
-    deploy::{self, Disaster, Kind},
+    deploy::{self, Disaster, Kind, Web},
     fleet::{Machine, Usage},
     payload::same_content,
     transfer_node::Node,
@@ -43,6 +43,10 @@ pub(crate) enum Contender {
     DeployCut,
     /// The same; the agent of a host in the middle of its transfer is killed.
     DeployKilled,
+    /// `fleetdrop deploy --origin-only`: hosts take everything from the fleet's web server, agents in place.
+    DeployOrigin,
+    /// `fleetdrop deploy --web-seed`: peers, controller and the fleet's web server together, agents in place.
+    DeployBoth,
     /// A deploy of one byte, agents in place.
     Byte,
     /// A deploy of one byte to hosts without an agent.
@@ -88,6 +92,8 @@ impl Contender {
             Self::DeployCold => Some(Kind { cold: true, ..kind }),
             Self::DeployCut => Some(Kind { disaster: Some(Disaster::Cut), ..kind }),
             Self::DeployKilled => Some(Kind { disaster: Some(Disaster::Kill), ..kind }),
+            Self::DeployOrigin => Some(Kind { web: Some(Web::Alone), ..kind }),
+            Self::DeployBoth => Some(Kind { web: Some(Web::Beside), ..kind }),
             Self::Byte => Some(Kind { byte: true, ..kind }),
             Self::ByteCold => Some(Kind { byte: true, cold: true, ..kind }),
             _ => None,
@@ -159,6 +165,8 @@ impl Contender {
             | Self::DeployCold
             | Self::DeployCut
             | Self::DeployKilled
+            | Self::DeployOrigin
+            | Self::DeployBoth
             | Self::Byte
             | Self::ByteCold => deploy::deploy(lab, self.deploy().unwrap_or_default()).await,
         }

@@ -20,6 +20,8 @@ const SAMPLING: Duration = Duration::from_millis(250);
 pub(crate) struct Usage {
     /// Bytes that left the controller's interface.
     pub(crate) controller_sent: u64,
+    /// Bytes that left the web server's interface, if there is one.
+    pub(crate) origin_sent: Option<u64>,
     /// Bytes between the zones: out of the controller's zone, into it.
     pub(crate) crossed: Option<[u64; 2]>,
     /// The controller's processes.
@@ -70,6 +72,7 @@ impl<'a> Meter<'a> {
         let own = (cpu(0) + cpu(1)) / (processors * (now.at - before.at).as_secs_f64());
         Ok(Usage {
             controller_sent: now.controller_sent - before.controller_sent,
+            origin_sent: now.origin_sent.zip(before.origin_sent).map(|(now, before)| now - before),
             crossed: now.crossed.zip(before.crossed).map(|(now, before)| [now[0] - before[0], now[1] - before[1]]),
             controller: Part { cpu_seconds: cpu(0), peak_memory: controller },
             hosts: Part { cpu_seconds: cpu(1), peak_memory: hosts },
@@ -86,6 +89,7 @@ struct Counters {
     /// CPU time of the controller and of all hosts.
     cpu: [Duration; 2],
     controller_sent: u64,
+    origin_sent: Option<u64>,
     crossed: Option<[u64; 2]>,
     ticks: Ticks,
 }
@@ -98,6 +102,7 @@ impl Counters {
             at: Instant::now(),
             cpu: [fleet.controller.group.cpu_time()?, cpu(&fleet.hosts)?],
             controller_sent: fleet.controller.interface.sent_bytes()?,
+            origin_sent: fleet.origin.as_ref().map(|origin| origin.interface.sent_bytes()).transpose()?,
             crossed: crossed.transpose()?,
             ticks: Ticks::read()?,
         })

@@ -43,7 +43,7 @@ const NEIGHBOURS: &str = "neighbours";
 /// One machine of the fleet.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    /// `controller`, `h01`, `h02` and so on.
+    /// `controller`, `h01`, `h02` and so on, `origin`.
     pub(crate) name: String,
     /// Its address in the fleet.
     pub(crate) address: Ipv4Addr,
@@ -126,6 +126,8 @@ pub(crate) struct Fleet {
     pub(crate) controller: Machine,
     /// The rest.
     pub(crate) hosts: Vec<Machine>,
+    /// Where a web server runs, if there is one.
+    pub(crate) origin: Option<Machine>,
     /// Where everything of this fleet lies.
     pub(crate) directory: PathBuf,
     /// What it looks like.
@@ -160,6 +162,7 @@ impl Fleet {
         let mut fleet = Self {
             controller: machine("controller".into(), 0, &switches[0]),
             hosts: (0..shape.hosts).map(host).collect(),
+            origin: shape.origin_rate_kbit().map(|_| machine("origin".into(), shape.hosts + 1, &switches[0])),
             directory: directory.clone(),
             shape: shape.clone(),
             zone_link: shape.zone_link_kbit().map(|_| [0, 1].map(|zone| End::new(&switches[zone], "zones"))),
@@ -169,8 +172,10 @@ impl Fleet {
         // From here on an error drops the fleet, which takes down what is there.
         fs::create_dir(&directory).with_context(|| directory.display().to_string())?;
         group.create()?;
-        fleet.remains.build_networks(&fleet.controller, &fleet.hosts, fleet.zone_link.as_ref())?;
+        let machines: Vec<&Machine> = std::iter::once(&fleet.controller).chain(&fleet.hosts).chain(&fleet.origin).collect();
+        fleet.remains.build_networks(&machines, fleet.zone_link.as_ref())?;
         fleet.machines().try_for_each(|machine| machine.set(&format!("net.ipv4.tcp_congestion_control={congestion}")))?;
+        fleet.machines().try_for_each(servers::make_directories)?;
         servers::start(&fleet.controller, &fleet.hosts, &mut fleet.servers)?;
         Ok(fleet)
     }
@@ -181,6 +186,7 @@ impl Fleet {
             end.shape(self.shape.zone_link_kbit())?;
         }
         self.controller.shape(self.shape.controller_rate_kbit())?;
+        self.origin.iter().try_for_each(|origin| origin.shape(self.shape.origin_rate_kbit()))?;
         for (number, host) in self.hosts.iter().enumerate() {
             host.shape(self.shape.rate_kbit(number))?;
             if let Some(percent) = self.shape.loss_percent(number) {
@@ -190,9 +196,9 @@ impl Fleet {
         Ok(())
     }
 
-    /// Returns the controller and the hosts.
+    /// Returns all machines.
     pub(crate) fn machines(&self) -> impl Iterator<Item = &Machine> {
-        std::iter::once(&self.controller).chain(&self.hosts)
+        std::iter::once(&self.controller).chain(&self.hosts).chain(&self.origin)
     }
 }
 
@@ -209,10 +215,10 @@ impl Drop for Fleet {
 }
 
 impl Remains {
-    /// Makes the switches, the machines' namespaces and groups, and their links.
-    fn build_networks(&mut self, controller: &Machine, hosts: &[Machine], zones: Option<&[End; 2]>) -> Result<()> {
-        let machines = || std::iter::once(controller).chain(hosts);
-        self.list_neighbours(machines())?;
+    /// Makes the switches, the machines' namespaces and groups, and their links. The controller is the first machine.
+    fn build_networks(&mut self, machines: &[&Machine], zones: Option<&[End; 2]>) -> Result<()> {
+        self.list_neighbours(machines)?;
+        let Some(controller) = machines.first() else { return Ok(()) };
         self.add_switch(&controller.port.namespace)?;
         if let Some([near, far]) = zones {
             self.add_switch(&far.namespace)?;
@@ -220,15 +226,16 @@ impl Remains {
             near.plug_in()?;
             far.plug_in()?;
         }
-        machines().try_for_each(|machine| self.add_machine(machine))
+        machines.iter().try_for_each(|machine| self.add_machine(machine))
     }
 
     /// Writes down everybody's hardware address.
     ///
     /// The kernel's table of addresses it has asked for is one for all namespaces, of 1,024 entries by default
     /// (`net.ipv4.neigh.default.gc_thresh3`): when it is full, connections fail. Entries that are put there for good don't count.
-    fn list_neighbours<'a>(&self, machines: impl Iterator<Item = &'a Machine>) -> Result<()> {
+    fn list_neighbours(&self, machines: &[&Machine]) -> Result<()> {
         let commands: String = machines
+            .iter()
             .map(|machine| {
                 let Machine { address, interface, .. } = machine;
                 let hardware = machine.hardware_address();

@@ -27,14 +27,16 @@ StrictModes yes
 Subsystem sftp internal-sftp
 ";
 
-/// Makes every machine's directories, lets the controller's root log in on every host, and starts every host's sshd into `servers`.
-pub(super) fn start(controller: &Machine, hosts: &[Machine], servers: &mut Vec<Child>) -> Result<()> {
-    for machine in std::iter::once(controller).chain(hosts) {
-        for (_, own) in OWN_DIRECTORIES {
-            private_directory(&machine.directory.join(own))?;
-        }
-        private_directory(&machine.directory.join("root/.ssh"))?;
+/// Makes a machine's directories.
+pub(super) fn make_directories(machine: &Machine) -> Result<()> {
+    for (_, own) in OWN_DIRECTORIES {
+        private_directory(&machine.directory.join(own))?;
     }
+    private_directory(&machine.directory.join("root/.ssh"))
+}
+
+/// Lets the controller's root log in on every host, and starts every host's sshd into `servers`.
+pub(super) fn start(controller: &Machine, hosts: &[Machine], servers: &mut Vec<Child>) -> Result<()> {
     let identity = controller.directory.join("root/.ssh/id_ed25519");
     make_key(&identity)?;
     let public = fs::read(identity.with_extension("pub"))?;

@@ -27,6 +27,8 @@ pub(crate) enum Variation {
     /// Two zones. The controller and the first half of the hosts are in the first; a link as wide as the second half's links together
     /// over `divisor` joins them.
     Zones { divisor: u32 },
+    /// Hosts are alike. The controller's link is narrower by `divisor`, and a web server has a link that is wider by `factor`.
+    Origin { divisor: u32, factor: u32 },
 }
 
 /// Which of a fleet's hosts are alike: each class has its own floor.
@@ -72,6 +74,10 @@ impl Shape {
                 ensure!(divisor > 0 && self.hosts > 1, "zones need two hosts, and a link that is not over 0");
                 ensure!(self.rate_mbit.is_some(), "zones need a rate");
             }
+            Variation::Origin { divisor, factor } => {
+                ensure!(divisor > 0 && (1..=100).contains(&factor), "a link over 0, and one up to 100 times as wide");
+                ensure!(self.rate_mbit.is_some(), "a web server needs a rate to be wider than");
+            }
         }
         Ok(())
     }
@@ -99,16 +105,32 @@ impl Shape {
 
     /// Returns the kbit/s of a host's link.
     pub(crate) fn rate_kbit(&self, host: usize) -> Option<u32> {
-        let rate = self.controller_rate_kbit()?;
+        let rate = self.usual_rate_kbit()?;
         match self.variation {
             Variation::Slow { divisor, .. } if self.class(host) == Class::Slow => Some(rate / divisor),
             _ => Some(rate),
         }
     }
 
+    fn usual_rate_kbit(&self) -> Option<u32> {
+        self.rate_mbit.map(|rate| rate * 1000)
+    }
+
     /// Returns the kbit/s of the controller's link.
     pub(crate) fn controller_rate_kbit(&self) -> Option<u32> {
-        self.rate_mbit.map(|rate| rate * 1000)
+        let rate = self.usual_rate_kbit()?;
+        match self.variation {
+            Variation::Origin { divisor, .. } => Some(rate / divisor),
+            _ => Some(rate),
+        }
+    }
+
+    /// Returns the kbit/s of the web server's link, if there is one.
+    pub(crate) fn origin_rate_kbit(&self) -> Option<u32> {
+        match self.variation {
+            Variation::Origin { factor, .. } => Some(self.usual_rate_kbit()? * factor),
+            _ => None,
+        }
     }
 
     /// Returns the share of the packets to a host that get lost, in percent.
@@ -143,6 +165,11 @@ impl Shape {
                 let link = self.zone_link_kbit().unwrap_or_default();
                 format!(", two zones with {:.1} Mbit/s between them", f64::from(link) / 1e3)
             }
+            Variation::Origin { .. } => {
+                let mbit = |rate: Option<u32>| f64::from(rate.unwrap_or_default()) / 1e3;
+                let (controller, origin) = (mbit(self.controller_rate_kbit()), mbit(self.origin_rate_kbit()));
+                format!(", the controller {controller:.1}, a web server {origin:.1}")
+            }
         };
         format!("{} hosts, {rate}{variation}", self.hosts)
     }
@@ -174,6 +201,14 @@ mod tests {
     }
 
     #[test]
+    fn a_web_server_is_wider_and_the_controller_narrower() {
+        let shape = shape(2, Variation::Origin { divisor: 4, factor: 3 });
+        let rates = [shape.controller_rate_kbit(), shape.rate_kbit(1), shape.origin_rate_kbit()];
+        assert_eq!(rates, [Some(12_500), Some(50_000), Some(150_000)]);
+        assert_eq!(shape.describe(), "2 hosts, 50 Mbit/s, the controller 12.5, a web server 150.0");
+    }
+
+    #[test]
     fn equal_hosts_have_no_zones_and_no_loss() {
         let shape = shape(16, Variation::Equal);
         assert_eq!((shape.zone(9), shape.zone_link_kbit(), shape.loss_percent(3)), (None, None, None));
@@ -187,6 +222,8 @@ mod tests {
             Variation::Slow { every: 4, divisor: 0 },
             Variation::Lossy { every: 4, percent: 100.0 },
             Variation::Zones { divisor: 0 },
+            Variation::Origin { divisor: 0, factor: 1 },
+            Variation::Origin { divisor: 1, factor: 0 },
         ] {
             assert!(shape(4, variation.clone()).check().is_err(), "{variation:?}");
         }
