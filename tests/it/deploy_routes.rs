@@ -72,8 +72,8 @@ fn hosts_find_the_controller_where_it_says() {
     let options = ["--connect-timeout", "60s", "--advertise", &ADVERTISED.to_string()];
     let mut run = operator.deploy(&command_line, &artifact).with(options).start();
     run.wait_for_state("host-02", Staged);
-    // Seed and tracker listen there and nowhere else, so that what came from the controller came from there.
-    assert_eq!(listening_at(ADVERTISED).len(), 2);
+    // Seed, tracker and web server listen there and nowhere else, so that what came from the controller came from there.
+    assert_eq!(listening_at(ADVERTISED).len(), 3);
     door.open();
     let run = run.finish().expect_code(0).expect_no_warning().expect_states(&[Active; 2]);
     assert!(run.host("host-02").bytes.from_controller == size, "{run:?}");

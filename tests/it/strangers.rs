@@ -226,10 +226,10 @@ fn a_deploy_completes_among_strangers_on_the_ports_that_it_was_given() {
     // Seed, tracker and whatever else the controller has.
     let mut listening = open_at(Ipv4Addr::LOCALHOST);
     assert!(listening.len() >= 2, "{listening:?}");
+    let controllers: Vec<u16> = listening.iter().map(SocketAddr::port).collect();
     for host in fleet.hosts() {
-        let more: Vec<_> = open_at(*host.address().ip()).into_iter().filter(|at| !listening.contains(at)).collect();
-        let engine = more.into_iter().find(|at| !listening.iter().any(|other| other.port() == at.port()));
-        listening.push(engine.expect("its agent listens elsewhere"));
+        let mut open = open_at(*host.address().ip()).into_iter();
+        listening.push(open.find(|at| !controllers.contains(&at.port())).expect("its agent listens elsewhere"));
     }
     let ca = Ca::new();
     runtime.block_on(async {

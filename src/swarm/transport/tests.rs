@@ -103,7 +103,7 @@ async fn a_host_is_not_taken_for_the_controller() {
     let run = Authority::new().unwrap();
     let (dialled, accepted) = meet(&member(&run), &member(&run), Whom::Controller).await;
     let why = dialled.unwrap_err();
-    assert!(why.contains("it proves not to belong") && why.contains("not valid for name"), "{why}");
+    assert!(why.contains("it does not prove to belong") && why.contains("not valid for name"), "{why}");
     assert!(accepted.is_err());
 }
 
@@ -113,7 +113,7 @@ async fn nobody_of_another_run_is_let_in_or_believed() {
     for whom in [Whom::Member, Whom::Controller] {
         for theirs in [member(&other), other.controller().unwrap()] {
             let (dialled, accepted) = meet(&member(&run), &theirs, whom).await;
-            assert!(dialled.unwrap_err().contains("it proves not to belong"));
+            assert!(dialled.unwrap_err().contains("it does not prove to belong"));
             assert!(accepted.is_err());
         }
     }
@@ -121,7 +121,7 @@ async fn nobody_of_another_run_is_let_in_or_believed() {
     let mut thief = other.member().unwrap();
     thief.authority = run.member().unwrap().authority;
     let (dialled, accepted) = meet(&tls(&thief), &member(&run), Whom::Member).await;
-    assert!(accepted.unwrap_err().contains("it proves not to belong"));
+    assert!(accepted.unwrap_err().contains("it does not prove to belong"));
     assert!(dialled.is_err(), "it heard {dialled:?}");
 }
 
@@ -202,7 +202,7 @@ async fn who_has_no_certificate_is_shown_one_that_tells_nothing_and_hears_nothin
     };
     let host = member(&run);
     let ((heard, refused, shown), accepted) = tokio::join!(stranger, host.accept(there));
-    assert!(accepted.err().unwrap().to_string().contains("it proves not to belong"));
+    assert!(accepted.err().unwrap().to_string().contains("it does not prove to belong"));
     assert!(refused && heard.is_empty());
     // All that it says of anybody is this name.
     assert!(shown.windows(Identity::MEMBER.len()).any(|part| part == Identity::MEMBER.as_bytes()));

@@ -115,7 +115,7 @@ fn name(name: &'static str) -> Result<ServerName<'static>, Error> {
 fn stranger(error: io::Error) -> io::Error {
     match error.get_ref() {
         Some(cause) if cause.is::<Error>() => {
-            io::Error::new(error.kind(), format!("it proves not to belong to this run: {cause}"))
+            io::Error::new(error.kind(), format!("it does not prove to belong to this run: {cause}"))
         }
         _ => error,
     }
