@@ -204,9 +204,10 @@ pub async fn deploy(request: DeployRequest, events: EventSink, interrupt: Cancel
         size: artifact.manifest.size,
         outsiders: torrent_out.is_some(),
     };
-    let decided = policy.decide();
+    let mut decided = policy.decide();
     let everybody = (0..).map(HostId).take(fleet.hosts.len()).collect();
     let (origins, warnings) = origins.offer(&artifact, everybody, &decided).await?;
+    decided.origins = origins.is_some();
     let upload = Throttle::new(transfer.controller_upload);
     let listeners = Listeners { advertise, encrypted, ports: transfer.ports };
     let (distribution, seed) = share(&fleet, &artifact, zone.as_deref(), upload, listeners).await?;

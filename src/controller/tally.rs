@@ -21,6 +21,8 @@ pub(super) struct HostNotes {
     /// How it gets the artifact, and why not from peers.
     pub(super) mode: Mode,
     pub(super) mode_reason: Option<String>,
+    /// How many peers it was connected to at most.
+    pub(super) peers: u32,
     pub(super) unchanged: bool,
     pub(super) release: Option<ReleaseId>,
     pub(super) previous: Option<ReleaseId>,
@@ -47,6 +49,7 @@ impl Tally {
             bytes: ByteCounts::default(),
             mode,
             mode_reason: None,
+            peers: 0,
             unchanged: false,
             release: None,
             previous: None,
@@ -180,6 +183,8 @@ impl Tally {
                 bytes: notes.bytes,
                 mode: notes.mode,
                 mode_reason: notes.mode_reason,
+                peers: notes.peers,
+                verified: notes.verified.is_some() || notes.unchanged,
                 transfer_seconds,
                 wave,
                 failure: notes.failure,

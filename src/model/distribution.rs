@@ -145,6 +145,9 @@ pub struct Distribution {
     pub origin_only: bool,
     /// Why.
     pub reason: String,
+    /// Whether origins have the artifact as well.
+    #[serde(default)]
+    pub origins: bool,
 }
 
 impl DistributionPolicy {
@@ -163,17 +166,17 @@ impl DistributionPolicy {
             }
             SwarmChoice::Auto => (true, "hosts that have a part of the artifact can serve others"),
         };
-        Distribution { use_swarm, origin_only: choice == SwarmChoice::OriginOnly, reason: reason.to_owned() }
+        Distribution { use_swarm, origin_only: choice == SwarmChoice::OriginOnly, reason: reason.to_owned(), origins: false }
     }
 }
 
 impl Distribution {
     /// Returns how the hosts get the artifact.
     pub fn mode(&self) -> Mode {
-        match (self.use_swarm, self.origin_only) {
-            (true, _) => Mode::Peers,
-            (false, true) => Mode::Origin,
-            (false, false) => Mode::Controller,
+        match self {
+            Self { use_swarm: true, .. } => Mode::Peers,
+            Self { origin_only: true, .. } | Self { origins: true, .. } => Mode::Origin,
+            _ => Mode::Controller,
         }
     }
 }

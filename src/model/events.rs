@@ -154,6 +154,12 @@ pub struct HostResult {
     /// Why not as the run was to distribute it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode_reason: Option<String>,
+    /// How many other hosts and seeds it was connected to at most.
+    #[serde(default)]
+    pub peers: u32,
+    /// Whether it has the whole artifact and found its SHA-256 right.
+    #[serde(default)]
+    pub verified: bool,
     /// Seconds from its job being sent to its artifact being verified, if it got that far by a transfer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer_seconds: Option<f64>,

@@ -118,13 +118,7 @@ impl Section for Top {
             )
             .default("30s"),
         ];
-        keys.push(key(
-            "transfer",
-            "How the artifact comes to the hosts.",
-            Mapping::<TransferKeys>::new(),
-            |top: &mut Self, transfer| top.plan.transfer = transfer,
-        ));
-        keys.extend(of_origins().into_iter().chain(of_trust()));
+        keys.extend(of_transfer().into_iter().chain(of_trust()));
         keys
     }
 
@@ -138,9 +132,12 @@ impl Section for Top {
     }
 }
 
-/// Returns the keys about web servers that have the artifact.
-fn of_origins() -> [Key<Top>; 2] {
+/// Returns the keys about how the artifact comes to the hosts, and web servers that have it.
+fn of_transfer() -> [Key<Top>; 3] {
     [
+        key("transfer", "How the artifact comes to the hosts.", Mapping::<TransferKeys>::new(), |top: &mut Top, transfer| {
+            top.plan.transfer = transfer
+        }),
         key(
             "web_seeds",
             "Web servers that have the artifact: its address, or its directory's, with `/` at the end.",

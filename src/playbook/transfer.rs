@@ -25,11 +25,16 @@ impl Section for TransferKeys {
             parse: |text| text.parse::<PortRange>().map_err(|error| error.to_string()),
         };
         let rate = || Bytes { bounds: RATE, a_second: true };
-        let swarm = Choice(&[("auto", SwarmChoice::Auto), ("always", SwarmChoice::Always), ("never", SwarmChoice::Never)]);
+        let swarm = Choice(&[
+            ("auto", SwarmChoice::Auto),
+            ("always", SwarmChoice::Always),
+            ("never", SwarmChoice::Never),
+            ("origin_only", SwarmChoice::OriginOnly),
+        ]);
         vec![
             key(
                 "swarm",
-                "Whether hosts exchange pieces: where that pays, always, or never; then each takes the artifact from origins and the controller.",
+                "Whether hosts exchange pieces: where that pays, always, or never, so that each takes the artifact from origins and the controller; with origin_only from origins alone.",
                 swarm,
                 |transfer: &mut Self, choice| transfer.0.swarm = choice,
             )

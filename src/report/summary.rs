@@ -8,12 +8,17 @@ use super::{
     table::{self, Tone},
     view::RunHeader,
 };
-use crate::model::{HostFailure, HostName, HostResult, HostState, RunSummary, Verdict, distribution::Mode};
+use crate::model::{
+    ByteCounts, HostFailure, HostName, HostResult, HostState, RunSummary, Verdict,
+    distribution::{Distribution, Mode},
+};
 
 /// How many different failures are shown.
 const MAX_GROUPS: usize = 20;
 /// How many hosts are named for one failure.
 const MAX_NAMED: usize = 8;
+/// How many hosts are named in the middle of a line.
+const MAX_NAMED_BESIDE: usize = 3;
 /// For how many failures the host's last lines are shown.
 const MAX_LOGS: usize = 5;
 /// How many last lines are shown for a host.
@@ -178,6 +183,7 @@ fn totals(header: Option<&RunHeader>, summary: &RunSummary) -> Vec<(&'static str
         let parts: Vec<_> = parts.map(|(source, bytes)| format!("{} {source}", measure::bytes(*bytes))).collect();
         lines.push(("bytes", format!("{}: {}", measure::bytes(sum), parts.join(", "))));
     }
+    lines.extend(origin(bytes).map(|text| ("origin", text)));
     if summary.controller_sent > 0 {
         let size = header.map_or(0, |header| header.size);
         let times = if size > 0 {
@@ -190,7 +196,12 @@ fn totals(header: Option<&RunHeader>, summary: &RunSummary) -> Vec<(&'static str
     let direct = header.and_then(|header| header.distribution.as_ref()).filter(|decided| !decided.use_swarm);
     if let Some(decided) = direct {
         let reason = escape::line(&decided.reason, MAX_MESSAGE);
-        lines.push(("swarm", format!("none, {} alone: {reason}", phrase::mode(decided.mode()))));
+        let sources = match decided {
+            Distribution { origin_only: true, .. } => "from origin",
+            Distribution { origins: true, .. } => "from origin and controller",
+            _ => "from controller",
+        };
+        lines.push(("swarm", format!("none, {sources} alone: {reason}")));
     }
     lines.extend(modes(summary).map(|text| ("fallback", text)));
     let agents = summary.agents;
@@ -220,12 +231,30 @@ fn hosts(summary: &RunSummary) -> String {
     if counts.is_empty() { hosts.to_string() } else { format!("{hosts}: {counts}{unchanged}") }
 }
 
-/// Says for each way that hosts had to take how many did, and why the first of them had to.
+/// Says what part of all that came over the network came from origins, and what direct downloads of the same would have cost them.
+fn origin(bytes: &ByteCounts) -> Option<String> {
+    let (from_origin, all) = (bytes.from_origin, bytes.moved());
+    if from_origin == 0 {
+        return None;
+    }
+    let percent = u128::from(from_origin) * 100 / u128::from(all.max(1));
+    let cost = if from_origin == all {
+        String::new()
+    } else {
+        format!("; direct downloads would have cost it {}", measure::bytes(all))
+    };
+    Some(format!("sent {}, {percent}% of what came{cost}", measure::bytes(from_origin)))
+}
+
+/// Says for each way that hosts had to take how many did, and why the first of them had to. Few are named.
 fn modes(summary: &RunSummary) -> impl Iterator<Item = String> {
     Mode::ALL.into_iter().filter_map(|mode| {
-        let mut hosts = summary.hosts.iter().filter(|host| host.mode == mode).filter_map(|host| host.mode_reason.as_ref());
-        let reason = escape::line(hosts.next()?, MAX_MESSAGE);
-        Some(format!("{} {}: {reason}", measure::count(1 + hosts.count(), "host"), phrase::mode(mode)))
+        let took = summary.hosts.iter().filter(|host| host.mode == mode && host.mode_reason.is_some());
+        let hosts: Vec<_> = took.collect();
+        let reason = escape::line(hosts.first()?.mode_reason.as_ref()?, MAX_MESSAGE);
+        let names: Vec<_> = hosts.iter().map(|host| phrase::host(&host.host)).take(MAX_NAMED_BESIDE + 1).collect();
+        let names = if names.len() > MAX_NAMED_BESIDE { String::new() } else { format!(" ({})", names.join(", ")) };
+        Some(format!("{} {}{names}: {reason}", measure::count(hosts.len(), "host"), phrase::mode(mode)))
     })
 }
 

@@ -225,7 +225,9 @@ fn slow(row: &HostRow, view: &FleetView, width: usize) -> String {
     let percent = phrase::percent(&Transfer { done: row.received.min(size), total: size });
     let name = phrase::host(&row.name);
     let name = truncate_str(&name, MAX_HOST, "…");
-    let text = format!("  {name}  {percent}%  {}", measure::rate(row.rate));
+    let way = row.mode.map(|mode| format!("  {}", phrase::mode(mode))).unwrap_or_default();
+    let peers = measure::count(row.peers as usize, "peer");
+    let text = format!("  {name}  {percent}%  {}  {peers}{way}", measure::rate(row.rate));
     truncate_str(&text, width, "…").into_owned()
 }
 

@@ -7,7 +7,10 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::speed::Speed;
-use crate::model::{AppName, ByteCounts, Envelope, HostName, HostState, ReleaseId, RunEvent, distribution::Distribution};
+use crate::model::{
+    AppName, ByteCounts, Envelope, HostName, HostState, ReleaseId, RunEvent,
+    distribution::{Distribution, Mode},
+};
 
 /// What the first event says about the run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +44,10 @@ pub struct HostRow {
     pub received: u64,
     /// Received bytes a second, as the host reports it.
     pub rate: u64,
+    /// Connected peers.
+    pub peers: u32,
+    /// How it gets the artifact, if not as the run was to distribute it.
+    pub mode: Option<Mode>,
     bytes: ByteCounts,
     /// True once it had something to receive.
     transfers: bool,
@@ -101,8 +108,8 @@ impl FleetView {
         match &envelope.event {
             RunEvent::RunStarted { .. } => self.start(&envelope.event),
             RunEvent::HostState { host, state, .. } => self.enter(host, *state),
-            RunEvent::HostProgress { host, bytes, rate, .. } => {
-                self.progress(host, bytes, *rate);
+            RunEvent::HostProgress { host, bytes, rate, peers } => {
+                self.progress(host, bytes, *rate, *peers);
                 self.speed.sample(now, self.moved);
                 Change::Quiet
             }
@@ -116,11 +123,15 @@ impl FleetView {
             RunEvent::SwarmStopped => once(&mut self.swarm_stopped, Change::Step),
             RunEvent::Interrupted => once(&mut self.interrupted, Change::Interrupted),
             RunEvent::RunFinished(_) => once(&mut self.finished, Change::Finished),
-            RunEvent::AgentCame { .. }
-            | RunEvent::HostMode { .. }
-            | RunEvent::PhaseEnded(_)
-            | RunEvent::Warning { .. }
-            | RunEvent::Unknown => Change::Quiet,
+            RunEvent::HostMode { host, mode, .. } => {
+                if let Some(row) = self.row(host) {
+                    row.mode = Some(*mode);
+                }
+                Change::Quiet
+            }
+            RunEvent::AgentCame { .. } | RunEvent::PhaseEnded(_) | RunEvent::Warning { .. } | RunEvent::Unknown => {
+                Change::Quiet
+            }
         }
     }
 
@@ -171,8 +182,9 @@ impl FleetView {
         Change::Host(next)
     }
 
-    fn progress(&mut self, host: &HostName, bytes: &ByteCounts, rate: u64) {
+    fn progress(&mut self, host: &HostName, bytes: &ByteCounts, rate: u64, peers: u32) {
         let Some(row) = self.row(host) else { return };
+        row.peers = peers;
         let moved_before = row.bytes.moved();
         if row.state <= HostState::Backfilling && bytes.received() >= row.received {
             row.rate = rate;
@@ -257,7 +269,16 @@ impl FleetView {
 
 impl HostRow {
     fn new(name: HostName) -> Self {
-        Self { name, state: HostState::Queued, received: 0, rate: 0, bytes: ByteCounts::default(), transfers: false }
+        Self {
+            name,
+            state: HostState::Queued,
+            received: 0,
+            rate: 0,
+            peers: 0,
+            mode: None,
+            bytes: ByteCounts::default(),
+            transfers: false,
+        }
     }
 
     fn takes_part(&self) -> bool {

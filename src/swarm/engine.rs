@@ -103,6 +103,10 @@ pub struct TransferStats {
     pub peers: u32,
     /// Whether the controller's seed can be reached.
     pub controller: Reach,
+    /// Whether the tracker can be reached.
+    pub tracker: Reach,
+    /// Why nobody can connect to this side, if it was to listen and can't.
+    pub deaf: Option<String>,
     /// Whether an origin, the controller's web server aside, can be hoped for.
     pub origins: bool,
     /// Whether the controller's web server can be reached; untried until [`EngineHandle::go_direct`] names it.

@@ -88,7 +88,7 @@ fn hosts_without_a_swarm_exchange_nothing() {
     let run = operator.deploy(&fleet.fleet(), &artifact).with(["--no-swarm"]).run().expect_code(0).expect_no_warning();
     assert_eq!(
         planned(&run),
-        Distribution { use_swarm: false, origin_only: false, reason: "the swarm is switched off".into() }
+        Distribution { use_swarm: false, origin_only: false, reason: "the swarm is switched off".into(), origins: false }
     );
     assert_eq!(modes(&run), [Mode::Controller; 3]);
     let bytes = run.summary().bytes;
@@ -99,7 +99,7 @@ fn hosts_without_a_swarm_exchange_nothing() {
     let artifact = artifact::shop(&operator.work(), "2", 100_000);
     let run = operator.deploy(&fleet.fleet(), &artifact).run().expect_code(0).expect_no_warning();
     let reason = "the artifact is too small for a swarm to pay".to_owned();
-    assert_eq!(planned(&run), Distribution { use_swarm: false, origin_only: false, reason });
+    assert_eq!(planned(&run), Distribution { use_swarm: false, origin_only: false, reason, origins: false });
     assert_eq!(run.summary().bytes.from_peers, 0, "{run:?}");
     fleet.expect_live(&[Some("2"); 3]);
 }

@@ -7,6 +7,7 @@ use std::{
 
 use fleetdrop::{
     model::{
+        PortRange,
         distribution::Mode,
         origin::{Origin, OriginStyle},
     },
@@ -88,8 +89,10 @@ async fn a_host_whose_seed_goes_silent_climbs_from_rung_to_rung() {
     // An origin that answers the first question and no other.
     let served = bytes.clone();
     let fickle = Canned::start(move |asked, before| {
-        while before > 0 {
-            std::thread::park();
+        if before > 0 {
+            loop {
+                std::thread::park();
+            }
         }
         Reply::part(&served, asked)
     });
@@ -126,5 +129,31 @@ async fn directories_come_from_the_controllers_web_server_as_well() {
     assert_eq!(modes.len(), 1, "{modes:?}, {last:?}");
     let FromAgent::Staged { bytes: counts, .. } = last else { panic!("{last:?}") };
     assert_eq!(counts.from_controller, blob.len() as u64);
+    seeded.seed.stop().await;
+}
+
+/// Takes all ports of a range that nobody else uses.
+fn taken() -> (PortRange, Vec<TcpListener>) {
+    let take = |low: u16| {
+        let listeners: Vec<_> =
+            (low..low + PortRange::LEAST).map_while(|port| TcpListener::bind(("0.0.0.0", port)).ok()).collect();
+        (listeners.len() == usize::from(PortRange::LEAST))
+            .then(|| (PortRange::new(low, low + PortRange::LEAST - 1).unwrap(), listeners))
+    };
+    (20_000..30_000).step_by(7).find_map(take).expect("four free ports in a row")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_cannot_listen_connects_to_the_others() {
+    let dir = fast_dir();
+    let bytes = std::fs::read(artifact::shop(dir.path(), "1", 300_000)).unwrap();
+    let seeded = Seeded::new("shop.tar.zst", &bytes).await;
+    let (ports, _listeners) = taken();
+    let job = DeployJob { ports: Some(ports), ..seeded.job(dir.path(), RELEASE) };
+    let (modes, last) = staged(job, || ()).await;
+    let [(Mode::Peers, reason)] = &modes[..] else { panic!("{modes:?}, {last:?}") };
+    assert!(reason.starts_with("can't listen on ") && reason.contains("in use"), "{reason}");
+    let FromAgent::Staged { bytes: counts, .. } = last else { panic!("{last:?}") };
+    assert_eq!(counts.from_controller, bytes.len() as u64);
     seeded.seed.stop().await;
 }

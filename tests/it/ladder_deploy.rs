@@ -11,7 +11,8 @@ use rustix::process::Signal;
 
 use crate::{
     artifact,
-    fallback::{NOWHERE, modes},
+    fallback::{NOWHERE, modes, planned},
+    machines::Machines,
     operator::{Finished, Fleet, Operator, Running},
     origin_rig::{Nginx, PythonServer},
     sshd::SshdFleet,
@@ -159,4 +160,38 @@ fn a_run_that_is_stopped_asks_origins_for_no_more_and_the_next_one_for_what_is_m
     assert!(bytes.from_disk >= 4 << 20 && bytes.from_disk + bytes.from_origin == size, "{run:?}");
     let all = nginx.sent("/slow/");
     assert!(all <= size + CUT_OFF, "{all} bytes left the origin, {} of them twice", all - size);
+}
+
+#[test]
+fn without_a_swarm_origins_and_controller_serve_each_host_and_the_summary_says_so() {
+    let (operator, fleet, nginx) = (Operator::new(), SshdFleet::start(2), Nginx::start());
+    let artifact = artifact::shop(&operator.work(), "1", 8_000_000);
+    let size = put(&artifact, &nginx);
+    let url = nginx.url("plain/");
+    let run = operator.deploy(&fleet.fleet(), &artifact).with(["--no-swarm", "--web-seed", &url]).run().expect_code(0);
+    let planned = planned(&run);
+    assert!(planned.origins && !planned.use_swarm, "{planned:?}");
+    assert_eq!(modes(&run), [Mode::Origin; 2]);
+    let bytes = run.summary().bytes;
+    assert_eq!((bytes.from_peers, bytes.moved()), (0, 2 * size), "{run:?}");
+    assert!(bytes.from_origin > 0, "{run:?}");
+    assert!(run.summary().hosts.iter().all(|host| host.verified && host.peers <= 1), "{run:?}");
+}
+
+/// Where packets to the controller's address vanish nothing refuses a connection.
+#[test]
+fn hosts_whose_packets_to_the_controller_vanish_get_it_over_ssh() {
+    let machines = Machines::start(2);
+    for host in 0..2 {
+        // Nobody has that address on the wire.
+        let nobody = "ip neigh add 10.77.0.250 lladdr 02:00:00:00:00:99 nud permanent dev eth0";
+        machines.on_host(host, &format!("{nobody} && ip route add 198.51.100.0/24 via 10.77.0.250"));
+    }
+    let artifact = artifact::shop(&machines.operator.work(), "1", 6_000_000);
+    let size = fs::metadata(&artifact).unwrap().len();
+    let run = machines.operator.deploy(&machines.fleet.fleet(), &artifact).with(["--advertise", "198.51.100.7"]).run();
+    let run = run.expect_code(0).expect_states(&[Active; 2]);
+    assert!(modes(&run).contains(&Mode::Ssh), "{run:?}");
+    let bytes = run.summary().bytes;
+    assert!(bytes.from_ssh >= size && bytes.from_controller == 0 && bytes.received() == 2 * size, "{run:?}");
 }

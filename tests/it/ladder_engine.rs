@@ -139,3 +139,19 @@ async fn a_host_that_is_stopped_asks_no_more() {
     assert!(sent < (32 << 20), "{sent} bytes");
     swarm.tracker.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tracker_that_cannot_be_reached_stops_nothing_and_is_known() {
+    let swarm = Swarm::new(LENGTH, PIECE).await;
+    let seed = swarm.seed().await;
+    let nowhere = format!("http://{}/key/announce", crate::swarm::free_address());
+    let role = Role::Host { file: swarm.file("host") };
+    let config = EngineConfig { tracker: Some(nowhere), ..swarm.config(role, &[seed.local_addr]) };
+    let mut host = FleetEngine.start(config).await.unwrap();
+    let mut stats = host.stats();
+    within("it is known", stats.wait_for(|stats| matches!(stats.tracker, Reach::Failed(_)))).await.unwrap();
+    complete(&mut host).await;
+    swarm.assert_same("host");
+    stop([host, seed]).await;
+    swarm.tracker.stop().await;
+}

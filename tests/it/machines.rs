@@ -157,6 +157,11 @@ impl Machines {
         Self { programs: Vec::new(), fleet, operator, hosts: keepers, _network: network, dir }
     }
 
+    /// Runs a line of shell in the network of a host.
+    pub(crate) fn on_host(&self, host: usize, line: &str) {
+        self.hosts[host].run(line);
+    }
+
     /// Returns where a path of a host is found from outside.
     pub(crate) fn path(&self, host: usize, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.hosts[host].pid()))

@@ -67,6 +67,9 @@ pub(crate) struct Ladder {
     cut_off: Option<Duration>,
     /// Since when a direct download would end much earlier.
     late: Option<Duration>,
+    /// Since when something lacks that it can do without, and whether that was told.
+    hindered: Option<Duration>,
+    told_hindered: bool,
     /// Why the controller's web server is asked, until it answers.
     hoped: Option<String>,
     /// When it asked for a way last, and why.
@@ -81,7 +84,7 @@ impl Ladder {
 
     /// Begins with direct downloads: there are no peers to wait for.
     pub(crate) fn begin_direct(&mut self) -> Direct {
-        self.direct = self.direct.max(Direct::Origins);
+        self.direct = self.direct.max(Direct::Parts);
         self.direct
     }
 
@@ -104,13 +107,11 @@ impl Ladder {
         let cut_off = stats.peers == 0 && matches!(stats.controller, Reach::Failed(_));
         self.cut_off = cut_off.then(|| self.cut_off.unwrap_or(now));
         let mut steps: Vec<Step> = self.note_answer(stats).into_iter().collect();
+        steps.extend(self.note_hindrance(now, stats));
         if let Some(next) = self.next(stats)
             && let Some(reason) = self.reason(now, since, stats)
         {
             steps.extend(self.climb(now, next, reason));
-        }
-        if let Some(reason) = self.has_origins_alone(now, stats) {
-            steps.extend(self.enter(Mode::Origin, reason));
         }
         steps.extend(self.ask_for_way(now, now.saturating_sub(since), stats));
         steps
@@ -123,15 +124,11 @@ impl Ladder {
             Reach::Failed(why) if moved == from_origin && moved > 0 => Some(cut_off(why)),
             _ => None,
         };
-        let answered = self.note_answer(stats);
+        // Nobody can have looked before.
+        let deaf = stats.deaf.is_some().then(|| self.note_hindrance(Duration::ZERO, stats)).flatten();
+        let answered = self.note_answer(stats).or(deaf);
         let step = answered.or_else(|| self.enter(Mode::Origin, reason?));
         if let Some(Step::Tell(message)) = step { Some(message) } else { None }
-    }
-
-    /// Returns why a host that began with origins and the controller has the origins alone, if it is so.
-    fn has_origins_alone(&self, now: Duration, stats: &TransferStats) -> Option<String> {
-        let Reach::Failed(why) = &stats.controller else { return None };
-        (self.direct > Direct::No && stats.origins && self.is_cut_off(now)).then(|| cut_off(why))
     }
 
     fn is_cut_off(&self, now: Duration) -> bool {
@@ -141,8 +138,8 @@ impl Ladder {
     /// Returns the next rung before the last, if there is one.
     fn next(&self, stats: &TransferStats) -> Option<Direct> {
         match self.direct {
-            Direct::No if stats.origins => Some(Direct::Origins),
-            Direct::No | Direct::Origins if self.terms.web => Some(Direct::Controller),
+            Direct::No | Direct::Parts if stats.origins => Some(Direct::Origins),
+            Direct::No | Direct::Parts | Direct::Origins if self.terms.web => Some(Direct::Controller),
             _ => None,
         }
     }
@@ -151,7 +148,7 @@ impl Ladder {
     fn reason(&self, now: Duration, since: Duration, stats: &TransferStats) -> Option<String> {
         let stall = self.terms.stall;
         let quiet = now.saturating_sub(since.max(self.climbed.unwrap_or_default()));
-        let begins = self.direct == Direct::No;
+        let begins = self.direct < Direct::Origins;
         match &stats.controller {
             // Whoever has no peers at all loses nothing, even if origins feed it already.
             Reach::Failed(why) if quiet >= CUT_OFF || (begins && stats.origins && self.is_cut_off(now)) => {
@@ -187,6 +184,23 @@ impl Ladder {
     fn note_answer(&mut self, stats: &TransferStats) -> Option<Step> {
         let reason = self.hoped.take_if(|_| stats.web == Reach::Stands)?;
         self.enter(Mode::Controller, reason)
+    }
+
+    /// Tells once what a host lacks that goes on with its peers.
+    fn note_hindrance(&mut self, now: Duration, stats: &TransferStats) -> Option<Step> {
+        let (reason, patience) = match (&stats.deaf, &stats.tracker) {
+            (Some(why), _) => (format!("{why}, so no other host can connect to it"), Duration::ZERO),
+            (None, Reach::Failed(why)) => (format!("{why}, so it knows only the hosts that the job names"), CUT_OFF),
+            _ => {
+                self.hindered = None;
+                return None;
+            }
+        };
+        let since = *self.hindered.get_or_insert(now);
+        if self.mode > Mode::Peers || now.saturating_sub(since) < patience || std::mem::replace(&mut self.told_hindered, true) {
+            return None;
+        }
+        Some(Step::Tell(FromAgent::Mode { mode: Mode::Peers, reason }))
     }
 
     /// Tells of a mode that is above the one before.

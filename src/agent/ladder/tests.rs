@@ -172,17 +172,20 @@ fn the_way_through_ssh_is_told_once_with_its_reason() {
 #[test]
 fn a_host_without_peers_begins_directly() {
     let mut ladder = Ladder::new(terms(true));
-    assert_eq!(ladder.begin_direct(), Direct::Origins);
+    assert_eq!(ladder.begin_direct(), Direct::Parts);
     let origin = TransferStats { origins: true, ..stats(0, Reach::Stands) };
     assert!(ladder.look(at(0), &origin).is_empty());
-    assert!(matches!(ladder.look(at(30), &origin)[..], [Step::Direct(Direct::Controller)]));
+    assert!(matches!(ladder.look(at(30), &origin)[..], [Step::Direct(Direct::Origins), Step::Tell(_)]));
+    assert!(matches!(ladder.look(at(60), &origin)[..], [Step::Direct(Direct::Controller)]));
     // Of the controller it says that it is not there.
     let mut ladder = Ladder::new(terms(true));
     ladder.begin_direct();
     let origin = |second| TransferStats { origins: true, ..stats(second, refused()) };
     assert!(ladder.look(at(0), &origin(0)).is_empty());
     let told = ladder.look(at(3), &origin(3));
-    assert!(matches!(&told[..], [Step::Tell(FromAgent::Mode { mode: Mode::Origin, .. })]), "{told:?}");
+    let [Step::Direct(Direct::Origins), Step::Tell(FromAgent::Mode { mode: Mode::Origin, .. })] = &told[..] else {
+        panic!("{told:?}")
+    };
     assert!(ladder.look(at(4), &origin(4)).is_empty());
 }
 
@@ -203,4 +206,19 @@ fn what_was_too_quick_to_be_seen_is_told_afterwards() {
     let ended = TransferStats { complete: true, web: Reach::Stands, ..stats(9, refused()) };
     assert!(matches!(ladder.look_back(&ended), Some(FromAgent::Mode { mode: Mode::Controller, .. })));
     assert!(ladder.look_back(&ended).is_none());
+}
+
+#[test]
+fn what_a_host_can_do_without_is_told_once() {
+    let down = || Reach::Failed("the tracker can't be reached".to_owned());
+    let tracker = |second| TransferStats { tracker: down(), ..stats(second, Reach::Stands) };
+    let told = "peers: the tracker can't be reached, so it knows only the hosts that the job names";
+    assert_story(&story(terms(true), 60, tracker), &[(3, told)]);
+    // For a moment.
+    let back = |second| if second == 5 { tracker(second) } else { stats(second, Reach::Stands) };
+    assert_story(&story(terms(true), 60, back), &[]);
+    let deaf = |second| TransferStats { deaf: Some("can't listen".to_owned()), ..stats(second, Reach::Stands) };
+    assert_story(&story(terms(true), 60, deaf), &[(0, "peers: can't listen, so no other host can connect to it")]);
+    let ended = TransferStats { complete: true, ..deaf(9) };
+    assert!(matches!(Ladder::new(terms(true)).look_back(&ended), Some(FromAgent::Mode { mode: Mode::Peers, .. })));
 }

@@ -56,7 +56,7 @@ fn plan(waves: &[&str]) -> Plan {
 }
 
 async fn report(hosts: Vec<Row>, plan: &Plan) -> Report {
-    let distribution = Distribution { use_swarm: true, origin_only: false, reason: "it pays".into() };
+    let distribution = Distribution { use_swarm: true, origin_only: false, reason: "it pays".into(), origins: false };
     let way = Way { origins: origins(), distribution, controller_zone: None, link: 125_000_000 };
     Report::new(manifest(), hosts, plan, way).await.unwrap()
 }

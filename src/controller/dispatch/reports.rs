@@ -66,7 +66,9 @@ impl Dispatcher {
         match message {
             FromAgent::State { state } => self.apply(Some(host), Event::Progressed(host, state)).await,
             FromAgent::Progress(progress) => {
-                self.tally.host(host).bytes = progress.bytes;
+                let notes = self.tally.host(host);
+                notes.bytes = progress.bytes;
+                notes.peers = notes.peers.max(progress.peers);
                 let host = self.members[host.index()].name.clone();
                 let (bytes, rate, peers) = (progress.bytes, progress.rate, progress.peers);
                 self.events.send_lossy(RunEvent::HostProgress { host, bytes, rate, peers });

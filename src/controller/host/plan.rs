@@ -208,7 +208,7 @@ impl JobPlan {
                     // Whoever has the release takes no part, and would be waited for.
                     place: zone.filter(|_| !plan.goes_back),
                     origins: plan.origins.as_ref().map(|origins| Box::new(origins.for_host(id))),
-                    web: plan.seed.web(controller).map(Box::new),
+                    web: plan.seed.web(controller).filter(|_| !plan.origin_only).map(Box::new),
                     stall_timeout: plan.stall_timeout,
                     lease_seconds: whole_seconds(plan.placement.lease),
                     confirm_seconds: whole_seconds(plan.placement.confirm),

@@ -407,7 +407,7 @@ transfer:
   stal_timeout: 5s
 ";
     insta::assert_snapshot!(refusals(&[text]), @r"
-    p.yaml:2:10: `transfer.swarm` must be `auto`, `always` or `never`, but it is `sometimes`
+    p.yaml:2:10: `transfer.swarm` must be `auto`, `always`, `never` or `origin_only`, but it is `sometimes`
     2 |   swarm: sometimes
       |          ^
     p.yaml:3:17: `transfer.upload_limit` must be a rate from 16KiB/s to 1TiB/s, but it is `1KiB/s`

@@ -286,3 +286,29 @@ fn waves_and_the_way_back_are_summed_up() {
     let summary = rehearsal::summary(Verdict::NotApproved, 8, vec![stayed, skipped]);
     assert_eq!(outcome_of(&deploy, &summary), "stopped before the next wave: 1 host is live on 20261120T031500Z-1a2b3c4d");
 }
+
+#[test]
+fn how_hosts_got_it_and_what_the_origin_sent_is_said() {
+    let mut summary = all_live(4);
+    let bytes = |from_origin, from_peers| ByteCounts { from_origin, from_peers, ..ByteCounts::default() };
+    summary.bytes = bytes(SIZE / 2, SIZE * 7 / 2);
+    for (host, mode) in [(1, Mode::Origin), (2, Mode::Origin), (3, Mode::Ssh)] {
+        let reason = if mode == Mode::Ssh { "can't connect to the controller" } else { "nothing came for 30 s" };
+        (summary.hosts[host].mode, summary.hosts[host].mode_reason) = (mode, Some(reason.to_owned()));
+    }
+    insta::assert_snapshot!(render(&rehearsal::started(4, SIZE), &summary, 100), @"
+    hosts       4: 4 active
+    bytes       256.0 MiB: 224.0 MiB from peers, 32.0 MiB from origin
+    origin      sent 32.0 MiB, 12% of what came; direct downloads would have cost it 256.0 MiB
+    controller  sent 32.0 MiB, 0.5 times the artifact
+    fallback    2 hosts from origin (web02, web03): nothing came for 30 s
+    fallback    1 host over SSH (web04): can't connect to the controller
+    slowest     web04, 12.3 s
+    time        18.0 s: hash 0.4 s, connect 1.2 s, prepare 0.8 s, distribute 13.4 s, stage 1.0 s,
+                activate 0.5 s
+
+    4 hosts are live on 20261120T031500Z-1a2b3c4d
+    ");
+    assert_eq!(origin(&bytes(0, 9)), None);
+    assert_eq!(origin(&bytes(1 << 20, 0)).unwrap(), "sent 1.0 MiB, 100% of what came");
+}

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use indicatif::TermLike;
 
 use super::*;
-use crate::report::rehearsal;
+use crate::{model::distribution::Mode, report::rehearsal};
 
 fn downloading(hosts: usize, size: u64) -> FleetView {
     let mut view = FleetView::default();
@@ -31,7 +31,7 @@ fn one_host() {
     insta::assert_snapshot!(drawn(&downloading(1, 64 << 20), 80), @"
     [===========>           ]   48%  31.4 MiB of 64.0 MiB  6.3 MiB/s  5 s left
     1:23  1 downloading
-      web01  48%  31.4 MiB/s
+      web01  48%  31.4 MiB/s  4 peers
     ");
 }
 
@@ -42,9 +42,20 @@ fn three_hosts_of_which_one_dropped_out() {
     insta::assert_snapshot!(drawn(&view, 80), @"
     [===========>           ]   47%  61.4 MiB of 128.0 MiB  18.4 MiB/s  3 s left
     1:23  2 downloading, 1 failed
-      web03  46%  30.1 MiB/s
-      web01  48%  31.4 MiB/s
+      web03  46%  30.1 MiB/s  4 peers
+      web01  48%  31.4 MiB/s  4 peers
     ");
+}
+
+#[test]
+fn a_host_that_gets_it_another_way_says_which() {
+    let mut view = downloading(2, 64 << 20);
+    let event =
+        RunEvent::HostMode { host: rehearsal::host_name(2), mode: Mode::Origin, reason: "nothing came for 30 s".into() };
+    view.apply(&rehearsal::envelope(event), Duration::from_secs(6));
+    let lines = drawn(&view, 80);
+    assert!(lines.contains(" peers  from origin"), "{lines}");
+    assert_eq!(lines.matches("from origin").count(), 1, "{lines}");
 }
 
 #[test]
@@ -52,9 +63,9 @@ fn five_hundred_hosts_take_five_lines() {
     insta::assert_snapshot!(drawn(&downloading(500, 1 << 30), 100), @"
     [=============>               ]   47%  235.7 GiB of 500.0 GiB  47.1 GiB/s  5 s left
     1:23  500 downloading
-      web05  44%  460.8 MiB/s
-      web06  44%  460.8 MiB/s
-      web12  44%  460.8 MiB/s
+      web05  44%  460.8 MiB/s  4 peers
+      web06  44%  460.8 MiB/s  4 peers
+      web12  44%  460.8 MiB/s  4 peers
     ");
 }
 

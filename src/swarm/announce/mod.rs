@@ -19,7 +19,7 @@ use librqbit_core::hash_id::Id20;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::Tls;
+use super::{Reach, Tls};
 use crate::http::HttpError;
 use http::Http;
 use reply::Reply;
@@ -108,6 +108,7 @@ pub enum AnnounceError {
 pub struct Announcer {
     http: Http,
     request: Request,
+    reach: watch::Sender<Reach>,
 }
 
 impl Announcer {
@@ -122,7 +123,12 @@ impl Announcer {
             progress: AnnounceProgress::default(),
             event: None,
         };
-        Ok(Self { http, request })
+        Ok(Self { http, request, reach: watch::Sender::default() })
+    }
+
+    /// Returns whether the tracker answers, as it will be while the client runs.
+    pub fn reach(&self) -> watch::Receiver<Reach> {
+        self.reach.subscribe()
     }
 
     /// Announces `started`, then periodically, `completed` when `progress` shows nothing left (unless it did from the start), and
@@ -136,7 +142,25 @@ impl Announcer {
         stop: CancellationToken,
         peers: mpsc::Sender<Vec<SocketAddr>>,
     ) {
-        run(&self.http, self.request, progress, stop, peers).await;
+        let watched = Watched { http: &self.http, reach: &self.reach };
+        run(&watched, self.request, progress, stop, peers).await;
+    }
+}
+
+/// Tells how exchanges with the tracker end.
+struct Watched<'a> {
+    http: &'a Http,
+    reach: &'a watch::Sender<Reach>,
+}
+
+impl Exchange for Watched<'_> {
+    async fn announce(&self, request: &Request) -> Result<Reply, AnnounceError> {
+        let answer = self.http.announce(request).await;
+        self.reach.send_replace(match &answer {
+            Ok(_) => Reach::Stands,
+            Err(error) => Reach::Failed(error.to_string()),
+        });
+        answer
     }
 }
 

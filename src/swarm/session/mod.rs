@@ -80,8 +80,15 @@ pub(super) async fn start(config: EngineConfig) -> Result<EngineHandle, EngineEr
     let opened = tokio::task::spawn_blocking(move || Storage::open(meta, &role));
     let (storage, threads, have) = opened.await.map_err(|error| EngineError::Engine(error.to_string()))??;
     let failed = |source| EngineError::Io { what: format!("can't listen on {}", config.listen), source };
-    let listener =
-        if config.bounds.alone { None } else { Some(transport::listen(config.listen, config.ports).map_err(failed)?) };
+    let (listener, deaf) = match config.bounds.alone {
+        true => (None, None),
+        false => match transport::listen(config.listen, config.ports) {
+            Ok(listener) => (Some(listener), None),
+            // What is no address of this machine can be said better by who said it.
+            Err(error) if matches!(config.role, Role::Seed { .. }) || is_foreign(&error) => return Err(failed(error)),
+            Err(error) => (None, Some(format!("can't listen on {}: {error}", config.listen))),
+        },
+    };
     let local_addr = match &listener {
         Some(listener) => listener.local_addr().map_err(failed)?,
         None => SocketAddr::new(config.listen.ip(), 0),
@@ -134,6 +141,9 @@ pub(super) async fn start(config: EngineConfig) -> Result<EngineHandle, EngineEr
         arrived: Duration::ZERO,
         context,
     };
+    if let Some(why) = deaf {
+        session.stats.deaf(why);
+    }
     if let Some(origins) = config.origins {
         session.use_origins(*origins);
     }
@@ -290,6 +300,7 @@ impl Session {
         let now = self.started.elapsed();
         self.policy.tick(now);
         self.note_direct(now);
+        self.stats.tracker(self.tracking.reach());
         self.dial();
         self.stats.publish(now, &self.context.counters, self.peers.joined());
         self.tracking.progress(self.stats.announce(self.context.meta.length()));
@@ -453,6 +464,10 @@ impl Session {
         }
         Ok(())
     }
+}
+
+fn is_foreign(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::InvalidInput)
 }
 
 /// Waits for the next connection; for ever where nobody may connect.

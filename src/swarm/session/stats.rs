@@ -62,6 +62,16 @@ impl Stats {
         self.now.controller = reach;
     }
 
+    /// Notes why nobody can connect to this side.
+    pub(super) fn deaf(&mut self, why: String) {
+        self.now.deaf = Some(why);
+    }
+
+    /// Notes whether the tracker can be reached.
+    pub(super) fn tracker(&mut self, reach: Reach) {
+        self.now.tracker = reach;
+    }
+
     /// Notes whether the controller's web server can be reached.
     pub(super) fn web(&mut self, reach: Reach) {
         self.now.web = reach;

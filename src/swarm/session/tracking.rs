@@ -9,7 +9,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::swarm::{
-    AnnounceConfig, AnnounceError, AnnounceProgress, Announcer, EngineConfig, EngineError, connection::Context,
+    AnnounceConfig, AnnounceError, AnnounceProgress, Announcer, EngineConfig, EngineError, Reach, connection::Context,
 };
 
 /// Returns the address to announce; none leaves it to the tracker to take the one the announce comes from.
@@ -33,17 +33,18 @@ struct Running {
     stop: CancellationToken,
     progress: watch::Sender<AnnounceProgress>,
     peers: mpsc::Receiver<Vec<SocketAddr>>,
+    reach: watch::Receiver<Reach>,
     task: JoinHandle<()>,
 }
 
 impl Running {
     fn start(announced: &AnnounceConfig, url: String, progress: AnnounceProgress) -> Result<Self, AnnounceError> {
         let announcer = Announcer::new(AnnounceConfig { url, ..announced.clone() })?;
-        let stop = CancellationToken::new();
+        let (stop, reach) = (CancellationToken::new(), announcer.reach());
         let (sender, peers) = mpsc::channel(4);
         let progress = watch::Sender::new(progress);
         let task = tokio::spawn(announcer.run(progress.subscribe(), stop.clone(), sender));
-        Ok(Self { stop, progress, peers, task })
+        Ok(Self { stop, progress, peers, reach, task })
     }
 }
 
@@ -60,7 +61,8 @@ impl Tracking {
         };
         let progress = AnnounceProgress { left, ..AnnounceProgress::default() };
         let start = |url| Running::start(&announced, url, progress).map_err(|error| EngineError::Engine(error.to_string()));
-        let running = config.tracker.clone().map(start).transpose()?;
+        // Whoever can't be connected to has nothing to announce.
+        let running = config.tracker.clone().filter(|_| context.port != 0).map(start).transpose()?;
         Ok(Self { announced, running, former: Vec::new() })
     }
 
@@ -84,6 +86,11 @@ impl Tracking {
             running.stop.cancel();
             self.former.push(running.task);
         }
+    }
+
+    /// Returns whether the tracker answers.
+    pub(super) fn reach(&self) -> Reach {
+        self.running.as_ref().map_or(Reach::Untried, |running| running.reach.borrow().clone())
     }
 
     /// Waits for addresses; forever without a tracker.

@@ -11,8 +11,8 @@
 //! * Of several origins that may be asked the one is that will probably answer first, by the same average as a neighbour's ([`Peer::service`]).
 //! * One request fetches several short pieces that follow each other. A request that stands still is taken back and counts as failed.
 //! * A host that downloads *directly* ([`Direct`]) asks for whatever is missing, as much as eligibility allows; peers and origins go on side by
-//!   side, and each piece counts when it comes first. Then, and only then, an origin that serves no parts sends all of the artifact in one go,
-//!   and so does the controller's own web server.
+//!   side, and each piece counts when it comes first. At the last, an origin that serves no parts sends all of the artifact in one go, and the
+//!   controller's own web server is asked.
 //!
 //! Where there are no origins none of this changes anything, to the last random number.
 
@@ -57,7 +57,9 @@ pub enum Direct {
     /// Origins give what the peers lack.
     #[default]
     No,
-    /// It downloads from origins, whatever the peers do.
+    /// It downloads from origins that serve parts, whatever the peers do.
+    Parts,
+    /// And from one that serves no parts, where no other works.
     Origins,
     /// And from the controller's web server.
     Controller,
@@ -255,7 +257,7 @@ impl Origins {
 
     /// Returns the origin to fetch all of `pieces` pieces from in one go: one that serves no parts, where none does that works.
     fn best_whole(&self, now: Duration, pieces: u32) -> Option<PeerKey> {
-        if self.direct == Direct::No || self.left < pieces {
+        if self.direct < Direct::Origins || self.left < pieces {
             return None;
         }
         let parts = |origin: &Virtual| origin.standing.ranges && self.works(now, origin);

@@ -362,6 +362,8 @@ fn an_origin_without_parts_is_asked_for_everything_and_only_directly() {
     host.origin_joined(at(0), ORIGIN, WHOLE);
     host.tick(at(60_000));
     assert_eq!(asked(&mut host), (vec![], vec![]), "not for pieces");
+    host.go_direct(at(60_000), Direct::Parts);
+    assert_eq!(asked(&mut host), (vec![], vec![]), "nor while others may serve");
     assert!(host.has_origin(at(60_000)));
     host.go_direct(at(60_000), Direct::Origins);
     let (parts, whole) = asked(&mut host);
