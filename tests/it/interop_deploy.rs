@@ -37,14 +37,14 @@ const SIZE: usize = 24 << 20;
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// What the torrent file of a run says.
-struct RunTorrent {
+pub(crate) struct RunTorrent {
     metainfo: Metainfo,
-    announce_url: String,
+    pub(crate) announce_url: String,
 }
 
 impl RunTorrent {
     /// Waits until the run has written it.
-    async fn read(path: &Path) -> Self {
+    pub(crate) async fn read(path: &Path) -> Self {
         within("the torrent is there", async {
             while !path.exists() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -98,7 +98,7 @@ impl RunTorrent {
     }
 
     /// Returns what an outsider knows of the swarm.
-    fn known(&self) -> Torrent {
+    pub(crate) fn known(&self) -> Torrent {
         Torrent {
             info_hash: self.metainfo.info_hash().0,
             length: self.metainfo.length(),
@@ -107,7 +107,7 @@ impl RunTorrent {
     }
 
     /// Waits until the tracker names a peer at each of these addresses; returns all the peers it names.
-    async fn peers(&self, port: u16, addresses: &[Ipv4Addr]) -> Vec<SocketAddr> {
+    pub(crate) async fn peers(&self, port: u16, addresses: &[Ipv4Addr]) -> Vec<SocketAddr> {
         within("the tracker lists the hosts", async {
             loop {
                 let peers = self.announce(port).await;
@@ -316,17 +316,16 @@ pub(crate) fn usage(pid: Pid) -> (u64, usize) {
 /// How much memory an agent may take, in KiB.
 pub(crate) const AGENT_MEMORY: u64 = 32 << 10;
 /// A host has at most 256 connections, and little else.
-const AGENT_FILES: usize = 300;
-const FLOOD: usize = 10_000;
+pub(crate) const AGENT_FILES: usize = 300;
+pub(crate) const FLOOD: usize = 10_000;
 
-/// Opens connections without end and keeps those that are not closed, from one address or from many; some shake hands.
-async fn flood(torrent: &Torrent, to: SocketAddr, many: bool) -> JoinSet<()> {
+/// Opens connections without end, each from the address that `from` says, and keeps those that are not closed; some shake hands.
+pub(crate) async fn flood(torrent: &Torrent, to: SocketAddr, from: impl Fn(usize) -> Ipv4Addr) -> JoinSet<()> {
     let open = std::sync::Arc::new(tokio::sync::Semaphore::new(200));
     let mut all = JoinSet::new();
     for number in 0..FLOOD {
         let opening = open.clone().acquire_owned().await.unwrap();
-        let from = source(if many { number } else { 0 });
-        let connecting = tokio::time::timeout(Duration::from_secs(10), attacker::connect(from, to));
+        let connecting = tokio::time::timeout(Duration::from_secs(10), attacker::connect(from(number), to));
         let fault = if number % 2 == 0 { Fault::Silence } else { Fault::SilenceAfterHandshake };
         let torrent = torrent.clone();
         all.spawn(async move {
@@ -372,7 +371,7 @@ async fn a_deploy_under_attack_completes_and_agents_stay_small() {
         held.run.wait_for_state(host, Staged);
     }
     // The third one downloads while the others are flooded.
-    let floods = (flood(&known, agents[0], false).await, flood(&known, agents[1], true).await);
+    let floods = (flood(&known, agents[0], |_| source(0)).await, flood(&known, agents[1], source).await);
     let pids: Vec<Pid> = held.fleet.hosts()[..2].iter().map(|host| host.agent()).collect();
     for pid in &pids {
         let (_, files) = usage(*pid);
@@ -411,7 +410,7 @@ fn agents_stay_small_whatever_the_artifact() {
 }
 
 /// The flood has twenty thousand sockets in this process.
-fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
 }

@@ -22,7 +22,7 @@ use crate::swarm::{ANY, Swarm, complete, free_address, stop, within};
 
 /// What it says to every announce.
 #[derive(Debug, Clone)]
-enum Lie {
+pub(crate) enum Lie {
     /// A whole answer.
     Body(Vec<u8>),
     /// A status line and headers.
@@ -38,14 +38,14 @@ enum Lie {
 }
 
 /// A tracker with one answer. It counts announces and ends when it is dropped.
-struct Liar {
+pub(crate) struct Liar {
     address: SocketAddr,
-    announces: watch::Receiver<usize>,
+    pub(crate) announces: watch::Receiver<usize>,
     _task: JoinSet<()>,
 }
 
 impl Liar {
-    async fn start(lie: Lie) -> Self {
+    pub(crate) async fn start(lie: Lie) -> Self {
         let listener = TcpListener::bind(ANY).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (told, announces) = watch::channel(0);
@@ -60,7 +60,7 @@ impl Liar {
         Self { address, announces, _task: task }
     }
 
-    fn announce_url(&self) -> String {
+    pub(crate) fn announce_url(&self) -> String {
         format!("http://{}/key/announce", self.address)
     }
 }
@@ -90,7 +90,7 @@ async fn answer(mut stream: TcpStream, lie: Lie) {
 }
 
 /// A compact list of peers.
-fn peers(peers: impl IntoIterator<Item = SocketAddr>) -> Lie {
+pub(crate) fn peers(peers: impl IntoIterator<Item = SocketAddr>) -> Lie {
     let bytes: Vec<u8> = peers
         .into_iter()
         .flat_map(|peer| {
