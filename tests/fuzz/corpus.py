@@ -86,13 +86,13 @@ def archives():
     yield b"\0" + plain
     yield b"\0" + tar(tarfile.PAX_FORMAT)
     yield b"\1" + subprocess.run(["zstd", "-q", "-c"], input=plain, stdout=subprocess.PIPE, check=True).stdout
-    yield b"\2" + gzip.compress(plain)
+    yield b"\2" + gzip.compress(plain, mtime=0)
     yield b"\3" + lzma.compress(plain)
     yield b"\4" + bz2.compress(plain)
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("bin/run", "hello\n" * 20)
-        archive.writestr("empty/", "")
+        for name, content in (("bin/run", "hello\n" * 20), ("empty/", "")):
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
     yield b"\5" + out.getvalue()
 
 
